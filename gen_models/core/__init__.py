@@ -1,0 +1,1 @@
+"""What every family shares: the contract, the learner, checkpoints."""

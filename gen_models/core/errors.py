@@ -1,0 +1,15 @@
+"""The one error that is the user's to mend, kept apart from the errors that are ours."""
+
+
+class InputError(ValueError):
+    """What the user gave is wrong.
+
+    The message stands alone: it names the field or file, the value, and what would be right.
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def require(ok: bool, field: str, value: object, expected: str) -> None:
+    """Raise `InputError` unless `ok`, as in `latent_dim = -3: expected an integer of at least 1`."""
+    if not ok:
+        raise InputError(f"{field} = {value!r}: expected {expected}")
