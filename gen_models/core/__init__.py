@@ -1,1 +1,44 @@
-"""What every family shares: the contract, the learner, checkpoints."""
+"""What every family shares: the contract, the learner, checkpoints.
+
+The names below are imported on first use, so that a command which only parses its arguments
+does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gen_models.core.checkpoint import load_checkpoint, load_sampler, save_checkpoint
+    from gen_models.core.contract import Adam, DataSpec, Model, Objective
+    from gen_models.core.errors import InputError
+    from gen_models.core.learner import Learner
+
+_HOME = {
+    "Adam": "contract",
+    "DataSpec": "contract",
+    "InputError": "errors",
+    "Learner": "learner",
+    "Model": "contract",
+    "Objective": "contract",
+    "load_checkpoint": "checkpoint",
+    "load_sampler": "checkpoint",
+    "save_checkpoint": "checkpoint",
+}
+
+__all__ = [
+    "Adam",
+    "DataSpec",
+    "InputError",
+    "Learner",
+    "Model",
+    "Objective",
+    "load_checkpoint",
+    "load_sampler",
+    "save_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

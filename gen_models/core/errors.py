@@ -10,6 +10,6 @@ class InputError(ValueError):
 
 
 def require(ok: bool, field: str, value: object, expected: str) -> None:
-    """Raise `InputError` unless `ok`, as in `latent_dim = -3: expected an integer of at least 1`."""
+    """Raise `InputError` unless `ok`: `latent_dim = -3: expected an integer of at least 1`."""
     if not ok:
         raise InputError(f"{field} = {value!r}: expected {expected}")

@@ -1,0 +1,16 @@
+"""Networks that families share."""
+
+from gen_models.blocks.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, ConvGenerator
+from gen_models.blocks.mlp import mlp, mlp_to_image
+from gen_models.blocks.spectral import SpectralConv2d, SpectralLinear
+
+__all__ = [
+    "ConvDecoder",
+    "ConvDiscriminator",
+    "ConvEncoder",
+    "ConvGenerator",
+    "SpectralConv2d",
+    "SpectralLinear",
+    "mlp",
+    "mlp_to_image",
+]

@@ -1,0 +1,119 @@
+"""Convolutional networks in the shape of DCGAN (Radford et al. 2016) and SNGAN (Miyato et al.
+2018).
+
+An image is halved while its sides are even and above 4, so a 32x32 image ends at 4x4 and a
+28x28 image at 7x7; decoders and generators start from there. Channels double at each halving.
+"""
+
+from torch import Tensor, nn
+
+from gen_models.blocks.spectral import SpectralConv2d, SpectralLinear
+
+Shape = tuple[int, int, int]
+
+
+def halvings(height: int, width: int) -> int:
+    """How often an image of this size is halved."""
+    num = 0
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 4:
+        height, width, num = height // 2, width // 2, num + 1
+    return num
+
+
+def _plan(shape: Shape, channels: int) -> tuple[list[int], Shape]:
+    """The channels at each halving, and the shape at the end."""
+    _, height, width = shape
+    num = halvings(height, width)
+    widths = [channels * 2**level for level in range(max(num, 1))]
+    return widths, (widths[-1], height >> num, width >> num)
+
+
+def dcgan_init(network: nn.Module) -> None:
+    """Weights from N(0, 0.02), biases 0, batch norm scales from N(1, 0.02): DCGAN's."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class ConvEncoder(nn.Module):
+    """Images (N, C, H, W) -> (N, out_features)."""
+
+    def __init__(self, shape: Shape, channels: int, out_features: int) -> None:
+        super().__init__()
+        widths, (depth, height, width) = _plan(shape, channels)
+        strides = [2 if level < halvings(*shape[1:]) else 1 for level in range(len(widths))]
+        layers: list[nn.Module] = []
+        for inner, outer, stride in zip([shape[0], *widths], widths, strides, strict=False):
+            kernel = 4 if stride == 2 else 3
+            layers += [nn.Conv2d(inner, outer, kernel, stride, 1), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(depth * height * width, out_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(images))
+        return out
+
+
+class ConvDecoder(nn.Module):
+    """(N, in_features) -> images (N, C, H, W), unbounded."""
+
+    def __init__(
+        self, in_features: int, channels: int, shape: Shape, *, batch_norm: bool = False
+    ) -> None:
+        super().__init__()
+        widths, start = _plan(shape, channels)
+        self.start = nn.Sequential(
+            nn.Linear(in_features, start[0] * start[1] * start[2]),
+            nn.Unflatten(1, start),
+            *_normed(start[0], batch_norm),
+        )
+        layers: list[nn.Module] = []
+        inner = start[0]
+        for outer in [*widths[-2::-1], widths[0]][: halvings(*shape[1:])]:
+            layers += [nn.ConvTranspose2d(inner, outer, 4, 2, 1), *_normed(outer, batch_norm)]
+            inner = outer
+        self.body = nn.Sequential(*layers, nn.Conv2d(inner, shape[0], 3, 1, 1))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        out: Tensor = self.body(self.start(codes))
+        return out
+
+
+def _normed(channels: int, batch_norm: bool) -> list[nn.Module]:
+    return [*([nn.BatchNorm2d(channels)] if batch_norm else []), nn.ReLU()]
+
+
+class ConvGenerator(ConvDecoder):
+    """Noise (N, noise_dim) -> images (N, C, H, W), unbounded: a decoder with batch norm."""
+
+    def __init__(self, noise_dim: int, channels: int, shape: Shape) -> None:
+        super().__init__(noise_dim, channels, shape, batch_norm=True)
+        dcgan_init(self)
+
+
+class ConvDiscriminator(nn.Module):
+    """Images (N, C, H, W) -> scores (N,); SNGAN's: a 3x3 and a strided 4x4 convolution a size."""
+
+    def __init__(self, shape: Shape, channels: int, *, spectral_norm: bool) -> None:
+        super().__init__()
+        conv = SpectralConv2d if spectral_norm else nn.Conv2d
+        linear = SpectralLinear if spectral_norm else nn.Linear
+        widths, (depth, height, width) = _plan(shape, channels)
+        num = halvings(*shape[1:])
+        layers: list[nn.Module] = []
+        inner = shape[0]
+        for level, outer in enumerate(widths):
+            layers += [conv(inner, outer, 3, 1, 1), nn.LeakyReLU(0.1)]
+            if level < num:
+                layers += [conv(outer, outer, 4, 2, 1), nn.LeakyReLU(0.1)]
+            inner = outer
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.head = linear(depth * height * width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(images)).squeeze(1)
+        return out

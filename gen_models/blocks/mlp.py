@@ -1,0 +1,37 @@
+"""Fully connected networks."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
+
+from torch import nn
+
+Layer = Callable[[int, int], nn.Module]
+
+
+def mlp(
+    in_features: int,
+    hidden: Sequence[int],
+    out_features: int,
+    *,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    layer: Layer = nn.Linear,
+) -> nn.Sequential:
+    """(N, …) flattened to (N, in_features) -> (N, out_features), through the `hidden` widths."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for narrow, wide in pairwise((in_features, *hidden)):
+        layers += [layer(narrow, wide), activation()]
+    return nn.Sequential(*layers, layer((in_features, *hidden)[-1], out_features))
+
+
+def mlp_to_image(
+    in_features: int,
+    hidden: Sequence[int],
+    shape: tuple[int, int, int],
+    *,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """(N, in_features) -> (N, C, H, W)."""
+    return nn.Sequential(
+        mlp(in_features, hidden, prod(shape), activation=activation), nn.Unflatten(1, shape)
+    )

@@ -1,0 +1,147 @@
+"""The family contract: what a file in `gen_models/` supplies, and nothing else about it is known.
+
+A family is a module with three names:
+
+- `Config`, a frozen dataclass: architecture and loss weights, a docstring under each field;
+- `Optim`, its optimizers: `Adam` for a family of one objective, else a frozen dataclass with an
+  `Adam` per objective, under the objective's name;
+- `Model`, a `Model` as below: the algebra of the family. It holds no parameters. The networks
+  are passed in, so the same algebra runs on plain modules, on modules wrapped for DDP, and on
+  parameters stacked over many members.
+
+Images are float tensors of shape (N, C, H, W) with values in [0, 1], everywhere outside a family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Generator, Tensor, nn
+
+from gen_models.core.errors import require
+
+Networks = Mapping[str, Callable[..., Any]]
+"""Networks by name, callable; in training they may be wrapped (DDP, functional calls)."""
+
+Draws = dict[str, Tensor]
+"""The random numbers of one step, by name; the first dimension of each is the batch."""
+
+Metrics = dict[str, Tensor]
+"""Scalars by name, means over the batch; detached by whoever keeps them."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a family must know of the data to build its networks."""
+
+    shape: tuple[int, int, int]
+    """Channels, height, width of an image."""
+    num_classes: int = 0
+    """Number of classes; 0 where images have no labels."""
+
+    @property
+    def num_values(self) -> int:
+        """Values in one image: channels times height times width."""
+        channels, height, width = self.shape
+        return channels * height * width
+
+
+@dataclass(frozen=True)
+class Adam:
+    """One optimizer: Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    lr: float = 1e-3
+    """Learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the running means of the gradient and of its square."""
+    eps: float = 1e-8
+    """Added to the denominator."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    ema_decay: float = 0.0
+    """Decay per step of an exponential moving average of the networks that this optimizer
+    updates; 0 keeps none. Sampling and validation use the average."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.lr < 10, "lr", self.lr, "a number above 0 and below 10")
+        require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
+        require(self.eps > 0, "eps", self.eps, "a number above 0")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and the networks that it updates."""
+
+    name: str
+    networks: tuple[str, ...]
+    """The networks updated; every other network is frozen while the loss runs."""
+    loss: Callable[[Networks, Tensor, Draws, Tensor | float], tuple[Tensor, Metrics]]
+    """`loss(networks, batch, draws, epoch) -> (loss, metrics)`: the mean over the batch.
+
+    `epoch` is the position in training, in epochs, fractional; schedules are functions of it.
+    No randomness but `draws`, no optimizer, device, `.item()` or control flow on data inside."""
+    period: int = 1
+    """Runs on every `period`-th step."""
+
+
+class Model(Protocol):
+    """The algebra of a family: `Model(config, spec)`."""
+
+    config: Any
+    spec: DataSpec
+    noise_dim: int
+    """A sample is a function of this many standard normal numbers."""
+
+    def __init__(self, config: Any, spec: DataSpec) -> None: ...
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Fresh networks, initialised from torch's global generator."""
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives, in the order in which a step runs them."""
+
+    def draws(self, num: int, generator: Generator) -> Draws:
+        """All the randomness of one step over `num` images, on the generator's device."""
+
+    def generate(self, networks: Networks, noise: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] from standard normal `noise` (N, noise_dim)."""
+
+    def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
+        """What a validation batch says of the model, at the weights of the yardstick and not
+        those of the search; {} for a family that is judged by its samples alone."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Optional: the family can reconstruct images."""
+
+    def reconstruct(self, networks: Networks, batch: Tensor) -> Tensor:
+        """The model's version of each image of `batch`, same shape, in [0, 1]."""
+
+
+@runtime_checkable
+class FitsSampler(Protocol):
+    """Optional: before sampling, something is fitted to the trained networks' codes."""
+
+    def fit_sampler(self, networks: Networks, batches: Iterable[Tensor], seed: int) -> None:
+        """Fit on batches of training images; what is fitted is kept in the networks' buffers."""
+
+
+@runtime_checkable
+class AfterUpdate(Protocol):
+    """Optional, for a module within a network: work due after each update of its parameters,
+    such as a power iteration, so that its forward pass need not change anything."""
+
+    def after_update(self) -> None:
+        """Runs without gradients."""
+
+
+def adams(optim: Any, objectives: Iterable[Objective]) -> dict[str, Adam]:
+    """The optimizer's settings of each objective, by its name, out of a family's `Optim`."""
+    return {
+        o.name: optim if isinstance(optim, Adam) else getattr(optim, o.name) for o in objectives
+    }

@@ -1,0 +1,191 @@
+"""Generative adversarial network (Goodfellow et al. 2014).
+
+Losses: non-saturating, hinge (Lim & Ye 2017), least squares (Mao et al. 2017), Wasserstein
+(Arjovsky et al. 2017). What keeps the discriminator smooth: spectral normalisation (Miyato et
+al. 2018), gradient penalty (Gulrajani et al. 2017), R1 (Mescheder et al. 2018).
+
+The defaults are SNGAN's, which converge without tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from gen_models.blocks import (
+    ConvDiscriminator,
+    ConvGenerator,
+    SpectralLinear,
+    mlp,
+    mlp_to_image,
+)
+from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
+from gen_models.core.errors import require
+
+
+@dataclass(frozen=True)
+class Optim:
+    discriminator: Adam = field(default_factory=lambda: Adam(lr=2e-4, betas=(0.0, 0.9)))
+    """The discriminator's optimizer."""
+    generator: Adam = field(
+        default_factory=lambda: Adam(lr=2e-4, betas=(0.0, 0.9), ema_decay=0.999)
+    )
+    """The generator's optimizer."""
+
+
+@dataclass(frozen=True)
+class Config:
+    latent_dim: int = 64
+    """Dimensions of the generator's noise."""
+    arch: Literal["conv", "mlp"] = "conv"
+    """Networks: convolutional, or fully connected."""
+    hidden: tuple[int, ...] = (256, 512)
+    """mlp: widths of the generator's hidden layers; the discriminator's in reverse."""
+    channels: int = 32
+    """conv: channels of the largest feature map."""
+    loss: Literal["hinge", "non_saturating", "least_squares", "wasserstein"] = "hinge"
+    """What the two networks play for."""
+    spectral_norm: bool = True
+    """Spectral normalisation of the discriminator."""
+    gradient_penalty: float = 0.0
+    """Weight of (|grad D| - 1)^2 between real and generated images."""
+    r1_penalty: float = 0.0
+    """gamma in gamma/2 |grad D|^2 at real images."""
+    discriminator_steps: int = 1
+    """Discriminator steps per generator step."""
+
+    def __post_init__(self) -> None:
+        require(self.latent_dim >= 1, "latent_dim", self.latent_dim, "an integer of at least 1")
+        require(bool(self.hidden), "hidden", self.hidden, "one width or more")
+        require(min(self.hidden) >= 1, "hidden", self.hidden, "widths of at least 1")
+        require(self.channels >= 1, "channels", self.channels, "an integer of at least 1")
+        require(
+            self.gradient_penalty >= 0, "gradient_penalty", self.gradient_penalty, "at least 0"
+        )
+        require(self.r1_penalty >= 0, "r1_penalty", self.r1_penalty, "at least 0")
+        steps = self.discriminator_steps
+        require(steps >= 1, "discriminator_steps", steps, "an integer of at least 1")
+
+
+class Model:
+    """Draws: `z_discriminator`, `z_generator` (N, latent_dim), the noise of the generated images
+    in either step; with a gradient penalty `mix` (N, 1, 1, 1), uniform in [0, 1)."""
+
+    def __init__(self, config: Config, spec: DataSpec) -> None:
+        self.config = config
+        self.spec = spec
+        self.noise_dim = config.latent_dim
+
+    def networks(self) -> dict[str, nn.Module]:
+        c, shape = self.config, self.spec.shape
+        if c.arch == "conv":
+            return {
+                "generator": ConvGenerator(c.latent_dim, c.channels, shape),
+                "discriminator": ConvDiscriminator(
+                    shape, c.channels, spectral_norm=c.spectral_norm
+                ),
+            }
+        layer = SpectralLinear if c.spectral_norm else nn.Linear
+        score = mlp(
+            self.spec.num_values,
+            c.hidden[::-1],
+            1,
+            activation=lambda: nn.LeakyReLU(0.1),
+            layer=layer,
+        )
+        return {
+            "generator": mlp_to_image(c.latent_dim, c.hidden, shape),
+            "discriminator": nn.Sequential(score, nn.Flatten(0)),
+        }
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (
+            Objective("discriminator", ("discriminator",), self._discriminator_loss),
+            Objective(
+                "generator",
+                ("generator",),
+                self._generator_loss,
+                period=self.config.discriminator_steps,
+            ),
+        )
+
+    def draws(self, num: int, generator: Generator) -> Draws:
+        shape, device = (num, self.config.latent_dim), generator.device
+        draws = {
+            "z_discriminator": torch.randn(shape, generator=generator, device=device),
+            "z_generator": torch.randn(shape, generator=generator, device=device),
+        }
+        if self.config.gradient_penalty:
+            draws["mix"] = torch.rand((num, 1, 1, 1), generator=generator, device=device)
+        return draws
+
+    def _discriminator_loss(
+        self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
+    ) -> tuple[Tensor, Metrics]:
+        discriminator = networks["discriminator"]
+        real = 2.0 * batch - 1.0
+        fake = networks["generator"](draws["z_discriminator"]).tanh().detach()
+        on_real, on_fake = discriminator(real), discriminator(fake)
+        loss = discriminator_loss(self.config.loss, on_real, on_fake)
+        metrics = {
+            "discriminator_loss": loss,
+            "score_real": on_real.mean(),
+            "score_fake": on_fake.mean(),
+        }
+        if self.config.gradient_penalty:
+            between = torch.lerp(real, fake, draws["mix"])
+            norm = _input_gradient(discriminator, between).flatten(1).norm(dim=1)
+            metrics["gradient_penalty"] = (norm - 1.0).square().mean()
+            loss = loss + self.config.gradient_penalty * metrics["gradient_penalty"]
+        if self.config.r1_penalty:
+            square = _input_gradient(discriminator, real).square().flatten(1).sum(1)
+            metrics["r1_penalty"] = 0.5 * square.mean()
+            loss = loss + self.config.r1_penalty * metrics["r1_penalty"]
+        return loss, metrics
+
+    def _generator_loss(
+        self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
+    ) -> tuple[Tensor, Metrics]:
+        fake = networks["generator"](draws["z_generator"]).tanh()
+        loss = generator_loss(self.config.loss, networks["discriminator"](fake))
+        return loss, {"generator_loss": loss}
+
+    def generate(self, networks: Networks, noise: Tensor) -> Tensor:
+        images: Tensor = 0.5 * (networks["generator"](noise).tanh() + 1.0)
+        return images
+
+    def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
+        """Nothing: a GAN is judged by its samples."""
+        return {}
+
+
+def discriminator_loss(name: str, on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """The discriminator's loss from its scores (N,) of real and of generated images."""
+    if name == "hinge":
+        return F.relu(1.0 - on_real).mean() + F.relu(1.0 + on_fake).mean()
+    if name == "non_saturating":
+        return F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
+    if name == "least_squares":
+        return 0.5 * ((on_real - 1.0).square().mean() + on_fake.square().mean())
+    return on_fake.mean() - on_real.mean()
+
+
+def generator_loss(name: str, on_fake: Tensor) -> Tensor:
+    """The generator's loss from the discriminator's scores (N,) of its images."""
+    if name == "non_saturating":
+        return F.softplus(-on_fake).mean()
+    if name == "least_squares":
+        return 0.5 * (on_fake - 1.0).square().mean()
+    return -on_fake.mean()
+
+
+def _input_gradient(discriminator: Callable[..., Tensor], images: Tensor) -> Tensor:
+    """d D(x) / d x, same shape as `images`, differentiable again."""
+    # torch.func.grad, for autograd.grad does not work within vmap
+    gradient: Tensor = torch.func.grad(lambda x: discriminator(x).sum())(images)
+    return gradient

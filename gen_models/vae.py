@@ -1,0 +1,132 @@
+"""Variational autoencoder (Kingma & Welling 2014), with beta (Higgins et al. 2017), a linear
+warm-up of the KL term and free bits (Kingma et al. 2016). Everything is in nats per image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, pi
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
+from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
+from gen_models.core.errors import require
+
+Optim = Adam
+
+
+@dataclass(frozen=True)
+class Config:
+    latent_dim: int = 16
+    """Dimensions of z."""
+    arch: Literal["mlp", "conv"] = "mlp"
+    """Networks: fully connected, or convolutional."""
+    hidden: tuple[int, ...] = (512,)
+    """mlp: widths of the encoder's hidden layers; the decoder's in reverse."""
+    channels: int = 32
+    """conv: channels of the largest feature map."""
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    """p(x|z): Bernoulli on intensities in [0, 1], or Gaussian of fixed deviation."""
+    decoder_std: float = 0.1
+    """gaussian: the deviation of p(x|z), on intensities in [0, 1]."""
+    kl_weight: float = 1.0
+    """Weight of the KL term in the training loss (beta). Validation uses 1, always."""
+    kl_warmup_epochs: float = 0.0
+    """Epochs over which the KL term's weight grows linearly from 0 to `kl_weight`."""
+    free_bits: float = 0.0
+    """Nats per latent dimension and image below which the KL term is not reduced further."""
+
+    def __post_init__(self) -> None:
+        require(self.latent_dim >= 1, "latent_dim", self.latent_dim, "an integer of at least 1")
+        require(bool(self.hidden), "hidden", self.hidden, "one width or more")
+        require(min(self.hidden) >= 1, "hidden", self.hidden, "widths of at least 1")
+        require(self.channels >= 1, "channels", self.channels, "an integer of at least 1")
+        require(self.decoder_std > 0, "decoder_std", self.decoder_std, "a number above 0")
+        require(self.kl_weight >= 0, "kl_weight", self.kl_weight, "at least 0")
+        require(
+            self.kl_warmup_epochs >= 0, "kl_warmup_epochs", self.kl_warmup_epochs, "at least 0"
+        )
+        require(self.free_bits >= 0, "free_bits", self.free_bits, "at least 0")
+
+
+class Model:
+    """Draws: `eps` (N, latent_dim), the noise of the reparameterisation."""
+
+    def __init__(self, config: Config, spec: DataSpec) -> None:
+        self.config = config
+        self.spec = spec
+        self.noise_dim = config.latent_dim
+
+    def networks(self) -> dict[str, nn.Module]:
+        c, shape = self.config, self.spec.shape
+        if c.arch == "conv":
+            return {
+                "encoder": ConvEncoder(shape, c.channels, 2 * c.latent_dim),
+                "decoder": ConvDecoder(c.latent_dim, c.channels, shape),
+            }
+        return {
+            "encoder": mlp(self.spec.num_values, c.hidden, 2 * c.latent_dim),
+            "decoder": mlp_to_image(c.latent_dim, c.hidden[::-1], shape),
+        }
+
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Objective("elbo", ("encoder", "decoder"), self._loss),)
+
+    def draws(self, num: int, generator: Generator) -> Draws:
+        shape = (num, self.config.latent_dim)
+        return {"eps": torch.randn(shape, generator=generator, device=generator.device)}
+
+    def _loss(
+        self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
+    ) -> tuple[Tensor, Metrics]:
+        nll, kl = self._terms(networks, batch, draws)
+        loss = nll + self._kl_weight(epoch) * kl.clamp(min=self.config.free_bits).sum(1)
+        kl = kl.sum(1)
+        metrics = {"loss": loss.mean(), "nll": nll.mean(), "kl": kl.mean()}
+        return loss.mean(), metrics | {"elbo": -(nll + kl).mean()}
+
+    def _kl_weight(self, epoch: Tensor | float) -> Tensor | float:
+        warmup = self.config.kl_warmup_epochs
+        if not warmup:
+            return self.config.kl_weight
+        return self.config.kl_weight * torch.as_tensor(epoch / warmup).clamp(max=1.0)
+
+    def _terms(self, networks: Networks, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """-log p(x|z) (N,) for one z, and KL(q(z|x) || N(0, 1)) per dimension (N, latent_dim)."""
+        mu, logvar = networks["encoder"](batch).chunk(2, dim=1)
+        z = mu + torch.exp(0.5 * logvar) * draws["eps"]
+        kl = 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
+        return self._nll(networks["decoder"](z), batch), kl
+
+    def _nll(self, out: Tensor, batch: Tensor) -> Tensor:
+        """-log p(x|z) (N,) from the decoder's output: logits, or means."""
+        if self.config.likelihood == "bernoulli":
+            each = F.binary_cross_entropy_with_logits(out, batch, reduction="none")
+        else:
+            std = self.config.decoder_std
+            each = 0.5 * ((batch - out) / std).square() + log(std) + 0.5 * log(2 * pi)
+        return each.flatten(1).sum(1)
+
+    def _mean(self, out: Tensor) -> Tensor:
+        """E[x|z] in [0, 1] from the decoder's output."""
+        return out.sigmoid() if self.config.likelihood == "bernoulli" else out.clamp(0.0, 1.0)
+
+    def generate(self, networks: Networks, noise: Tensor) -> Tensor:
+        return self._mean(networks["decoder"](noise))
+
+    def reconstruct(self, networks: Networks, batch: Tensor) -> Tensor:
+        mu = networks["encoder"](batch).chunk(2, dim=1)[0]
+        return self._mean(networks["decoder"](mu))
+
+    def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
+        """The evidence lower bound at KL weight 1, by one z an image, and its two terms."""
+        nll, kl = self._terms(networks, batch, draws)
+        return {
+            "elbo": -(nll + kl.sum(1)).mean(),
+            "nll": nll.mean(),
+            "kl": kl.sum(1).mean(),
+        }

@@ -1,0 +1,224 @@
+"""Every setting of a run and of a search, with its default: what the command line offers, what
+is sent to workers, and what is written down so that it can be run again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+import gen_models
+from gen_models.core.config import flatten, from_dict, merge
+from gen_models.core.errors import require
+from tune_spaces import space
+
+Device = Literal["auto", "cpu", "cuda"]
+Mode = Literal["min", "max"]
+R = TypeVar("R", bound="Run")
+
+_WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
+"""Settings that say where and how a command runs, and change nothing of its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One config: what is trained, on what, how long, by how many."""
+
+    family: tyro.conf.Suppress[str]
+    """The family; its position on the command line comes first."""
+
+    data: str = "digits"
+    """Data set: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or npz:PATH."""
+    data_root: Path = field(
+        default_factory=lambda: Path(os.environ.get("GENPIPE_DATA_ROOT") or "data")
+    )
+    """Where torchvision's data sets lie; the environment's GENPIPE_DATA_ROOT is the default."""
+    download: bool = False
+    """Download the data set into --data-root if it is not there."""
+    image_size: int | None = None
+    """folder: images are resized and cropped to this many pixels a side."""
+    channels: Literal["auto", "grey", "colour"] = "auto"
+    """folder: read images as they are, or all of them in grey or in colour."""
+
+    epochs: int
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images in a step, over all workers."""
+    drop_last: bool = True
+    """Leave out an epoch's last batch if it is smaller than the others."""
+    seed: int = 0
+    """Everything random follows from it: initial weights, order of the data, noise."""
+    device: Device = "auto"
+    """Where workers compute; auto: on GPUs if the cluster has any."""
+    num_workers: int = 1
+    """Processes that train one config together, by DDP; each takes a CPU core, or a GPU."""
+    max_failures: int = 2
+    """How often a run whose worker died is taken up again from its last checkpoint."""
+
+    metric: str
+    """What the best epoch and the best trial are chosen by."""
+    mode: Mode
+    """Whether a small or a large metric is good."""
+    picture_every: int = 5
+    """Epochs between pictures of samples and reconstructions."""
+    keep_checkpoints: int = 1
+    """How many of the best checkpoints are kept, beside the latest."""
+
+    store: Path = Path("runs")
+    """Folder of all results. On a cluster: a file system that every node shares."""
+    tracking_uri: str | None = None
+    """MLflow server or database; without it, STORE/mlflow.db."""
+    address: str | None = None
+    """Ray cluster to use; without it (and without RAY_ADDRESS), this machine alone."""
+    dry_run: bool = False
+    """Print the resolved config, and stop."""
+    json: bool = False
+    """Print the result as one JSON object on the last line of stdout."""
+
+    model: Any
+    """The family's architecture and loss weights."""
+    optim: Any
+    """The family's optimizers."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "num_workers", "picture_every", "keep_checkpoints"):
+            value = getattr(self, name)
+            require(value >= 1, name, value, "an integer of at least 1")
+        for name in ("seed", "max_failures"):
+            require(
+                getattr(self, name) >= 0, name, getattr(self, name), "an integer of at least 0"
+            )
+        share, rest = divmod(self.batch_size, self.num_workers)
+        require(
+            share > 0 and rest == 0,
+            "batch_size",
+            self.batch_size,
+            f"a multiple of the number of workers, {self.num_workers}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Run):
+    """Train one config."""
+
+    name: str = ""
+    """The run's name, and its folder in the store: the same name goes on where it stopped.
+    Without it, a name that follows from the config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Run):
+    """Search many configs. A setting of the space that is given a value here is not searched."""
+
+    trials: int = 16
+    """How many configs are tried; the first is the family's default."""
+    scheduler: Literal["asha", "fifo"] = "asha"
+    """asha: stop trials early that do badly; fifo: run each to its end."""
+    searcher: Literal["random", "tpe"] = "tpe"
+    """How configs are chosen: at random, or by Optuna's TPE from the results so far."""
+    grace_period: int
+    """asha: epochs that every trial gets."""
+    reduction_factor: int = 3
+    """asha: one trial in this many goes on at each rung."""
+    max_concurrent: int | None = None
+    """Trials at once; without it, as many as the cluster holds."""
+    resume: str = ""
+    """Go on with the search of this id, from the config it was started with."""
+    fixed: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Settings of the space that were given on the command line."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.trials >= 1, "trials", self.trials, "an integer of at least 1")
+        grace = self.grace_period
+        require(
+            1 <= grace <= self.epochs, "grace_period", grace, f"from 1 to {self.epochs} epochs"
+        )
+        factor = self.reduction_factor
+        require(factor >= 2, "reduction_factor", factor, "an integer of at least 2")
+        most = self.max_concurrent
+        require(most is None or most >= 1, "max_concurrent", most, "an integer of at least 1")
+
+
+def defaults(kind: type[R], family: str) -> R:
+    """The default `Train` or `Search` of a family.
+
+    Raises `InputError` where there is no such family.
+    """
+    module = gen_models.family(family)
+    found = space(family)
+    own: dict[str, Any] = {"grace_period": found.grace_period} if kind is Search else {}
+    settings: dict[str, Any] = {
+        "family": family,
+        "epochs": found.epochs,
+        "metric": found.metric,
+        "mode": found.mode,
+        "model": module.Config(),
+        "optim": module.Optim(),
+    }
+    return kind(**settings, **own)
+
+
+def to_dict(run: Run) -> dict[str, Any]:
+    """As JSON takes it."""
+    content = asdict(run)
+    return {k: str(v) if isinstance(v, Path) else v for k, v in content.items()}
+
+
+def run_from_dict(kind: type[R], content: Mapping[str, Any]) -> R:
+    """The config that `to_dict` made `content` of."""
+    module = gen_models.family(content["family"])
+    parts: dict[str, Any] = {
+        "model": from_dict(module.Config, content["model"]),
+        "optim": from_dict(module.Optim, content["optim"]),
+        "store": Path(content["store"]),
+        "data_root": Path(content["data_root"]),
+    }
+    known = {f.name for f in fields(kind)}
+    rest = {k: v for k, v in content.items() if k in known and k not in parts}
+    rest |= {k: tuple(v) for k, v in rest.items() if isinstance(v, list)}
+    return kind(**rest, **parts)
+
+
+def with_sampled(run: R, sampled: Mapping[str, Any]) -> R:
+    """`run` with a point of the space put over it: `{"model": {…}, "optim": {…}}`."""
+    module = gen_models.family(run.family)
+    model = from_dict(module.Config, merge(asdict(run.model), sampled.get("model", {})))
+    optim = from_dict(module.Optim, merge(asdict(run.optim), sampled.get("optim", {})))
+    return replace(run, model=model, optim=optim)
+
+
+def as_train(run: Run, name: str = "") -> Train:
+    """The config of one run, without what only a search has."""
+    content = {f.name: getattr(run, f.name) for f in fields(Run)}
+    return Train(**content, name=name)
+
+
+def result_settings(run: Run) -> dict[str, Any]:
+    """The settings that the result depends on, flat; they are the run's parameters in MLflow."""
+    content = {k: v for k, v in to_dict(run).items() if k not in _WHERE}
+    return flatten(content)
+
+
+def command(run: Train) -> str:
+    """The one command that runs this config again, in full where it departs from the defaults."""
+    base = flatten(to_dict(defaults(Train, run.family)))
+    words = ["genpipe", "train", run.family]
+    for name, value in flatten(to_dict(run)).items():
+        if name not in {"name", "family", "json", "dry_run"} and value != base[name]:
+            words += _flag(name, value)
+    return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag[2:]]
+    values = value if isinstance(value, tuple) else [value]
+    return [flag, *(str(each) for each in values)]

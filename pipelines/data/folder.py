@@ -1,0 +1,131 @@
+"""Images of the user's own in a folder, whatever their size and format, brought to one shape."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from gen_models.core.errors import InputError
+from pipelines.data.dataset import Labels, Part, Pixels, Source
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Channels = Literal["auto", "grey", "colour"]
+"""Whether images are read in grey or in colour; `auto` is as they are, if all agree."""
+
+CHANNELS = get_args(Channels)
+MODES = {"grey": "L", "colour": "RGB"}
+"""Pillow's modes."""
+GREY_MODES = {"1", "L", "LA", "La"}
+"""Pillow's 8-bit modes that are grey; palettes count as colour."""
+
+
+def read_folder(folder: Path, size: int, channels: Channels) -> Source:
+    """Images under `folder`, as `size` x `size` pixels.
+
+    The folders in it are the classes, in alphabetical order, and hold images at any depth; with
+    images directly in it, and no folders, they are unlabelled. The middle square of each image
+    is resized, bilinearly. EXIF orientation is applied, what is transparent becomes white, 16
+    bits become 8.
+
+    Raises `InputError` if there is no such folder, it or a class of it has no images, an image
+    cannot be read, or with `channels` `auto` some images are grey and others colour.
+    """
+    paths, labels, num_classes = _list_images(folder)
+    first = paths[0]
+    mode = _open(first).mode if channels == "auto" else MODES[channels]
+    like = first if channels == "auto" else None
+    images = np.empty((len(paths), 3 if mode == "RGB" else 1, size, size), np.uint8)
+    read = partial(_read_image, size=size, mode=mode, like=like)
+    with ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(read, paths)):
+            images[index] = image
+    return Source(Part(images, labels), None, num_classes)
+
+
+def _list_images(folder: Path) -> tuple[list[Path], Labels | None, int]:
+    """Paths of the images in a fixed order, their labels, the number of classes."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS, ImageFolder
+
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"{folder}: {found}: expected a folder of images or of class folders")
+    formats = ", ".join(IMG_EXTENSIONS)
+    inside = sorted(folder.iterdir())
+    loose = [path for path in inside if path.is_file() and path.suffix.lower() in IMG_EXTENSIONS]
+    if not any(path.is_dir() for path in inside):
+        if not loose:
+            raise InputError(f"{folder}: holds no images: expected files in {formats}")
+        return loose, None, 0
+    if loose:
+        raise InputError(
+            f"{folder}: holds class folders and also images, such as {loose[0].name}: "
+            "expected one or the other; move the images into a class folder"
+        )
+    found = ImageFolder(folder, allow_empty=True)
+    labels = np.array(found.targets, np.int64)
+    empty = [name for name, label in found.class_to_idx.items() if label not in labels]
+    if empty:
+        raise InputError(
+            f"{folder / empty[0]}: class folder without images: expected files in {formats}; "
+            "add some or remove the folder"
+        )
+    return [Path(path) for path, _ in found.samples], labels, len(found.classes)
+
+
+def _read_image(path: Path, *, size: int, mode: str, like: Path | None) -> Pixels:
+    """The image, (C, size, size); `like` is an image that it must agree with in mode."""
+    from torchvision.transforms import functional
+
+    image = _open(path)
+    if like and image.mode != mode:
+        kinds = {"L": "grey", "RGB": "in colour"}
+        raise InputError(
+            f"{path} is {kinds[image.mode]} but {like} is {kinds[mode]}: expected all alike; "
+            "pass --channels grey or --channels colour"
+        )
+    short = min(image.size)
+    square = functional.center_crop(image.convert(mode), [short, short])
+    array = np.asarray(functional.resize(square, [size, size]))
+    return array[None] if mode == "L" else array.transpose(2, 0, 1)
+
+
+def _open(path: Path) -> Image:
+    """The image as it is meant to be seen, upright and opaque, in mode L or RGB."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            return _opaque(_eight_bit(image))
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        raise InputError(
+            f"{path}: not a readable image ({error}): replace or remove the file"
+        ) from error
+
+
+def _eight_bit(image: Image) -> Image:
+    from PIL import Image
+
+    sixteen_bit = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")
+    if sixteen_bit:
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits per pixel, of unknown range; expected 8 or 16")
+    return image
+
+
+def _opaque(image: Image) -> Image:
+    """The image on a white background, in mode L or RGB."""
+    from PIL import Image
+
+    mode = "L" if image.mode in GREY_MODES else "RGB"
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert(mode)

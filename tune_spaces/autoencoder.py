@@ -1,0 +1,20 @@
+"""The autoencoder's search space. Ranked by the validation squared error without input noise,
+which holds no searched weight."""
+
+from ray import tune
+
+from tune_spaces import Space
+
+SPACE = Space(
+    domains={
+        "model": {
+            "latent_dim": tune.choice([4, 8, 12, 16, 24, 32]),
+            "noise_std": tune.uniform(0.0, 0.3),
+        },
+        "optim": {"lr": tune.loguniform(3e-4, 1e-2)},
+    },
+    metric="val/squared_error",
+    mode="min",
+    epochs=20,
+    grace_period=3,
+)

@@ -1,0 +1,20 @@
+"""The GAN's search space. Ranked by a Fréchet distance of samples to validation images: the
+losses of its two networks say nothing of how good the samples are."""
+
+from ray import tune
+
+from tune_spaces import Space
+
+SPACE = Space(
+    domains={
+        "model": {"latent_dim": tune.choice([16, 32, 64, 128])},
+        "optim": {
+            "discriminator": {"lr": tune.loguniform(5e-5, 1e-3)},
+            "generator": {"lr": tune.loguniform(5e-5, 1e-3)},
+        },
+    },
+    metric="val/frechet_pca",
+    mode="min",
+    epochs=30,
+    grace_period=5,
+)
