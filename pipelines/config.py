@@ -20,6 +20,7 @@ from tune_spaces import space
 
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["min", "max"]
+_NOT_REPEATED = {"family", "name", "fixed", "resume", "json", "dry_run"}
 R = TypeVar("R", bound="Run")
 
 _WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
@@ -206,12 +207,13 @@ def result_settings(run: Run) -> dict[str, Any]:
     return flatten(content)
 
 
-def command(run: Train) -> str:
-    """The one command that runs this config again, in full where it departs from the defaults."""
-    base = flatten(to_dict(defaults(Train, run.family)))
-    words = ["genpipe", "train", run.family]
+def command(run: Run) -> str:
+    """The one command that runs this config again: what departs from the family's defaults."""
+    base = flatten(to_dict(defaults(type(run), run.family)))
+    words = ["genpipe", "search" if isinstance(run, Search) else "train", run.family]
     for name, value in flatten(to_dict(run)).items():
-        if name not in {"name", "family", "json", "dry_run"} and value != base[name]:
+        given = value != base[name] or name in getattr(run, "fixed", ())
+        if given and name not in _NOT_REPEATED:
             words += _flag(name, value)
     return shlex.join(words)
 

@@ -27,7 +27,7 @@ _SEED = 0  # of validation: the same noise for every trial, so that they are com
 
 def unit(images: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 images as floats in [0, 1], on the device."""
-    return images.to(device, non_blocking=True).float().div_(255.0)
+    return images.to(device, non_blocking=True).to(torch.get_default_dtype()).div_(255.0)
 
 
 class Evaluator:

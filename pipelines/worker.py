@@ -56,8 +56,9 @@ class Job:
     """One reference. In a tuple, or Ray would put the arrays in its place."""
 
 
-def train_worker(job: Job) -> None:
+def train_worker(config: dict[str, Job]) -> None:
     """Train from the latest checkpoint, or from the start, to the last epoch."""
+    job = config["job"]
     context = ray.train.get_context()
     session = Session(job, context.get_world_rank(), context.get_world_size())
     start = session.restore(ray.train.get_checkpoint())

@@ -66,15 +66,17 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         widths, start = _plan(shape, channels)
+        bias = not batch_norm  # the norm would take it away again
         self.start = nn.Sequential(
-            nn.Linear(in_features, start[0] * start[1] * start[2]),
+            nn.Linear(in_features, start[0] * start[1] * start[2], bias=bias),
             nn.Unflatten(1, start),
             *_normed(start[0], batch_norm),
         )
         layers: list[nn.Module] = []
         inner = start[0]
         for outer in [*widths[-2::-1], widths[0]][: halvings(*shape[1:])]:
-            layers += [nn.ConvTranspose2d(inner, outer, 4, 2, 1), *_normed(outer, batch_norm)]
+            up = nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=bias)
+            layers += [up, *_normed(outer, batch_norm)]
             inner = outer
         self.body = nn.Sequential(*layers, nn.Conv2d(inner, shape[0], 3, 1, 1))
 

@@ -7,12 +7,13 @@ statistics of the global batch. A family knows of none of it.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -21,6 +22,18 @@ def rank_and_world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over the workers; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return sum_over_workers(values.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return sum_over_workers(gradient.clone())
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -33,7 +46,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             return normed
         rows = input.new_full((1,), float(input.numel() // input.shape[1]))
         sums = torch.cat([input.sum((0, 2, 3)), input.square().sum((0, 2, 3)), rows])
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+        sums = _Sum.apply(sums)
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
         var = square - mean.square()
         self._track(mean.detach(), var.detach(), sums[-1].detach())
@@ -66,11 +79,16 @@ def wrap(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     for name, network in networks.items():
         share_batch_norm(network)
         trains = any(p.requires_grad for p in network.parameters())
-        # Buffers follow from the global batch and the parameters: equal without a broadcast.
-        wrapped[name] = (
-            DistributedDataParallel(network, broadcast_buffers=False) if trains else network
-        )
+        wrapped[name] = _parallel(network) if trains else network
     return wrapped
+
+
+def _parallel(network: nn.Module) -> DistributedDataParallel:
+    with warnings.catch_warnings():
+        # The option that takes this one's place is not there in every torch that we support.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers`", category=FutureWarning)
+        # Buffers follow from the global batch and the parameters: equal without a broadcast.
+        return DistributedDataParallel(network, broadcast_buffers=False)
 
 
 def sum_over_workers(values: Tensor) -> Tensor:

@@ -1,0 +1,307 @@
+"""The command line: what is typed becomes a config, a config becomes a call.
+
+`genpipe --help` and a mistyped command must answer at once, so torch, Ray and MLflow are
+imported by the command that needs them, and not before.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gen_models
+from gen_models.core.errors import InputError
+
+if TYPE_CHECKING:
+    from pipelines.config import Run
+
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+_HELP = """\
+usage: genpipe COMMAND …
+
+Train families of image generative models on a Ray cluster, search their hyperparameters,
+record everything in MLflow.
+
+  train FAMILY     train one config, on one worker or several
+  search FAMILY    search many configs, register the best
+  sample MODEL     make pictures, or an .npz, from a run, a registered model or a checkpoint
+  runs             what is recorded
+  best FAMILY      the best recorded config, and the command that runs it again
+  browse           open MLflow's page on this machine
+  submit -- …      run a command as a job on a Ray cluster
+
+families: {families}
+`genpipe COMMAND --help` lists a command's settings; of train and search, with the family:
+`genpipe search vae --help`.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code: 0, 1 where it failed, 2 where the input is wrong."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_HELP.format(families=", ".join(gen_models.names())))
+        return 0
+    try:
+        return _command(args[0])(args[1:])
+    except InputError as error:
+        print(f"genpipe {args[0]}: error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    commands = {
+        "train": _train,
+        "search": _search,
+        "sample": _sample,
+        "runs": _runs,
+        "best": _best,
+        "browse": _browse,
+        "submit": _submit,
+    }
+    if name not in commands:
+        near = get_close_matches(name, commands, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise InputError(f"unknown command {name!r}{hint}: expected one of {', '.join(commands)}")
+    return commands[name]
+
+
+# -- train and search --------------------------------------------------------------------------
+def _train(args: list[str]) -> int:
+    run = parse_run("train", args)
+    if run is None or _dry(run):
+        return 0
+    from pipelines.show import show_train
+    from pipelines.train import train
+
+    result = train(run)  # type: ignore[arg-type]
+    show_train(result)
+    return _end(run, result)
+
+
+def _search(args: list[str]) -> int:
+    run = parse_run("search", args)
+    if run is None or _dry(run):
+        return 0
+    from pipelines.search import search
+    from pipelines.show import show_search
+
+    result = search(run)  # type: ignore[arg-type]
+    show_search(result, run.store)
+    return _end(run, result)
+
+
+def parse_run(command: str, args: Sequence[str]) -> Run | None:
+    """The config that `genpipe train …` or `genpipe search …` means; None if it asks for help.
+
+    Raises `InputError`; tyro exits with 2 at a flag or value that is wrong.
+    """
+    families = ", ".join(gen_models.names())
+    if not args or args[0] in ("-h", "--help"):
+        print(f"usage: genpipe {command} FAMILY …\n\nfamilies: {families}")
+        print(f"`genpipe {command} FAMILY --help` lists the settings.")
+        if not args:
+            raise InputError(f"FAMILY is missing: expected one of {families}")
+        return None
+    gen_models.family(args[0])
+    import tyro
+
+    from pipelines.config import Search, Train, defaults
+
+    default = defaults(Search if command == "search" else Train, args[0])
+    prog = f"genpipe {command} {args[0]}"
+    run: Run = tyro.cli(type(default), args=args[1:], default=default, prog=prog)
+    if isinstance(run, Search):
+        return _with_fixed(run, args[1:])
+    return run
+
+
+def _with_fixed(run: Any, args: Sequence[str]) -> Run:
+    """Note which settings of the space were given: they are not searched."""
+    from dataclasses import replace
+
+    from gen_models.core.config import flatten
+    from tune_spaces import space
+
+    given = {arg.split("=")[0].lstrip("-").replace("-", "_") for arg in args if arg[:2] == "--"}
+    fixed = tuple(name for name in flatten(space(run.family).domains) if name in given)
+    found: Run = replace(run, fixed=fixed)
+    return found
+
+
+def _dry(run: Run) -> bool:
+    if run.dry_run:
+        from pipelines.show import dry_run
+
+        print(dry_run(run))
+    return run.dry_run
+
+
+def _end(settings: Any, result: dict[str, Any]) -> int:
+    if settings.json:
+        print(json.dumps(result))
+    endings = {"completed": 0, "interrupted": EXIT_INTERRUPTED}
+    return endings.get(result.get("outcome", "completed"), EXIT_FAILED)
+
+
+# -- what is recorded --------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where results are recorded."""
+
+    store: Path = Path("runs")
+    """Folder of all results."""
+    tracking_uri: str | None = None
+    """MLflow server or database; without it, STORE/mlflow.db."""
+    json: bool = False
+    """Print the result as one JSON object on the last line of stdout."""
+
+
+def _parse(kind: Any, command: str, args: Sequence[str]) -> Any:
+    import tyro
+
+    return tyro.cli(kind, args=args, prog=f"genpipe {command}")
+
+
+def _sample(args: list[str]) -> int:
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Sample(Place):
+        """Make images from a model: a picture (.png) or arrays (.npz, uint8 N x H x W x C)."""
+
+        model: Positional[str]
+        """A run's id or name, NAME@champion, models:/NAME/VERSION, or a checkpoint's folder."""
+        num: int = 64
+        """How many images."""
+        seed: int = 0
+        """The same seed gives the same images."""
+        out: Path = Path("samples.png")
+        """File to write; its ending says what: .png or .npz."""
+
+    settings = _parse(Sample, "sample", args)
+    from pipelines.browse import sample_model
+
+    result = sample_model(
+        settings.model,
+        settings.num,
+        settings.seed,
+        settings.out,
+        settings.store,
+        settings.tracking_uri,
+    )
+    print(f"{result['num']} samples of {settings.model}: {result['path']}")
+    return _end(settings, result)
+
+
+def _runs(args: list[str]) -> int:
+    @dataclass(frozen=True, kw_only=True)
+    class Runs(Place):
+        """List what is recorded, newest first."""
+
+        experiment: str | None = None
+        """Only of this MLflow experiment, such as vae-digits."""
+        num: int = 30
+        """How many."""
+
+    settings = _parse(Runs, "runs", args)
+    from pipelines.browse import runs
+    from pipelines.show import show_runs
+
+    found = runs(settings.store, settings.tracking_uri, settings.experiment, settings.num)
+    show_runs(found)
+    return _end(settings, {"runs": found})
+
+
+def _best(args: list[str]) -> int:
+    from tyro.conf import Positional
+
+    @dataclass(frozen=True, kw_only=True)
+    class Best(Place):
+        """Rank the recorded runs of a family; show the best one's config and its command."""
+
+        family: Positional[str]
+        """The family."""
+        data: str | None = None
+        """Only runs on this data set."""
+        metric: str | None = None
+        """Rank by this metric; without it, by the family's own."""
+        num: int = 5
+        """How many."""
+
+    settings = _parse(Best, "best", args)
+    gen_models.family(settings.family)
+    from pipelines.browse import best
+    from pipelines.show import show_best
+
+    result = best(
+        settings.family,
+        settings.store,
+        settings.tracking_uri,
+        settings.data,
+        settings.metric,
+        settings.num,
+    )
+    show_best(result)
+    return _end(settings, result)
+
+
+def _browse(args: list[str]) -> int:
+    @dataclass(frozen=True, kw_only=True)
+    class Browse(Place):
+        """Serve MLflow's page on 127.0.0.1 until it is interrupted."""
+
+        port: int = 5000
+        """Port to listen on."""
+
+    settings = _parse(Browse, "browse", args)
+    from pipelines.browse import serve
+
+    return serve(settings.store, settings.tracking_uri, settings.port)
+
+
+# -- submit ------------------------------------------------------------------------------------
+def _submit(args: list[str]) -> int:
+    @dataclass(frozen=True, kw_only=True)
+    class Submit:
+        """Run a command as a job on a Ray cluster: `genpipe submit [settings] -- search vae …`."""
+
+        address: str | None = None
+        """The cluster's job server, such as http://127.0.0.1:8265."""
+        wait: bool = True
+        """Wait for the job and show its output."""
+        working_dir: Path = Path(".")
+        """The project's folder; it is sent to the cluster."""
+        submission_id: str | None = None
+        """The job's id; Ray makes one up otherwise."""
+
+    own, _, command = _split(args)
+    settings = _parse(Submit, "submit", own)
+    if not command:
+        raise InputError("no command to submit: expected one after --, as in -- search vae")
+    if command[0] not in ("train", "search"):
+        raise InputError(f"cannot submit {command[0]!r}: expected train or search")
+    parse_run(command[0], command[1:])
+    from pipelines.submit import submit
+
+    return submit(
+        command,
+        address=settings.address,
+        wait=settings.wait,
+        working_dir=settings.working_dir,
+        submission_id=settings.submission_id,
+    ).exit_code
+
+
+def _split(args: list[str]) -> tuple[list[str], str, list[str]]:
+    at = args.index("--") if "--" in args else len(args)
+    return args[:at], "--", args[at + 1 :]

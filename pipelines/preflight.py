@@ -1,0 +1,97 @@
+"""Everything that can be found wrong with a command before any Ray process starts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+
+import gen_models
+from gen_models.core.contract import Model
+from gen_models.core.errors import InputError, require
+from pipelines.config import Run
+from pipelines.data import Dataset, load
+from pipelines.evaluate import metric_names
+from pipelines.tracking import tracking_uri
+
+R = TypeVar("R", bound=Run)
+
+
+@dataclass(frozen=True)
+class Plan(Generic[R]):
+    """A command that may start."""
+
+    run: R
+    dataset: Dataset
+    uri: str
+    """MLflow's tracking URI."""
+
+    @property
+    def experiment(self) -> str:
+        """MLflow's experiment, and the name of the registered model."""
+        return f"{self.run.family}-{self.dataset.slug}"
+
+
+def preflight(run: R) -> Plan[R]:
+    """Load the data and check the config against it, the store, MLflow and this machine.
+
+    Raises `InputError`.
+    """
+    _check_machine(run)
+    dataset = load(
+        run.data,
+        run.data_root,
+        download=run.download,
+        image_size=run.image_size,
+        channels=run.channels,
+    )
+    _check_batches(run, len(dataset.train))
+    _check_model(run, dataset)
+    store = writable(run.store)
+    return Plan(replace(run, store=store), dataset, tracking_uri(store, run.tracking_uri))
+
+
+def writable(store: Path) -> Path:
+    """The store, absolute; it exists and a file can be written there."""
+    store = store.expanduser().absolute()
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=store):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"store = {str(store)!r}: expected a writable folder ({error})"
+        ) from error
+    return store
+
+
+def _check_machine(run: Run) -> None:
+    if run.address or os.environ.get("RAY_ADDRESS"):
+        return  # the cluster is asked once it is connected
+    cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    if run.device == "cuda":
+        require(gpus > 0, "device", run.device, "cpu or auto, for this machine has no GPU")
+    on_gpu = gpus > 0 and run.device != "cpu"
+    most, kind = (gpus, "GPUs") if on_gpu else (cores, "CPU cores")
+    expected = f"at most {most}, for this machine has {most} {kind} and a worker takes one"
+    require(run.num_workers <= most, "num_workers", run.num_workers, expected)
+
+
+def _check_batches(run: Run, num_images: int) -> None:
+    most = f"at most {num_images}, the training images of {run.data}"
+    require(run.batch_size <= num_images, "batch_size", run.batch_size, most)
+    rest = num_images % run.batch_size
+    shared = run.drop_last or rest == 0 or rest >= run.num_workers
+    expected = f"True, for the last batch of {rest} cannot be shared by {run.num_workers} workers"
+    require(shared, "drop_last", run.drop_last, expected)
+
+
+def _check_model(run: Run, dataset: Dataset) -> None:
+    model: Model = gen_models.family(run.family).Model(run.model, dataset.spec)
+    names = metric_names(model)
+    known = f"one of {', '.join(names)}"
+    require(run.metric in names, "metric", run.metric, known)

@@ -1,0 +1,331 @@
+"""A search as it is recorded: Tune's events become journals, journals become MLflow runs.
+
+The search is a parent run and each trial a child, written by the process that runs the search
+and by nobody else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from pipelines.config import Search, Train, as_train, command, with_sampled
+from pipelines.journal import Ending, Journal, Outcome, write_whole
+from pipelines.preflight import Plan
+from pipelines.progress import SearchProgress, say
+from pipelines.results import (
+    Best,
+    best_of,
+    better,
+    champion_claim,
+    identity,
+    outcome,
+    write_samples,
+)
+from pipelines.tracking import Tracker
+
+_RECORDERS: dict[str, Recorder] = {}
+"""The recorders of this process, by search. Tune pickles its callbacks and brings the pickled
+ones back on resume, so a callback holds a name and no recorder."""
+
+
+class TuneEvents(tune.Callback):
+    """Passes Tune's events to this process's recorder of the search."""
+
+    def __init__(self, search_id: str) -> None:
+        self.search_id = search_id
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        _RECORDERS[self.search_id].trial_started(trial)
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        _RECORDERS[self.search_id].trial_reported(trial, result)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        _RECORDERS[self.search_id].trial_completed(trial)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        _RECORDERS[self.search_id].trial_failed(trial)
+
+
+def trial_folder(search_folder: str | Path, trial_id: str) -> Path:
+    """The folder of a trial's run."""
+    return Path(search_folder) / "trials" / trial_id
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A trial in the ranking."""
+
+    trial_id: str
+    config: Mapping[str, Any]
+    """What was searched, flat."""
+    outcome: Outcome
+    best: Best | None
+
+
+class Recorder:
+    """Keeps the journals of one search. `searched`: the settings that differ between trials."""
+
+    def __init__(
+        self, plan: Plan[Search], folder: Path, tracker: Tracker, searched: list[str]
+    ) -> None:
+        self.plan, self.run, self.folder, self.tracker = plan, plan.run, folder, tracker
+        self.searched = searched
+        self.search_id = folder.name
+        self.journal = Journal(folder)
+        self.progress = SearchProgress(self.run.trials, self.run.epochs, self.run.metric)
+        self._start = time.monotonic()
+        _RECORDERS[self.search_id] = self
+
+    # -- the search ---------------------------------------------------------------------------
+    def open(self) -> None:
+        """Write down that the search begins, or goes on."""
+        run = self.run
+        only_search = {f.name for f in fields(Search)} - {f.name for f in fields(Train)}
+        shared = {
+            "family",
+            "data",
+            "epochs",
+            "batch_size",
+            "seed",
+            "num_workers",
+            "metric",
+            "mode",
+        }
+        params = {name: getattr(run, name) for name in sorted(shared | only_search)}
+        params |= {"searched": " ".join(self.searched)}
+        self.journal.open(
+            identity(
+                as_train(run),
+                self.plan.dataset,
+                kind="search",
+                name=self.search_id,
+                experiment=self.plan.experiment,
+                search_id=self.search_id,
+                params=params,
+                rerun=command(run),
+            )
+        )
+        self.tracker.sync(self.journal)
+        for standing in self.standings():
+            self._count(standing.outcome.ending)
+        self.progress.update()
+
+    def end(self) -> None:
+        """Close what the search left open, now that Tune has ended."""
+        self.progress.close()
+        for journal in self._journals():
+            if journal.outcome() is None:
+                self._close(journal, "interrupted", max(journal.epochs(), default=0))
+        if self.ending != "completed":
+            self._close_search({}, {})
+            say(
+                f"interrupted: `genpipe search {self.run.family} --store {self.run.store} "
+                f"--resume {self.search_id}` goes on from the last checkpoints"
+            )
+
+    @property
+    def ending(self) -> Ending:
+        """How the search stands: completed when every trial has ended."""
+        endings = [s.outcome.ending for s in self.standings()]
+        over = len(endings) >= self.run.trials and "interrupted" not in endings
+        return "completed" if over else "interrupted"
+
+    def standings(self) -> list[Standing]:
+        """The trials that have ended, the best first; those without a best epoch last."""
+        found = []
+        for journal in self._journals():
+            known, ended = journal.identity(), journal.outcome()
+            if known and ended:
+                best = None
+                if ended.ending != "diverged":
+                    folder, run = journal.run_folder, self.run
+                    best = best_of(folder, run.metric, run.mode, ended.last_epoch)
+                config = {name: known.params[name] for name in self.searched}
+                found.append(Standing(known.trial_id, config, ended, best))
+        sign = -1.0 if self.run.mode == "max" else 1.0
+        return sorted(found, key=lambda s: (s.best is None, sign * s.best.value if s.best else 0))
+
+    def crown(self) -> None:
+        """Make the best trial's checkpoint a registered model, and close the search."""
+        if self.ending != "completed":
+            return
+        standings = self.standings()
+        table = self.folder / "trials.csv"
+        write_whole(table, _csv(standings, self.run.metric))
+        artifacts = {"search": str(table)}
+        winner = standings[0]
+        if winner.best:
+            picture = write_samples(winner.best.checkpoint, self.folder / "champion.png")
+            artifacts |= {"samples": str(picture)}
+            journal = Journal(trial_folder(self.folder, winner.trial_id))
+            crowned = replace(
+                winner.outcome,
+                checkpoint=str(winner.best.checkpoint),
+                register=self.plan.experiment,
+                champion=champion_claim(self.run, winner.best),
+                artifacts={"samples": str(picture)},
+            )
+            journal.close(crowned)
+            self.tracker.sync(journal)
+        summary = {f"best/{self.run.metric}": winner.best.value} if winner.best else {}
+        self._close_search(summary, artifacts)
+
+    def _close_search(self, summary: dict[str, float], artifacts: dict[str, str]) -> None:
+        endings = [s.outcome.ending for s in self.standings()]
+        counts = {f"trials/{e}": float(endings.count(e)) for e in set(endings)}
+        seconds = {"wall_seconds": time.monotonic() - self._start}
+        self.journal.close(
+            Outcome(
+                ending=self.ending,
+                last_epoch=0,
+                summary=summary | counts | seconds,
+                artifacts=artifacts,
+            )
+        )
+        self.tracker.sync(self.journal)
+
+    def _journals(self) -> list[Journal]:
+        trials = sorted((self.folder / "trials").glob("*/journal"))
+        return [Journal(path.parent) for path in trials]
+
+    # -- its trials ---------------------------------------------------------------------------
+    def trial_started(self, trial: Trial) -> None:
+        folder = trial_folder(self.folder, trial.trial_id)
+        run = as_train(with_sampled(self.run, trial.config))
+        journal = Journal(folder)
+        journal.open(
+            identity(
+                run,
+                self.plan.dataset,
+                kind="trial",
+                name=f"{self.search_id}/{_label(trial.trial_id)}",
+                experiment=self.plan.experiment,
+                search_id=self.search_id,
+                trial_id=trial.trial_id,
+                parent=os.path.relpath(self.folder, folder),
+            )
+        )
+        self.tracker.sync(journal)
+        self.progress.running[_label(trial.trial_id)] = max(journal.epochs(), default=0)
+        self.progress.update()
+
+    def trial_reported(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        epoch = int(result["epoch"])
+        label, value = _label(trial.trial_id), float(result[self.run.metric])
+        self.tracker.sync(Journal(trial_folder(self.folder, trial.trial_id)), upto=epoch)
+        self.progress.running[label] = epoch
+        best = self.progress.best
+        if not result["diverged"] and (not best or better(value, best[1], self.run.mode)):
+            self.progress.best = (label, value)
+        self.progress.update()
+
+    def trial_completed(self, trial: Trial) -> None:
+        last = trial.last_result or {}
+        epoch = int(last.get("epoch", 0))
+        ending: Ending = "completed" if epoch >= self.run.epochs else "stopped_early"
+        self._trial_ended(trial, "diverged" if last.get("diverged") else ending, epoch)
+
+    def trial_failed(self, trial: Trial) -> None:
+        epoch = int((trial.last_result or {}).get("epoch", 0))
+        message = trial.get_error().__str__() if trial.get_error() else "no message"
+        self._trial_ended(trial, "failed", epoch, message)
+
+    def _trial_ended(self, trial: Trial, ending: Ending, epoch: int, message: str = "") -> None:
+        label = _label(trial.trial_id)
+        journal = Journal(trial_folder(self.folder, trial.trial_id))
+        found = self._close(journal, ending, epoch, message)
+        self.progress.running.pop(label, None)
+        self._count(ending)
+        value = found.summary.get(f"best/{self.run.metric}")
+        text = message or f"{self.run.metric} {value:.5g}" if value is not None else message
+        known = journal.identity()
+        config = {name: known.params[name] for name in self.searched} if known else {}
+        self.progress.trial_ended(label, ending, config, f"epoch {epoch}, {text}")
+
+    def _close(self, journal: Journal, ending: Ending, epoch: int, message: str = "") -> Outcome:
+        found = outcome(journal.run_folder, self.run, ending, epoch, message)
+        journal.close(found)
+        self.tracker.sync(journal)
+        return found
+
+    def _count(self, ending: str) -> None:
+        self.progress.ended += ending != "interrupted"
+        self.progress.stopped_early += ending == "stopped_early"
+
+    # -- the result ---------------------------------------------------------------------------
+    def result(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        standings = self.standings()
+        first = standings[0] if standings else None
+        picture = self.folder / "champion.png"
+        return {
+            "search_id": self.search_id,
+            "run_id": self.tracker.run_id(self.journal),
+            "experiment": self.plan.experiment,
+            "tracking_uri": self.plan.uri,
+            "outcome": self.ending,
+            "metric": self.run.metric,
+            "mode": self.run.mode,
+            "champion": self._row(first) if first and first.best else None,
+            "samples": str(picture) if picture.is_file() else None,
+            "trials": [self._row(standing) for standing in standings],
+        }
+
+    def _row(self, standing: Standing) -> dict[str, Any]:
+        journal = Journal(trial_folder(self.folder, standing.trial_id))
+        best = standing.best
+        return {
+            "trial_id": standing.trial_id,
+            "run_id": self.tracker.run_id(journal),
+            "outcome": standing.outcome.ending,
+            "epochs": standing.outcome.last_epoch,
+            "value": best.value if best else None,
+            "best_epoch": best.epoch if best else None,
+            "config": dict(standing.config),
+            "metrics": dict(best.metrics) if best else {},
+            "checkpoint": str(best.checkpoint) if best else None,
+            "model": journal.delivered().get("model_uri"),
+            "version": journal.delivered().get("version"),
+        }
+
+
+def _label(trial_id: str) -> str:
+    """`1a2b3_00004` -> `4`."""
+    return str(int(trial_id.rsplit("_", 1)[-1]))
+
+
+def _csv(standings: list[Standing], metric: str) -> str:
+    out = io.StringIO()
+    rows = csv.writer(out)
+    rows.writerow(["trial_id", "outcome", "epochs", "best_epoch", metric, *standings[0].config])
+    for each in standings:
+        best = [each.best.epoch, each.best.value] if each.best else ["", ""]
+        ended = each.outcome
+        rows.writerow(
+            [each.trial_id, ended.ending, ended.last_epoch, *best, *each.config.values()]
+        )
+    return out.getvalue()

@@ -1,0 +1,130 @@
+"""What a run came to: read from its journal and its checkpoints, and nowhere else, so that what
+is printed and what MLflow holds agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gen_models.core.checkpoint import load_checkpoint
+from gen_models.core.sampling import sample
+from pipelines.config import Mode, Run, Train, command, result_settings
+from pipelines.data import Dataset
+from pipelines.journal import Ending, Identity, Journal, Outcome, write_whole
+from pipelines.pictures import grid_png
+from pipelines.tracking import lineage
+from pipelines.worker import checkpoint_name
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch of a run that still has its checkpoint."""
+
+    epoch: int
+    value: float
+    checkpoint: Path
+    metrics: Mapping[str, float]
+
+
+def better(a: float, b: float, mode: Mode) -> bool:
+    """Whether `a` is strictly better than `b`."""
+    return a > b if mode == "max" else a < b
+
+
+def best_of(
+    run_folder: Path, metric: str, mode: Mode, last_epoch: int | None = None
+) -> Best | None:
+    """The best epoch up to `last_epoch`; None where no checkpoint is left."""
+    found: Best | None = None
+    for report in Journal(run_folder).reports(upto=last_epoch):
+        folder = run_folder / checkpoint_name(report.epoch)
+        value = report.metrics.get(metric)
+        if value is None or not (folder / "model.json").is_file():
+            continue
+        if found is None or better(value, found.value, mode):
+            found = Best(report.epoch, value, folder, report.metrics)
+    return found
+
+
+def identity(
+    run: Train,
+    dataset: Dataset,
+    *,
+    kind: str,
+    name: str,
+    experiment: str,
+    search_id: str = "",
+    trial_id: str = "",
+    parent: str = "",
+    params: Mapping[str, Any] | None = None,
+    rerun: str = "",
+) -> Identity:
+    """Who a run is, with its lineage."""
+    settings = result_settings(run) if params is None else params
+    return Identity(
+        name=name,
+        experiment=experiment,
+        kind=kind,  # type: ignore[arg-type]
+        search_id=search_id,
+        trial_id=trial_id,
+        parent=parent,
+        params={k: _param(v) for k, v in settings.items()},
+        tags={
+            **lineage(),
+            "family": run.family,
+            "seed": str(run.seed),
+            "data_digest": dataset.digest,
+            "metric": run.metric,
+            "mode": run.mode,
+            "rerun": rerun or command(run),
+        },
+        dataset={
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "shape": list(dataset.spec.shape),
+            "num_train": len(dataset.train),
+            "num_validation": len(dataset.validation),
+        },
+    )
+
+
+def outcome(
+    run_folder: Path, run: Run, ending: Ending, last_epoch: int, message: str = ""
+) -> Outcome:
+    """How a run ended, with its best epoch."""
+    best = None if ending == "diverged" else best_of(run_folder, run.metric, run.mode, last_epoch)
+    tags = {"message": message} if message else {}
+    summary: dict[str, float] = {}
+    if best:
+        summary = {"best/epoch": best.epoch}
+        summary |= {f"best/{k}": v for k, v in best.metrics.items() if k.startswith("val/")}
+        tags |= {"best_epoch": str(best.epoch), "checkpoint": str(best.checkpoint)}
+    return Outcome(ending=ending, last_epoch=last_epoch, summary=summary, tags=tags)
+
+
+def champion_claim(run: Run, best: Best) -> dict[str, str | float]:
+    """What makes a registered version claim the alias `champion`."""
+    return {"metric": run.metric, "mode": run.mode, "value": best.value}
+
+
+def write_samples(checkpoint: Path, path: Path, num: int = 64, seed: int = 0) -> Path:
+    """Write a grid of a checkpoint's samples as a PNG file."""
+    loaded = load_checkpoint(checkpoint)
+    write_whole(path, grid_png(sample(loaded.model, loaded.networks, num, seed)))
+    return path
+
+
+def settings_hash(run: Run, dataset: Dataset) -> str:
+    """Eight characters that follow from all that the result depends on."""
+    settings = {k: v for k, v in result_settings(run).items() if k != "name"}
+    content = json.dumps([settings, dataset.digest], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def _param(value: Any) -> str | int | float | bool:
+    return value if isinstance(value, (str, int, float, bool)) else str(value)

@@ -1,0 +1,54 @@
+"""Which code ran, and with what: enough to find it again."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("genpipe", "torch", "torchvision", "ray", "mlflow")
+_GIT_SECONDS = 5
+
+
+def lineage() -> dict[str, str]:
+    """Tags: the git commit (`-dirty` if files differ from it), versions, the host.
+
+    The commit is `unknown` where this file is not under version control, as when installed.
+    """
+    commit, dirty = _commit(Path(__file__).resolve())
+    tags = {"git_commit": f"{commit}-dirty" if dirty else commit, "hostname": socket.gethostname()}
+    if commit != "unknown":
+        tags["mlflow.source.git.commit"] = commit
+    tags["version.python"] = platform.python_version()
+    return tags | {f"version.{name}": _version(name) for name in _PACKAGES}
+
+
+def _commit(file: Path) -> tuple[str, bool]:
+    """The commit that a tracked file is of, and whether anything differs from it."""
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return "unknown", False
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    return commit or "unknown", bool(commit and _git(file.parent, "status", "--porcelain"))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, or nothing if it fails, is slow or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

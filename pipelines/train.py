@@ -1,0 +1,204 @@
+"""One config on W workers: Ray Train spreads it, the journal records it, MLflow shows it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from gen_models.core.errors import InputError
+from pipelines.cluster import Cluster, connect
+from pipelines.config import Run, Train
+from pipelines.data import Dataset
+from pipelines.journal import Ending, Journal
+from pipelines.preflight import Plan, preflight
+from pipelines.progress import say, show_epoch
+from pipelines.results import (
+    best_of,
+    identity,
+    outcome,
+    settings_hash,
+    write_samples,
+)
+from pipelines.tracking import Tracker
+from pipelines.worker import Images, Job, train_worker
+
+POLL_SECONDS = 0.3
+FLUSH_SECONDS = 60.0
+"""How long the end of a command waits for MLflow; what is not delivered by then is kept."""
+
+
+def make_trainer(
+    job: Job, on_gpu: bool, callbacks: Sequence[ray.train.UserCallback] = ()
+) -> TorchTrainer:
+    """Ray Train's trainer of a run. The run's folder is its name, so that it resumes there."""
+    run, folder = job.run, Path(job.run_folder)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(num_workers=run.num_workers, use_gpu=on_gpu),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=FailureConfig(
+                max_failures=run.max_failures,
+                controller_failure_limit=run.max_failures,  # without a limit it retries for ever
+            ),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=run.keep_checkpoints,
+                checkpoint_score_attribute=run.metric,
+                checkpoint_score_order=run.mode,
+            ),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def uses_gpu(run: Run, cluster: Cluster) -> bool:
+    """Whether each worker takes a GPU. Raises `InputError` where the cluster has too little."""
+    on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
+    cluster.require_workers(run.num_workers, 1, 1 if on_gpu else 0)
+    return on_gpu
+
+
+def share_images(dataset: Dataset) -> tuple[ray.ObjectRef[Images]]:
+    """Put a data set into Ray's object store; the workers of a node read the same memory."""
+    return (ray.put(Images(dataset.train, dataset.validation, dataset.spec)),)
+
+
+def train(run: Train) -> dict[str, Any]:
+    """Train one config to its end, from where it stands; the result, as `--json` prints it."""
+    plan = preflight(run)
+    run = plan.run
+    name = run.name or f"{plan.experiment}-{settings_hash(run, plan.dataset)}"
+    folder = run.store / "runs" / name
+    journal = Journal(folder)
+    mine = identity(
+        run, plan.dataset, kind="run", name=name, experiment=plan.experiment, trial_id=name
+    )
+    _require_same(name, journal, mine.params)
+    with Tracker(plan.uri, run.store) as tracker:
+        ended = journal.outcome()
+        if ended and ended.ending == "completed":
+            say(f"{name} was complete already: --name NAME runs the same config anew")
+        else:
+            with connect(run.address) as cluster:
+                on_gpu = uses_gpu(run, cluster)
+                journal.open(mine)
+                _fit(plan, folder, on_gpu, tracker)
+        tracker.sync(journal)
+        deliver(tracker, plan.uri)
+        return _result(plan, name, folder, tracker)
+
+
+def deliver(tracker: Tracker, uri: str) -> None:
+    """Wait until MLflow has everything, or say that it has not."""
+    if not tracker.flush(FLUSH_SECONDS):
+        say(f"MLflow at {uri} has not taken everything yet; `genpipe runs` delivers the rest")
+
+
+def _require_same(name: str, journal: Journal, params: Mapping[str, Any]) -> None:
+    """A name stands for one config: refuse to go on with another."""
+    known = journal.identity()
+    for key in sorted(params) if known else []:
+        before = known.params.get(key) if known else None
+        if before != params[key] and key not in {"name", "num_workers", "max_failures"}:
+            raise InputError(
+                f"name = {name!r}: expected a new name, for the run of this name in "
+                f"{journal.run_folder} has {key} = {before!r} and not {params[key]!r}"
+            )
+
+
+def _fit(plan: Plan[Train], folder: Path, on_gpu: bool, tracker: Tracker) -> None:
+    """Run the workers, and write down how it ended."""
+    run, journal = plan.run, Journal(folder)
+    start = time.monotonic()
+    ending: Ending = "interrupted"
+    message = ""
+    try:
+        with _followed(journal, run.epochs, tracker):
+            make_trainer(Job(run, str(folder), share_images(plan.dataset)), on_gpu).fit()
+        ending = "completed"
+    except TrainingFailedError as error:
+        ending, message = "failed", str(error)
+        raise
+    finally:
+        _close(plan, folder, ending, message, time.monotonic() - start)
+        if ending == "interrupted":
+            say("interrupted: the same command goes on from the last checkpoint")
+            tracker.sync(journal)
+            deliver(tracker, plan.uri)
+
+
+def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, seconds: float) -> None:
+    run, journal = plan.run, Journal(folder)
+    last = next(iter(journal.epochs()[::-1]), 0)
+    final = next(journal.reports(after=last - 1), None)
+    if ending == "completed" and final and final.metrics["diverged"]:
+        ending = "diverged"
+    found = outcome(folder, run, ending, last, message)
+    found = replace(found, summary={**found.summary, "wall_seconds": seconds})
+    best = best_of(folder, run.metric, run.mode)
+    if ending == "completed" and best:
+        picture = write_samples(best.checkpoint, folder / "samples.png")
+        found = replace(
+            found, checkpoint=str(best.checkpoint), artifacts={"samples": str(picture)}
+        )
+    journal.close(found)
+
+
+@contextmanager
+def _followed(journal: Journal, epochs: int, tracker: Tracker) -> Iterator[None]:
+    """Show and deliver each epoch as it appears in the journal, while the block runs."""
+    over = threading.Event()
+    seen = len(journal.epochs())
+
+    def follow() -> None:
+        last, ending = max(journal.epochs(), default=0), False
+        while not ending:
+            ending = over.wait(POLL_SECONDS)  # one more look after the end
+            for report in journal.reports(after=last):
+                last = report.epoch
+                show_epoch(report, epochs)
+                tracker.sync(journal)
+
+    if seen:
+        say(f"going on after epoch {seen}")
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _result(plan: Plan[Train], name: str, folder: Path, tracker: Tracker) -> dict[str, Any]:
+    run, journal = plan.run, Journal(folder)
+    ended, best = journal.outcome(), best_of(folder, run.metric, run.mode)
+    return {
+        "name": name,
+        "run_id": tracker.run_id(journal),
+        "experiment": plan.experiment,
+        "tracking_uri": plan.uri,
+        "outcome": ended.ending if ended else "interrupted",
+        "epoch": ended.last_epoch if ended else 0,
+        "metric": run.metric,
+        "value": best.value if best else None,
+        "best_epoch": best.epoch if best else None,
+        "metrics": dict(best.metrics) if best else {},
+        "checkpoint": str(best.checkpoint) if best else None,
+        "samples": str(folder / "samples.png") if (folder / "samples.png").is_file() else None,
+        "model": asdict(run.model),
+        "optim": asdict(run.optim),
+    }

@@ -1,0 +1,59 @@
+"""What tests share: the families, small data, MNIST where the machine has it."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gen_models
+from gen_models.core import DataSpec, Learner
+
+SPEC = DataSpec((1, 8, 8), 10)
+FAMILIES = gen_models.names()
+
+# Every family in every architecture, small.
+VARIANTS = {
+    f"{family}-{arch}": (family, {"arch": arch, "channels": 8, "hidden": (32,), "latent_dim": 4})
+    for family in FAMILIES
+    for arch in ("mlp", "conv")
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def make_model(variant: str, spec: DataSpec = SPEC, **changes: Any) -> Any:
+    family, settings = VARIANTS[variant]
+    module = gen_models.family(family)
+    return module.Model(replace(module.Config(), **(settings | changes)), spec)
+
+
+def make_learner(variant: str, seed: int = 0, spec: DataSpec = SPEC, **changes: Any) -> Learner:
+    family, _ = VARIANTS[variant]
+    optim = gen_models.family(family).Optim()
+    return Learner(make_model(variant, spec, **changes), optim, seed=seed, steps_per_epoch=10)
+
+
+def some_images(num: int, spec: DataSpec = SPEC, seed: int = 0) -> Tensor:
+    """Blobs, so that there is something to learn: float (N, C, H, W) in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    channels, height, width = spec.shape
+    centres = torch.rand(num, 2, 1, 1, generator=generator)
+    rows = torch.linspace(0, 1, height)[:, None] - centres[:, 0]
+    columns = torch.linspace(0, 1, width)[None, :] - centres[:, 1]
+    blobs = torch.exp(-20 * (rows.square() + columns.square()))
+    return blobs[:, None].repeat(1, channels, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    root = Path(os.environ.get("GENPIPE_DATA_ROOT", ""))
+    if not (root / "MNIST" / "raw").is_dir():
+        pytest.skip("wants MNIST: set GENPIPE_DATA_ROOT to a folder that holds MNIST/raw")
+    return root

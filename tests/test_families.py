@@ -1,0 +1,222 @@
+"""The family contract, held for every family and architecture: a new file in `gen_models/` is
+tested by being there."""
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, SPEC, VARIANTS, make_learner, make_model, some_images
+from torch import Generator
+
+import gen_models
+from gen_models.core import DataSpec, InputError, load_checkpoint, load_sampler, save_checkpoint
+from gen_models.core.checkpoint import restore_learner
+from gen_models.core.config import from_dict
+from gen_models.core.contract import Adam, FitsSampler, Objective, Reconstructs
+from gen_models.core.sampling import sample
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_configs_survive_json(family: str) -> None:
+    module = gen_models.family(family)
+    for config in (module.Config(), module.Optim()):
+        assert from_dict(type(config), json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_config_refuses_nonsense(family: str) -> None:
+    config = gen_models.family(family).Config()
+    with pytest.raises(InputError, match=r"latent_dim = -1: expected an integer"):
+        replace(config, latent_dim=-1)
+    with pytest.raises(InputError, match="no_such"):
+        from_dict(type(config), {"no_such": 1})
+
+
+def test_unknown_family_names_the_known() -> None:
+    with pytest.raises(InputError, match=r"unknown family 'vea' \(did you mean 'vae'"):
+        gen_models.family("vea")
+
+
+def test_objectives_update_every_trained_network_once(variant: str) -> None:
+    model = make_model(variant)
+    networks = model.networks()
+    updated = [name for objective in model.objectives() for name in objective.networks]
+    with_parameters = [n for n, network in networks.items() if list(network.parameters())]
+    assert sorted(updated) == sorted(with_parameters)
+
+
+def test_each_objective_has_an_optimizer(variant: str) -> None:
+    family, _ = VARIANTS[variant]
+    optim = gen_models.family(family).Optim()
+    for objective in make_model(variant).objectives():
+        own = optim if isinstance(optim, Adam) else getattr(optim, objective.name)
+        assert isinstance(own, Adam)
+
+
+def test_losses_are_finite_scalars_and_reach_their_networks_alone(variant: str) -> None:
+    model = make_model(variant)
+    networks = model.networks()
+    batch = some_images(16)
+    for objective in model.objectives():
+        _freeze_all_but(objective, networks)
+        draws = model.draws(16, Generator().manual_seed(0))
+        loss, metrics = objective.loss(networks, batch, draws, 0.0)
+        assert loss.shape == () and torch.isfinite(loss)
+        assert metrics and all(m.shape == () and torch.isfinite(m) for m in metrics.values())
+        loss.backward()
+        reached = {n for n, net in networks.items() if any(_touched(p) for p in net.parameters())}
+        assert reached == set(objective.networks)
+        for network in networks.values():
+            network.zero_grad()
+
+
+def _freeze_all_but(objective: Objective, networks: dict[str, torch.nn.Module]) -> None:
+    for name, network in networks.items():
+        network.requires_grad_(name in objective.networks)
+
+
+def _touched(parameter: torch.nn.Parameter) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+
+
+def test_loss_uses_no_randomness_but_its_draws(variant: str) -> None:
+    model = make_model(variant)
+    networks, batch = model.networks(), some_images(16)
+    for objective in model.objectives():
+        draws = model.draws(16, Generator().manual_seed(0))
+        torch.manual_seed(1)
+        first = objective.loss(networks, batch, draws, 0.0)[0]
+        torch.manual_seed(2)
+        assert torch.equal(first, objective.loss(networks, batch, draws, 0.0)[0])
+
+
+def test_draws_are_rows_of_a_batch_on_their_generator(variant: str) -> None:
+    model = make_model(variant)
+    first = model.draws(12, Generator().manual_seed(3))
+    again = model.draws(12, Generator().manual_seed(3))
+    assert all(len(value) == 12 for value in first.values())
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32), (1, 12, 20)])
+def test_samples_have_the_data_s_shape_and_range(
+    variant: str, shape: tuple[int, int, int]
+) -> None:
+    spec = DataSpec(shape, 0)
+    model = make_model(variant, spec)
+    networks = {name: network.eval() for name, network in model.networks().items()}
+    images = sample(model, networks, 5, seed=0)
+    assert images.shape == (5, *shape)
+    assert float(images.min()) >= 0.0 and float(images.max()) <= 1.0
+    if isinstance(model, Reconstructs):
+        with torch.no_grad():
+            again = model.reconstruct(networks, images)
+        assert again.shape == images.shape
+        assert float(again.min()) >= 0.0 and float(again.max()) <= 1.0
+
+
+def test_samples_follow_from_their_position(variant: str) -> None:
+    model = make_model(variant)
+    networks = {name: network.eval() for name, network in model.networks().items()}
+    many, few = sample(model, networks, 300, seed=0), sample(model, networks, 7, seed=0)
+    torch.testing.assert_close(many[:7], few)
+    assert not torch.equal(few, sample(model, networks, 7, seed=1))
+
+
+def test_validation_metrics_are_finite_scalars(variant: str) -> None:
+    model = make_model(variant)
+    networks = {name: network.eval() for name, network in model.networks().items()}
+    found = model.validate(networks, some_images(9), model.draws(9, Generator()))
+    assert all(value.shape == () and torch.isfinite(value) for value in found.values())
+
+
+def test_thirty_steps_stay_finite_and_learn(variant: str) -> None:
+    learner = make_learner(variant)
+    batch = some_images(64)
+    networks = learner.sampling_networks()
+    draws = learner.model.draws(64, Generator().manual_seed(0))
+    before = learner.model.validate(networks, batch, draws)
+    for _ in range(30):
+        learner.step(batch)
+    assert all(math.isfinite(value) for value in learner.pop_metrics().values())
+    after = learner.model.validate(learner.sampling_networks(), batch, draws)
+    for name, sign in (("elbo", 1), ("squared_error", -1)):
+        if name in before:
+            assert sign * after[name] > sign * before[name]
+
+
+def test_checkpoint_gives_the_same_samples_and_goes_on_the_same(
+    variant: str, tmp_path: Path
+) -> None:
+    family, _ = VARIANTS[variant]
+    learner, batch = make_learner(variant), some_images(64)
+    for _ in range(5):
+        learner.step(batch)
+    if isinstance(learner.model, FitsSampler):
+        learner.model.fit_sampler(learner.sampling_networks(), [batch], 0)
+    save_checkpoint(tmp_path, family, gen_models.family(family).Optim(), learner)
+
+    loaded = load_checkpoint(tmp_path)
+    expected = sample(learner.model, learner.sampling_networks(), 6, seed=2)
+    assert torch.equal(sample(loaded.model, loaded.networks, 6, seed=2), expected)
+
+    other = make_learner(variant, seed=99)
+    restore_learner(tmp_path, other)
+    for _ in range(5):
+        learner.step(batch)
+        other.step(batch)
+    assert_equal_states(learner.state_dict(), other.state_dict())
+
+
+def assert_equal_states(a: object, b: object) -> None:
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor) and torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert isinstance(b, dict) and a.keys() == b.keys()
+        for key in a:
+            assert_equal_states(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert isinstance(b, (list, tuple)) and len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal_states(x, y)
+    else:
+        assert a == b
+
+
+def test_a_broken_checkpoint_is_named(variant: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint"):
+        load_checkpoint(tmp_path)
+    family, _ = VARIANTS[variant]
+    save_checkpoint(tmp_path, family, gen_models.family(family).Optim(), make_learner(variant))
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(InputError, match="a broken checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_sampler_is_exported_whole(variant: str, tmp_path: Path) -> None:
+    family, _ = VARIANTS[variant]
+    save_checkpoint(tmp_path, family, gen_models.family(family).Optim(), make_learner(variant))
+    sampler, noise_dim = load_sampler(tmp_path)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(
+        sampler, (torch.zeros(2, noise_dim),), dynamic_shapes=({0: batch},)
+    )
+    noise = torch.randn(7, noise_dim)
+    torch.testing.assert_close(exported.module()(noise), sampler(noise))
+
+
+def test_a_learner_leaves_the_global_generator_alone(variant: str) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    learner = make_learner(variant)
+    learner.step(some_images(8))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_spec_counts_values() -> None:
+    assert SPEC.num_values == 64

@@ -1,0 +1,175 @@
+"""One trial, one result: on one worker or two, and whatever the order things are asked for."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import VARIANTS, make_learner, some_images
+
+from gen_models.core.batches import Share, epoch_batches, num_batches
+from gen_models.core.distributed import check_replicas, fingerprint
+from gen_models.core.randomness import derive_seed, permutation
+from pipelines.evaluate import Evaluator, metric_names
+
+NUM, BATCH, EPOCHS = 70, 16, 2
+
+
+def _train(
+    variant: str, rank: int, world: int
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Two epochs in float64, the last batch of each with six rows; metrics, and weights by
+    name."""
+    learner, images = make_learner(variant), some_images(NUM)
+    for epoch in range(1, EPOCHS + 1):
+        for indices, share in epoch_batches(NUM, BATCH, False, 0, epoch, rank, world):
+            learner.step(images[indices], share)
+    metrics = learner.pop_metrics()
+    check_replicas(learner.networks)
+    pixels = (images * 255).round().to(torch.uint8)
+    evaluator = Evaluator(learner.model, pixels, pixels, "cpu")
+    metrics |= evaluator.metrics(learner.sampling_networks())
+    states = {n: net.state_dict() for n, net in learner.networks.items()}
+    weights = {f"{n}.{k}": v.clone() for n, state in states.items() for k, v in state.items()}
+    return metrics, weights
+
+
+def _worker(rank: int, world: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    for variant in VARIANTS:
+        torch.save(_train(variant, rank, world), Path(folder) / f"{variant}.{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two workers computed of every variant."""
+    folder = tmp_path_factory.mktemp("two_workers")
+    mp.spawn(_worker, (2, _free_port(), str(folder)), nprocs=2)
+    return folder
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.usefixtures("float64")
+def test_two_workers_compute_what_one_does(variant: str, two_workers: Path) -> None:
+    (metrics, weights), (other_metrics, other) = (
+        torch.load(two_workers / f"{variant}.{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    assert metrics == other_metrics
+    assert all(torch.equal(weights[name], other[name]) for name in weights)
+    alone_metrics, alone = _train(variant, 0, 1)
+    for name, value in alone_metrics.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-8), name
+    for name, value in alone.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_differing_replicas_are_noticed(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="the workers' networks differ"):
+        mp.spawn(_differing, (2, _free_port()), nprocs=2)
+
+
+def _differing(rank: int, world: int, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    layer = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(layer.weight, float(rank))
+    check_replicas({"layer": layer})
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_workers_share_each_image_once(world: int, drop_last: bool) -> None:
+    seen = [
+        torch.cat([i for i, _ in epoch_batches(50, 12, drop_last, 7, 3, rank, world)])
+        for rank in range(world)
+    ]
+    everything = torch.cat(seen).tolist()
+    assert len(everything) == len(set(everything)) == (48 if drop_last else 50)
+    assert num_batches(50, 12, drop_last) == (4 if drop_last else 5)
+
+
+def test_shares_cover_a_batch() -> None:
+    shares = [Share.of(7, rank, 3) for rank in range(3)]
+    assert [s.size for s in shares] == [2, 2, 3]
+    assert [s.start for s in shares[1:]] == [s.stop for s in shares[:-1]]
+
+
+def test_each_epoch_has_an_order_of_its_own() -> None:
+    assert torch.equal(permutation(100, 0, 1), permutation(100, 0, 1))
+    assert not torch.equal(permutation(100, 0, 1), permutation(100, 0, 2))
+    assert not torch.equal(permutation(100, 0, 1), permutation(100, 1, 1))
+    assert derive_seed(0, "draws", 1) != derive_seed(0, "order", 1)
+
+
+def test_another_seed_is_another_result(variant: str) -> None:
+    a, b, c = make_learner(variant), make_learner(variant), make_learner(variant, seed=1)
+    for learner in (a, b, c):
+        learner.step(some_images(16))
+    assert fingerprint(a.networks) == fingerprint(b.networks) != fingerprint(c.networks)
+
+
+def test_metrics_are_means_over_images(variant: str) -> None:
+    learner, images = make_learner(variant), some_images(24)
+    learner.step(images[:16])
+    first = learner.pop_metrics()
+    learner.step(images[16:])
+    second = learner.pop_metrics()
+    again = make_learner(variant)
+    again.step(images[:16])
+    again.step(images[16:])
+    for name, value in again.pop_metrics().items():
+        assert value == pytest.approx((16 * first[name] + 8 * second[name]) / 24, rel=1e-5)
+    assert learner.pop_metrics() == {}
+
+
+def test_validation_reports_what_it_says_and_the_same_twice(variant: str) -> None:
+    learner = make_learner(variant)
+    pixels = (some_images(90) * 255).to(torch.uint8)
+    evaluator = Evaluator(learner.model, pixels, pixels, "cpu")
+    found = evaluator.metrics(learner.sampling_networks())
+    assert sorted(found) == sorted(metric_names(learner.model))
+    assert evaluator.metrics(learner.sampling_networks()) == found
+
+
+def test_the_average_follows_and_is_what_is_sampled() -> None:
+    learner = make_learner("gan-mlp")
+    for _ in range(20):
+        learner.step(some_images(16))
+    averaged = learner.sampling_networks()["generator"].state_dict()
+    live = learner.networks["generator"].state_dict()
+    assert any(not torch.equal(averaged[name], live[name]) for name in live)
+    assert fingerprint({"d": learner.sampling_networks()["discriminator"]}) == fingerprint(
+        {"d": learner.networks["discriminator"]}
+    )
+
+
+def test_discriminator_steps_are_counted() -> None:
+    learner = make_learner("gan-mlp", discriminator_steps=3)
+    generator = fingerprint({"g": learner.networks["generator"]})
+    changed = []
+    for _ in range(6):
+        learner.step(some_images(16))
+        now = fingerprint({"g": learner.networks["generator"]})
+        changed.append(now != generator)
+        generator = now
+    assert changed == [False, False, True, False, False, True]

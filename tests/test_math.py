@@ -1,0 +1,190 @@
+"""Losses and metrics against closed forms and against other people's code."""
+
+from math import log
+
+import pytest
+import torch
+from conftest import make_model, some_images
+from torch import Generator, nn
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+
+from gen_models.blocks import SpectralConv2d, SpectralLinear
+from gen_models.blocks.mixture import GaussianMixture
+from gen_models.core import DataSpec
+from gen_models.gan import discriminator_loss, generator_loss
+from gen_models.metrics import Moments, PCAFeatures, frechet_distance
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_elbo_is_that_of_torch_distributions(likelihood: str) -> None:
+    model = make_model("vae-mlp", likelihood=likelihood, decoder_std=0.3, kl_weight=2.5)
+    networks, batch = model.networks(), some_images(10).round()
+    draws = model.draws(10, Generator().manual_seed(0))
+    mu, logvar = networks["encoder"](batch).chunk(2, 1)
+    posterior = Independent(Normal(mu, (0.5 * logvar).exp()), 1)
+    prior = Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 1)
+    out = networks["decoder"](mu + (0.5 * logvar).exp() * draws["eps"])
+    each = Bernoulli(logits=out) if likelihood == "bernoulli" else Normal(out, 0.3)
+    nll = -each.log_prob(batch).flatten(1).sum(1)
+    kl = kl_divergence(posterior, prior)
+
+    loss, metrics = model.objectives()[0].loss(networks, batch, draws, 0.0)
+    torch.testing.assert_close(loss, (nll + 2.5 * kl).mean())
+    torch.testing.assert_close(metrics["elbo"], -(nll + kl).mean())
+    found = model.validate(networks, batch, draws)
+    torch.testing.assert_close(found["elbo"], -(nll + kl).mean())
+    torch.testing.assert_close(found["kl"], kl.mean())
+
+
+def test_validation_elbo_does_not_know_the_training_weights() -> None:
+    batch = some_images(10)
+    found = []
+    for settings in ({"kl_weight": 0.1}, {"kl_weight": 9.0, "free_bits": 3.0}):
+        torch.manual_seed(0)
+        model = make_model("vae-mlp", **settings)
+        draws = model.draws(10, Generator().manual_seed(0))
+        found.append(model.validate(model.networks(), batch, draws)["elbo"])
+    assert torch.equal(found[0], found[1])
+
+
+def test_kl_weight_warms_up_linearly_and_free_bits_hold_a_floor() -> None:
+    model = make_model("vae-mlp", kl_weight=2.0, kl_warmup_epochs=4.0)
+    networks, batch = model.networks(), some_images(10)
+    draws = model.draws(10, Generator().manual_seed(0))
+    loss = model.objectives()[0].loss
+    at = {epoch: loss(networks, batch, draws, epoch) for epoch in (0.0, 1.0, 4.0, 9.0)}
+    nll, kl = at[0.0][1]["nll"], at[0.0][1]["kl"]
+    for epoch, weight in ((0.0, 0.0), (1.0, 0.5), (4.0, 2.0), (9.0, 2.0)):
+        torch.testing.assert_close(at[epoch][0], nll + weight * kl)
+    floor = make_model("vae-mlp", free_bits=100.0)
+    floored, metrics = floor.objectives()[0].loss(networks, batch, draws, 0.0)
+    torch.testing.assert_close(floored, metrics["nll"] + 100.0 * 4)
+
+
+def test_autoencoder_loss_is_half_the_squared_error_summed() -> None:
+    model = make_model("autoencoder-mlp", l1_weight=0.1)
+    networks, batch = model.networks(), some_images(6)
+    loss, _ = model.objectives()[0].loss(networks, batch, {}, 0.0)
+    codes = networks["encoder"](batch)
+    images = networks["decoder"](codes).sigmoid()
+    expected = (
+        sum(0.5 * float(((a - b) ** 2).sum()) for a, b in zip(images, batch, strict=True)) / 6
+    )
+    assert float(loss) == pytest.approx(expected + 0.1 * float(codes.abs().sum()) / 6, rel=1e-5)
+
+
+def test_denoising_adds_noise_to_the_input_alone() -> None:
+    torch.manual_seed(0)
+    model = make_model("autoencoder-mlp", noise_std=0.5)
+    networks, batch = model.networks(), some_images(6)
+    noise = {"noise": torch.ones(6, 1, 8, 8)}
+    loss, _ = model.objectives()[0].loss(networks, batch, noise, 0.0)
+    images = networks["decoder"](networks["encoder"](batch + 0.5)).sigmoid()
+    torch.testing.assert_close(loss, 0.5 * (images - batch).square().flatten(1).sum(1).mean())
+
+
+# Scores 2 and -1 of real images, 1 and -3 of generated ones, by hand.
+SOFTPLUS = {x: log(1 + 2.718281828459045**x) for x in (-2, -1, 1, 3, -3)}
+HAND = {
+    "hinge": ((0 + 2) / 2 + (2 + 0) / 2, -(1 - 3) / 2),
+    "non_saturating": (
+        (SOFTPLUS[-2] + SOFTPLUS[1]) / 2 + (SOFTPLUS[1] + SOFTPLUS[-3]) / 2,
+        (SOFTPLUS[-1] + SOFTPLUS[3]) / 2,
+    ),
+    "least_squares": (0.5 * ((1 + 4) / 2 + (1 + 9) / 2), 0.5 * (0 + 16) / 2),
+    "wasserstein": ((1 - 3) / 2 - (2 - 1) / 2, -(1 - 3) / 2),
+}
+
+
+@pytest.mark.parametrize("name", HAND)
+def test_gan_losses_have_their_hand_values(name: str) -> None:
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([1.0, -3.0])
+    assert float(discriminator_loss(name, real, fake)) == pytest.approx(HAND[name][0], rel=1e-6)
+    assert float(generator_loss(name, fake)) == pytest.approx(HAND[name][1], rel=1e-6)
+
+
+@pytest.mark.parametrize("setting", ["gradient_penalty", "r1_penalty"])
+def test_gradient_penalties_are_those_of_autograd(setting: str) -> None:
+    model = make_model("gan-conv", spectral_norm=False, **{setting: 3.0})
+    networks, batch = model.networks(), some_images(6)
+    draws = model.draws(6, Generator().manual_seed(0))
+    plain = make_model("gan-conv", spectral_norm=False).objectives()[0].loss
+    base, _ = plain(networks, batch, draws, 0.0)
+    loss, _ = model.objectives()[0].loss(networks, batch, draws, 0.0)
+    real = 2 * batch - 1
+    at = real
+    if setting == "gradient_penalty":
+        fake = networks["generator"](draws["z_discriminator"]).tanh().detach()
+        at = real + draws["mix"] * (fake - real)
+    at = at.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(networks["discriminator"](at).sum(), at)
+    norm = gradient.flatten(1).norm(dim=1)
+    expected = 3.0 * ((norm - 1) ** 2 if setting == "gradient_penalty" else 0.5 * norm**2).mean()
+    torch.testing.assert_close(loss - base, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [SpectralLinear(20, 12), SpectralConv2d(3, 8, 4, 2, 1)])
+def test_spectral_layers_have_norm_one(layer: nn.Module) -> None:
+    with torch.no_grad():
+        layer.weight.mul_(7.0)
+        for _ in range(50):
+            layer.after_update()
+    weight = layer.weight / torch.dot(layer.left, layer.weight.flatten(1) @ layer.right)
+    assert float(torch.linalg.matrix_norm(weight.flatten(1), 2)) == pytest.approx(1.0, rel=1e-3)
+    reference = nn.utils.parametrizations.spectral_norm(
+        nn.Linear(20, 12) if isinstance(layer, SpectralLinear) else nn.Conv2d(3, 8, 4, 2, 1),
+        n_power_iterations=50,
+    )
+    with torch.no_grad():
+        reference.parametrizations.weight.original.copy_(layer.weight)
+        reference.bias.copy_(layer.bias)
+    x = torch.randn(2, 20) if isinstance(layer, SpectralLinear) else torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(layer(x), reference(x), rtol=1e-3, atol=1e-4)
+
+
+def test_mixture_samples_have_the_codes_moments() -> None:
+    generator = Generator().manual_seed(0)
+    codes = torch.randn(4000, 3, generator=generator) @ torch.tensor(
+        [[2.0, 0.3, 0.0], [0.0, 0.5, 0.1], [0.0, 0.0, 1.0]]
+    ) + torch.tensor([3.0, -1.0, 0.0])
+    codes[:1000] += 8.0
+    mixture = GaussianMixture(4, 3)
+    mixture.fit(codes, seed=0)
+    samples = mixture(torch.randn(40000, 4, generator=generator))
+    torch.testing.assert_close(samples.mean(0), codes.mean(0), rtol=0.05, atol=0.1)
+    torch.testing.assert_close(samples.T.cov(), codes.T.cov(), rtol=0.05, atol=0.3)
+
+
+def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
+    generator = Generator().manual_seed(0)
+    a = torch.randn(200_000, 4, generator=generator, dtype=torch.float64)
+    b = (
+        torch.tensor([2.0, 1.0, 0.5, 3.0], dtype=torch.float64)
+        * torch.randn(200_000, 4, generator=generator, dtype=torch.float64)
+        + 1.0
+    )
+    moments = []
+    for points in (a, b):
+        sums = Moments.zero(4, torch.device("cpu"))
+        for block in points.split(999):
+            sums.add(block)
+        torch.testing.assert_close(sums.mean, points.mean(0))
+        torch.testing.assert_close(sums.covariance, points.T.cov())
+        moments.append(sums)
+    # |1|^2 * 4 + sum of (sigma - 1)^2
+    expected = 4.0 + 1.0 + 0.0 + 0.25 + 4.0
+    assert frechet_distance(*moments) == pytest.approx(expected, rel=0.01)
+    assert frechet_distance(moments[0], moments[0]) == pytest.approx(0.0, abs=1e-8)
+
+
+def test_pca_features_keep_the_distances_that_matter() -> None:
+    images = some_images(300, DataSpec((1, 8, 8)))
+    features = PCAFeatures(images, dim=64)
+    flat = images.flatten(1).double()
+    torch.testing.assert_close(
+        torch.cdist(features(images), features(images))[:9, :9],
+        torch.cdist(flat, flat)[:9, :9],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+    assert PCAFeatures(images, dim=5).dim == 5

@@ -1,0 +1,58 @@
+"""Spaces fit their families: what is searched exists, is valid, and holds the defaults."""
+
+import random
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from conftest import FAMILIES, SPEC
+
+import gen_models
+import tune_spaces
+from gen_models.core.config import flatten
+from pipelines.config import Search, defaults, run_from_dict, to_dict, with_sampled
+from pipelines.evaluate import metric_names
+
+
+def _sample(content: dict) -> dict:
+    return {k: _sample(v) if isinstance(v, dict) else v.sample() for k, v in content.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_space_searches_fields_of_its_family(family: str) -> None:
+    module, found = gen_models.family(family), tune_spaces.space(family)
+    fields = flatten({"model": asdict(module.Config()), "optim": asdict(module.Optim())})
+    assert set(flatten(found.domains)) <= set(fields)
+    assert "model.latent_dim" in flatten(found.domains)
+    rates = {name for name in fields if name.startswith("optim.") and name.endswith("lr")}
+    assert rates <= set(flatten(found.domains))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_hundred_samples_are_valid_configs(family: str) -> None:
+    random.seed(0)
+    np.random.seed(0)
+    base = defaults(Search, family)
+    for _ in range(100):
+        run = with_sampled(base, _sample(dict(tune_spaces.space(family).domains)))
+        assert run_from_dict(Search, to_dict(run)) == run
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_defaults_lie_within_the_domains(family: str) -> None:
+    base = flatten(to_dict(defaults(Search, family)))
+    for name, domain in flatten(tune_spaces.space(family).domains).items():
+        assert domain.is_valid(base[name]), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_metric_is_reported_and_the_grace_period_fits(family: str) -> None:
+    module, found = gen_models.family(family), tune_spaces.space(family)
+    assert found.metric in metric_names(module.Model(module.Config(), SPEC))
+    assert 1 <= found.grace_period <= found.epochs
+
+
+def test_families_and_spaces_have_the_same_names() -> None:
+    import pkgutil
+
+    assert sorted(m.name for m in pkgutil.iter_modules(tune_spaces.__path__)) == FAMILIES
