@@ -189,7 +189,7 @@ def _sample(args: list[str]) -> int:
         """File to write; its ending says what: .png or .npz."""
 
     settings = _parse(Sample, "sample", args)
-    from pipelines.browse import sample_model
+    from pipelines.recorded import sample_model
 
     result = sample_model(
         settings.model,
@@ -214,7 +214,7 @@ def _runs(args: list[str]) -> int:
         """How many."""
 
     settings = _parse(Runs, "runs", args)
-    from pipelines.browse import runs
+    from pipelines.recorded import runs
     from pipelines.show import show_runs
 
     found = runs(settings.store, settings.tracking_uri, settings.experiment, settings.num)
@@ -240,7 +240,7 @@ def _best(args: list[str]) -> int:
 
     settings = _parse(Best, "best", args)
     gen_models.family(settings.family)
-    from pipelines.browse import best
+    from pipelines.recorded import best
     from pipelines.show import show_best
 
     result = best(
@@ -264,7 +264,7 @@ def _browse(args: list[str]) -> int:
         """Port to listen on."""
 
     settings = _parse(Browse, "browse", args)
-    from pipelines.browse import serve
+    from pipelines.recorded import serve
 
     return serve(settings.store, settings.tracking_uri, settings.port)
 

@@ -28,8 +28,7 @@ JOB_DEFAULTS = {
     # Ray Train takes one report per poll of its controller, each 2 s by Ray's own default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_USAGE_STATS_ENABLED": "0",
-}
-"""Environment of the job's processes; a value set by the user wins."""
+}  # environment of the job's processes; a value set by the user wins
 
 PACKAGES = ("gen_models", "pipelines", "tune_spaces")
 
@@ -155,8 +154,9 @@ def _start(
     import ray
     from ray._private.ray_constants import GCS_PORT_ENVIRONMENT_VARIABLE
 
+    _require_dashboard()
     port = _free_port()
-    address = f"{ray.util.get_node_ip_address()}:{port}"  # type: ignore[no-untyped-call]
+    address = f"{ray.util.get_node_ip_address()}:{port}"
     with environment({GCS_PORT_ENVIRONMENT_VARIABLE: str(port)}):
         ray.init(
             address="local",
@@ -236,11 +236,21 @@ def _capacity() -> dict[str, float]:
     import ray
     from ray._private.state import state
 
-    now = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    now = ray.cluster_resources()
     capacity: dict[str, float] = dict(now)
     for name, most in (state.get_max_resources_from_cluster_config() or {}).items():
         capacity[name] = max(capacity.get(name, 0.0), float(most))
     return capacity
+
+
+def _require_dashboard() -> None:
+    """Raise `InputError` if Ray lacks what its dashboard, and so its State API, is made of."""
+    try:
+        import ray.dashboard.optional_deps  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"ray: its dashboard is missing; install 'ray[default]' ({error})"
+        ) from error
 
 
 def _free_port() -> int:

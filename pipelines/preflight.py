@@ -69,6 +69,13 @@ def writable(store: Path) -> Path:
     return store
 
 
+def existing_store(store: Path) -> Path:
+    """The store of a command that only reads. Raises `InputError` where there is none."""
+    if not (store / "mlflow.db").is_file():
+        raise InputError(f"store = {str(store)!r}: expected a folder in which runs are recorded")
+    return store
+
+
 def _check_machine(run: Run) -> None:
     if run.address or os.environ.get("RAY_ADDRESS"):
         return  # the cluster is asked once it is connected

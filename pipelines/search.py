@@ -38,6 +38,9 @@ from pipelines.train import deliver, make_trainer, share_images, uses_gpu
 from pipelines.worker import Job
 from tune_spaces import space
 
+_DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
+"""What a trial itself takes: none of the CPUs that its workers need, and a place on the head,
+which is no spot node."""
 _REQUEST = "search.json"
 _TUNE = "tune"
 _HERE = ("store", "tracking_uri", "address", "data_root", "download", "json")
@@ -144,7 +147,7 @@ def search(run: Search) -> dict[str, Any]:
             concurrent = max_concurrent(run, cluster, on_gpu)
             say(f"search {folder.name}: {run.trials} trials, {concurrent} at once")
             try:
-                _tuner(setting, searched, cluster, concurrent).fit()
+                _tuner(setting, searched, concurrent).fit()
             finally:
                 recorder.end()
         recorder.crown()
@@ -170,13 +173,13 @@ def _opened(run: Search) -> tuple[Search, Path]:
 
 
 def _tuner(
-    setting: Setting, searched: Mapping[str, Any], cluster: Cluster, concurrent: int
+    setting: Setting, searched: Mapping[str, Any], concurrent: int
 ) -> tune.Tuner:
     """A tuner of a new search, or the one that was interrupted."""
     run, folder = setting.run, Path(setting.folder)
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and CSV: unread here
     trainable = tune.with_resources(
-        tune.with_parameters(trial, setting=setting), dict(cluster.driver_resources)
+        tune.with_parameters(trial, setting=setting), _DRIVER
     )
     path = str(folder / _TUNE)
     if tune.Tuner.can_restore(path):

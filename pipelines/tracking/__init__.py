@@ -8,18 +8,21 @@ does so when the first word is spoken and not when this package is imported.
     store       where runs are recorded, and that it answers
     tracker     the queue and its thread: `Tracker`
     delivery    one run's journal -> one MLflow run, exactly once
+    runs        the run itself: found, or made and described
     pictures    its pictures, for MLflow's image grid
     models      its checkpoint -> a logged model, a registered version, the alias `champion`
-    reading     runs and checkpoints, back out of MLflow
+    reading     runs, back out of MLflow
+    checkpoints a model's checkpoint, from this machine or out of MLflow
     page        MLflow's own web page
     lineage     which code ran, and with what
 """
 
 import os
 
+from pipelines.tracking.checkpoints import resolve_checkpoint
 from pipelines.tracking.lineage import lineage
 from pipelines.tracking.page import browse
-from pipelines.tracking.reading import RunRow, list_runs, resolve_checkpoint
+from pipelines.tracking.reading import RunRow, list_runs
 from pipelines.tracking.store import tracking_uri
 from pipelines.tracking.tracker import Tracker, undelivered
 

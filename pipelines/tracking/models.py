@@ -1,23 +1,21 @@
 """A run's checkpoint as MLflow's model: logged, registered, and perhaps the champion.
 
-The model is exported to a folder before MLflow is told that there is one, so an export that
-fails leaves no FAILED model behind, and an outage finds the export's errors already sorted out:
-what is raised here is MLflow's and worth another try. A checkpoint is known by a digest of its
-files; what was logged of the same digest is not logged again.
+The model is exported to a folder before MLflow is told that there is one. So an export that fails
+leaves no FAILED model behind, and is told from an outage: what is raised here is MLflow's, and
+worth another try. A checkpoint is known by a digest of its files; what was logged of the same
+digest is not logged again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import mlflow.pytorch
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, RunTag
 from mlflow.entities.model_registry import ModelVersion
@@ -25,89 +23,170 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from pipelines.journal import Identity, Outcome
+from pipelines.tracking.checkpoints import CHECKPOINT, DIGEST, folder_digest
+from pipelines.tracking.runs import KnownRun
 from pipelines.tracking.store import reason
 from pipelines.tracking.tracker import LoadSampler
 
 CHAMPION = "champion"
-CHECKPOINT = "checkpoint"
-"""The artifact folder that holds the checkpoint itself, for our own code to rebuild the model."""
-DIGEST = "checkpoint_digest"
-
-_LOGGED = "logged_model"
 _CLAIMED = "claimed"
+"""The tag of a version that has claimed the alias, won or lost: it does not claim again."""
 _EXAMPLE_SIZE = 2  # torch.export takes a batch of one for a constant
 _log = logging.getLogger(__name__)
 
 
-def deliver_model(
-    client: MlflowClient,
-    run_id: str,
-    identity: Identity,
-    outcome: Outcome,
-    step: int,
-    metrics: list[Metric],
-    load_sampler: LoadSampler | None,
-) -> dict[str, Any]:
-    """Log the outcome's checkpoint with the `metrics` of epoch `step`, and register it.
+class CheckpointModel:
+    """The checkpoint in a run's outcome, on its way to MLflow."""
 
-    Returns `{"model_uri", "version", "is_champion"}`, as far as there are such. May be repeated.
-    A checkpoint that cannot be exported is told in the run's tag `model_error`.
-    """
-    folder = Path(outcome.checkpoint)
-    digest = folder_digest(folder)
-    tags = client.get_run(run_id).data.tags
-    if tags.get(DIGEST) != digest:
-        client.log_artifacts(run_id, str(folder), CHECKPOINT)
-        client.log_batch(run_id, tags=[RunTag(CHECKPOINT, str(folder)), RunTag(DIGEST, digest)])
-    model = _logged(client, run_id, digest)
-    if not model:
-        with TemporaryDirectory() as exported:
-            try:
-                description = _export(folder, Path(exported) / "model", load_sampler)
-            except Exception as error:
-                _log.warning("%s could not be exported as a model: %s", folder, reason(error))
-                client.set_tag(run_id, "model_error", reason(error))
-                return {}
-            model = _log_model(
-                client, run_id, identity, outcome, digest, description, Path(exported) / "model"
-            )
-    _link(client, run_id, model.model_id, step, metrics)
-    delivered: dict[str, Any] = {"model_uri": model.model_uri}
-    if outcome.register:
-        number = _registered(client, run_id, identity, outcome, model, digest)
-        delivered |= {"version": number, "is_champion": _claimed(client, outcome, number)}
-    return delivered
+    def __init__(
+        self, client: MlflowClient, run: KnownRun, identity: Identity, outcome: Outcome
+    ) -> None:
+        self._client, self._run, self._run_id = client, run, run.run_id
+        self._identity, self._outcome = identity, outcome
+        self._folder = Path(outcome.checkpoint)
+        self._digest = folder_digest(self._folder)
+
+    def deliver(
+        self, step: int, metrics: Sequence[Metric], load_sampler: LoadSampler | None
+    ) -> dict[str, Any]:
+        """Copy the checkpoint, log it as a model with the metrics of epoch `step`, register it.
+
+        Returns `{"model_uri", "version", "is_champion"}`, as far as there are such. May be
+        repeated. What can't be exported is no error here; the run's tag `model_error` tells.
+        """
+        self._copy()
+        model = self._logged()
+        if not model:
+            with TemporaryDirectory() as above:
+                folder = Path(above) / "model"
+                try:
+                    description = export(self._folder, folder, load_sampler)
+                except Exception as error:
+                    _log.warning("%s is not exported as a model: %s", self._folder, reason(error))
+                    self._client.set_tag(self._run_id, "model_error", reason(error))
+                    return {}
+                model = self._log(folder, description)
+        self._link(model.model_id, step, metrics)
+        delivered: dict[str, Any] = {"model_uri": model.model_uri}
+        if self._outcome.register:
+            number = self._registered(model)
+            delivered |= {"version": number, "is_champion": self._claim(number)}
+        return delivered
+
+    def _copy(self) -> None:
+        """Make the folder itself an artifact, for our own code to rebuild the model from."""
+        if self._client.get_run(self._run_id).data.tags.get(DIGEST) == self._digest:
+            return
+        self._client.log_artifacts(self._run_id, str(self._folder), CHECKPOINT)
+        tags = [RunTag(CHECKPOINT, str(self._folder)), RunTag(DIGEST, self._digest)]
+        self._client.log_batch(self._run_id, tags=tags)
+
+    # -- the logged model ---------------------------------------------------------------------
+    def _logged(self) -> LoggedModel | None:
+        """The model logged of this checkpoint; those begun and not finished are deleted."""
+        mine = f"source_run_id = '{self._run_id}'"
+        found = None
+        for model in self._client.search_logged_models([self._run.experiment_id], mine):
+            if model.status != LoggedModelStatus.READY:
+                self._client.delete_logged_model(model.model_id)
+            elif model.tags.get(DIGEST) == self._digest:
+                found = model
+        return found
+
+    def _log(self, folder: Path, description: Model) -> LoggedModel:
+        """Make the exported folder a model of the run."""
+        model = self._client.create_logged_model(
+            self._run.experiment_id,
+            name=re.sub(r"[/:.%\"']", "-", self._identity.name),
+            source_run_id=self._run_id,
+            tags=self._tags(),
+            params={key: str(value) for key, value in self._identity.params.items()},
+            model_type=self._identity.tags.get("family"),
+        )
+        description.run_id, description.model_id = self._run_id, model.model_id
+        description.model_uuid = model.model_id
+        description.artifact_path = model.artifact_location
+        description.save(str(folder / "MLmodel"))
+        self._client.log_model_artifacts(model.model_id, str(folder))
+        return self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    def _link(self, model_id: str, step: int, metrics: Sequence[Metric]) -> None:
+        """Show the model on the run's page, and the epoch's metrics on the model's."""
+        outputs = self._client.get_run(self._run_id).outputs
+        known = [output.model_id for output in outputs.model_outputs] if outputs else []
+        if model_id not in known:
+            self._client.log_outputs(self._run_id, [LoggedModelOutput(model_id, step)])
+        linked = [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) for m in metrics]
+        self._client.log_batch(self._run_id, metrics=linked)
+
+    def _tags(self) -> dict[str, str]:
+        tags = {
+            **{key: str(value) for key, value in self._outcome.champion.items()},
+            "data_digest": str(self._identity.dataset.get("digest", "")),
+            "run_id": self._run_id,
+            "search_id": self._identity.search_id,
+            "trial_id": self._identity.trial_id,
+            DIGEST: self._digest,
+        }
+        return {key: value for key, value in tags.items() if value}
+
+    # -- the registry -------------------------------------------------------------------------
+    def _registered(self, model: LoggedModel) -> str:
+        """The number of the version that this model is, created if need be."""
+        name = self._outcome.register
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        mine = f"name = '{name}' and run_id = '{self._run_id}'"
+        for known in self._client.search_model_versions(mine):
+            if known.tags.get(DIGEST) == self._digest:
+                return str(known.version)
+        made = self._client.create_model_version(
+            name,
+            model.model_uri,
+            self._run_id,
+            tags=self._tags(),
+            description=self._description(),
+            await_creation_for=0,
+            model_id=model.model_id,
+        )
+        return str(made.version)
+
+    def _description(self) -> str:
+        claim = self._outcome.champion
+        ranked = f": {claim['metric']} = {claim['value']} ({claim['mode']})" if claim else ""
+        return (
+            f"{self._identity.name}{ranked}. Standard normal noise (N, noise_dim) -> images "
+            "(N, C, H, W) in [0, 1]."
+        )
+
+    def _claim(self, number: str) -> bool:
+        """Claim the alias, once; whether this version holds it."""
+        name = self._outcome.register
+        holder = champion(self._client, name)
+        mine = self._client.get_model_version(name, number)
+        if self._outcome.champion and _CLAIMED not in mine.tags:
+            if holder is None or not _beats(holder.tags, mine.tags):
+                self._client.set_registered_model_alias(name, CHAMPION, number)
+                holder = mine
+            self._client.set_model_version_tag(name, number, _CLAIMED, "true")
+        return holder is not None and str(holder.version) == number
 
 
-def folder_digest(folder: Path) -> str:
-    """Of the names and contents of a folder's files."""
-    whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        whole.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return whole.hexdigest()[:16]
+def champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version that holds the alias `champion`."""
+    held = client.get_registered_model(name).aliases.get(CHAMPION)
+    return client.get_model_version(name, str(held)) if held else None
 
 
-# -- the logged model -------------------------------------------------------------------------
-def _logged(client: MlflowClient, run_id: str, digest: str) -> LoggedModel | None:
-    """The model logged of this checkpoint; models that were begun and not finished are deleted."""
-    experiment_id = client.get_run(run_id).info.experiment_id
-    found = None
-    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
-        if model.status != LoggedModelStatus.READY:
-            client.delete_logged_model(model.model_id)
-        elif model.tags.get(DIGEST) == digest:
-            found = model
-    return found
-
-
-def _export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) -> Model:
-    """Write the checkpoint's sampler as MLflow's model files."""
+def export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) -> Model:
+    """Write the checkpoint's sampler into `folder` as a model of MLflow's pytorch flavor."""
+    import mlflow.pytorch
     import numpy as np
 
-    if load_sampler is None:
-        from gen_models.core.checkpoint import load_sampler
-    module, noise_dim = load_sampler(checkpoint)
+    module, noise_dim = (load_sampler or _load_sampler())(checkpoint)
     description = Model()
     mlflow.pytorch.save_model(
         module,
@@ -120,115 +199,15 @@ def _export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) ->
     return description
 
 
+def _load_sampler() -> LoadSampler:
+    from gen_models.core.checkpoint import load_sampler
+
+    return load_sampler
+
+
 def _public(package: str) -> str:
     """The version as package indexes know it: without `+cu130`."""
     return version(package).split("+")[0]
-
-
-def _log_model(
-    client: MlflowClient,
-    run_id: str,
-    identity: Identity,
-    outcome: Outcome,
-    digest: str,
-    description: Model,
-    folder: Path,
-) -> LoggedModel:
-    """Make the exported folder a model of the run."""
-    told = {**_version_tags(run_id, identity, outcome), DIGEST: digest}
-    model = client.create_logged_model(
-        client.get_run(run_id).info.experiment_id,
-        name=re.sub(r"[/:.%\"']", "-", identity.name),
-        source_run_id=run_id,
-        tags=told,
-        params={key: str(value) for key, value in identity.params.items()},
-        model_type=identity.tags.get("family"),
-    )
-    description.run_id, description.model_id = run_id, model.model_id
-    description.model_uuid, description.artifact_path = model.model_id, model.artifact_location
-    description.save(str(folder / "MLmodel"))
-    client.log_model_artifacts(model.model_id, str(folder))
-    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-
-
-def _link(
-    client: MlflowClient, run_id: str, model_id: str, step: int, metrics: list[Metric]
-) -> None:
-    """Show the model on the run's page, and the metrics on the model's."""
-    outputs = client.get_run(run_id).outputs
-    if not any(known.model_id == model_id for known in (outputs.model_outputs if outputs else [])):
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
-    linked = [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) for m in metrics]
-    client.log_batch(
-        run_id, metrics=linked[:999], tags=[RunTag(_LOGGED, model_id)]
-    )  # a batch holds 1000 things
-
-
-# -- the registry -----------------------------------------------------------------------------
-def _registered(
-    client: MlflowClient,
-    run_id: str,
-    identity: Identity,
-    outcome: Outcome,
-    model: LoggedModel,
-    digest: str,
-) -> str:
-    """The number of the version that this model is, created if need be."""
-    name = outcome.register
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    for known in client.search_model_versions(f"name = '{name}'"):
-        if known.source == model.model_uri:
-            return str(known.version)
-    made = client.create_model_version(
-        name,
-        model.model_uri,
-        run_id,
-        tags={**_version_tags(run_id, identity, outcome), DIGEST: digest},
-        description=_description(identity, outcome),
-        await_creation_for=0,
-        model_id=model.model_id,
-    )
-    return str(made.version)
-
-
-def _version_tags(run_id: str, identity: Identity, outcome: Outcome) -> dict[str, str]:
-    tags = {
-        **{key: str(value) for key, value in outcome.champion.items()},
-        "data_digest": str(identity.dataset.get("digest", "")),
-        "run_id": run_id,
-        "search_id": identity.search_id,
-        "trial_id": identity.trial_id,
-    }
-    return {key: value for key, value in tags.items() if value}
-
-
-def _description(identity: Identity, outcome: Outcome) -> str:
-    claim = outcome.champion
-    ranked = f": {claim['metric']} = {claim['value']} ({claim['mode']})" if claim else ""
-    return f"{identity.name}{ranked}. Standard normal noise (N, noise_dim) -> images in [0, 1]."
-
-
-# -- the champion -----------------------------------------------------------------------------
-def _claimed(client: MlflowClient, outcome: Outcome, number: str) -> bool:
-    """Whether this version holds the alias, after it has claimed it for once."""
-    name, holder = outcome.register, champion_of(client, outcome.register)
-    mine = client.get_model_version(name, number)
-    if outcome.champion and _CLAIMED not in mine.tags:
-        if holder is None or not _beats(holder.tags, mine.tags):
-            client.set_registered_model_alias(name, CHAMPION, number)
-            holder = mine
-        client.set_model_version_tag(name, number, _CLAIMED, "true")
-    return holder is not None and str(holder.version) == number
-
-
-def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
-    """The version that holds the alias `champion`."""
-    held = client.get_registered_model(name).aliases.get(CHAMPION)
-    return client.get_model_version(name, held) if held else None
 
 
 def _beats(holder: Mapping[str, str], claimant: Mapping[str, str]) -> bool:

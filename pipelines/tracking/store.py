@@ -86,8 +86,8 @@ def _require_server(uri: str) -> None:
 
     endpoint = "/api/2.0/mlflow/experiments/search"
     try:
-        response = http_request(
-            get_default_host_creds(uri),
+        response = http_request(  # type: ignore[no-untyped-call]
+            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
             endpoint,
             "GET",
             params={"max_results": 1},

@@ -1,0 +1,154 @@
+"""What was recorded, asked for again: runs, the best of them, samples of any."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen_models.core.errors import InputError, require
+from pipelines.journal import write_whole
+from pipelines.preflight import existing_store
+from pipelines.tracking import (
+    RunRow,
+    Tracker,
+    browse,
+    list_runs,
+    resolve_checkpoint,
+    tracking_uri,
+    undelivered,
+)
+from tune_spaces import space
+
+DELIVER_SECONDS = 20.0
+
+
+def sample_model(
+    model: str, num: int, seed: int, out: Path, store: Path, uri: str | None
+) -> dict[str, Any]:
+    """Write `num` samples of `model` to `out`: a .png grid, or an .npz of uint8 N x H x W x C.
+
+    Raises `InputError`.
+    """
+    require(num >= 1, "num", num, "an integer of at least 1")
+    require(seed >= 0, "seed", seed, "an integer of at least 0")
+    require(out.suffix in (".png", ".npz"), "out", str(out), "a file name ending in .png or .npz")
+    from gen_models.core.checkpoint import load_checkpoint
+    from gen_models.core.sampling import sample
+    from pipelines.pictures import grid_png
+
+    with tempfile.TemporaryDirectory() as fetched:
+        local = (Path(model) / "model.json").is_file()
+        where = "" if local else _uri(store, uri)
+        folder = resolve_checkpoint(where, model, Path(fetched))
+        loaded = load_checkpoint(folder)
+    images = sample(loaded.model, loaded.networks, num, seed)
+    if out.suffix == ".png":
+        content = grid_png(images)
+    else:
+        pixels = (images * 255.0).round().byte().permute(0, 2, 3, 1).numpy()
+        content = _npz(images=pixels)
+    try:
+        write_whole(out, content)
+    except OSError as error:
+        raise InputError(
+            f"out = {str(out)!r}: expected a file that can be written: {error}"
+        ) from error
+    return {"path": str(out.absolute()), "num": num, "seed": seed, "family": loaded.family}
+
+
+def runs(store: Path, uri: str | None, experiment: str | None, num: int) -> list[dict[str, Any]]:
+    """What is recorded, newest first, at most `num`; delivers first what MLflow lacks."""
+    require(num >= 1, "num", num, "an integer of at least 1")
+    found = _delivered(store, uri)
+    return [_row(row, row.tags.get("metric", "")) for row in list_runs(found, experiment)[:num]]
+
+
+def best(
+    family: str, store: Path, uri: str | None, data: str | None, metric: str | None, num: int
+) -> dict[str, Any]:
+    """The runs and trials of a family, ranked by their best epoch.
+
+    Only runs on one data set are comparable: without `data`, that of the newest run. Raises
+    `InputError` where none is recorded.
+    """
+    require(num >= 1, "num", num, "an integer of at least 1")
+    metric = metric or space(family).metric
+    rows = [
+        row
+        for row in list_runs(_delivered(store, uri), tags={"family": family})
+        if row.kind != "search" and _value(row, metric) is not None
+    ]
+    chosen = data or (rows[0].params["data"] if rows else "")
+    rows = [row for row in rows if row.params["data"] == chosen]
+    if not rows:
+        on = f" on {data}" if data else ""
+        raise InputError(f"no run of {family}{on} with {metric} is recorded in {store}")
+    mode = _mode(rows, metric)
+    ranking = sorted(rows, key=lambda r: (-1 if mode == "max" else 1) * (_value(r, metric) or 0.0))
+    return {
+        "metric": metric,
+        "mode": mode,
+        "data": chosen,
+        "ranking": [_row(row, metric) for row in ranking[:num]],
+        "rerun": ranking[0].tags["rerun"],
+    }
+
+
+def serve(store: Path, uri: str | None, port: int) -> int:
+    """MLflow's page, until it is interrupted."""
+    require(0 < port < 65536, "port", port, "a number from 1 to 65535")
+    browse(_delivered(store, uri), store, port)
+    return 0
+
+
+def _uri(store: Path, uri: str | None) -> str:
+    return tracking_uri(existing_store(store) if uri is None else store, uri)
+
+
+def _delivered(store: Path, uri: str | None) -> str:
+    """The tracking URI, once MLflow was given what it lacks of the store's ended runs."""
+    found = _uri(store, uri)
+    with Tracker(found, store.absolute()) as tracker:
+        for journal in undelivered(store, found):
+            tracker.sync(journal)
+        tracker.flush(DELIVER_SECONDS)
+    return found
+
+
+def _mode(rows: list[RunRow], metric: str) -> str:
+    own = [row.tags["mode"] for row in rows if row.tags.get("metric") == metric]
+    return own[0] if own else "min"
+
+
+def _value(row: RunRow, metric: str) -> float | None:
+    return row.metrics.get(f"best/{metric}")
+
+
+def _row(row: RunRow, metric: str) -> dict[str, Any]:
+    return {
+        "run_id": row.run_id,
+        "name": row.name,
+        "experiment": row.experiment,
+        "kind": row.kind,
+        "search_id": row.search_id,
+        "trial_id": row.trial_id,
+        "status": row.status,
+        "outcome": row.outcome or row.status.lower(),
+        "epoch": row.epoch,
+        "metric": metric,
+        "value": _value(row, metric),
+        "params": dict(row.params),
+        "metrics": {k: v for k, v in row.metrics.items() if k.startswith("best/")},
+        "rerun": row.tags.get("rerun", ""),
+        "started": row.start_time.isoformat(),
+    }
+
+
+def _npz(images: np.ndarray[Any, Any]) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, images=images)
+    return out.getvalue()
