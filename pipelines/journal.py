@@ -24,6 +24,11 @@ from typing import Any, Literal
 Ending = Literal["completed", "stopped_early", "diverged", "failed", "interrupted"]
 
 
+def checkpoint_name(epoch: int) -> str:
+    """The folder of an epoch's checkpoint, within the run's folder."""
+    return f"checkpoint_{epoch:06d}"
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file aside and rename it, so that a reader sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)

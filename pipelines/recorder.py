@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from pipelines.config import Search, Train, as_train, command, with_sampled
+from pipelines.job import trial_folder
 from pipelines.journal import Ending, Journal, Outcome, write_whole
 from pipelines.preflight import Plan
 from pipelines.progress import SearchProgress, say
@@ -68,11 +69,6 @@ class TuneEvents(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         _RECORDERS[self.search_id].trial_failed(trial)
-
-
-def trial_folder(search_folder: str | Path, trial_id: str) -> Path:
-    """The folder of a trial's run."""
-    return Path(search_folder) / "trials" / trial_id
 
 
 @dataclass(frozen=True)
@@ -222,7 +218,7 @@ class Recorder:
                 run,
                 self.plan.dataset,
                 kind="trial",
-                name=f"{self.search_id}/{_label(trial.trial_id)}",
+                name=trial.trial_id,
                 experiment=self.plan.experiment,
                 search_id=self.search_id,
                 trial_id=trial.trial_id,
@@ -230,12 +226,12 @@ class Recorder:
             )
         )
         self.tracker.sync(journal)
-        self.progress.running[_label(trial.trial_id)] = max(journal.epochs(), default=0)
+        self.progress.running[trial.trial_id] = max(journal.epochs(), default=0)
         self.progress.update()
 
     def trial_reported(self, trial: Trial, result: Mapping[str, Any]) -> None:
         epoch = int(result["epoch"])
-        label, value = _label(trial.trial_id), float(result[self.run.metric])
+        label, value = trial.trial_id, float(result[self.run.metric])
         self.tracker.sync(Journal(trial_folder(self.folder, trial.trial_id)), upto=epoch)
         self.progress.running[label] = epoch
         best = self.progress.best
@@ -255,7 +251,7 @@ class Recorder:
         self._trial_ended(trial, "failed", epoch, message)
 
     def _trial_ended(self, trial: Trial, ending: Ending, epoch: int, message: str = "") -> None:
-        label = _label(trial.trial_id)
+        label = trial.trial_id
         journal = Journal(trial_folder(self.folder, trial.trial_id))
         found = self._close(journal, ending, epoch, message)
         self.progress.running.pop(label, None)
@@ -311,11 +307,6 @@ class Recorder:
             "model": journal.delivered().get("model_uri"),
             "version": journal.delivered().get("version"),
         }
-
-
-def _label(trial_id: str) -> str:
-    """`1a2b3_00004` -> `4`."""
-    return str(int(trial_id.rsplit("_", 1)[-1]))
 
 
 def _csv(standings: list[Standing], metric: str) -> str:

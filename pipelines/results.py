@@ -15,10 +15,9 @@ from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.sampling import sample
 from pipelines.config import Mode, Run, Train, command, result_settings
 from pipelines.data import Dataset
-from pipelines.journal import Ending, Identity, Journal, Outcome, write_whole
+from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name, write_whole
 from pipelines.pictures import grid_png
 from pipelines.tracking import lineage
-from pipelines.worker import checkpoint_name
 
 
 @dataclass(frozen=True)

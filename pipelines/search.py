@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
@@ -27,15 +26,14 @@ from pipelines.config import (
     Search,
     run_from_dict,
     to_dict,
-    with_sampled,
 )
+from pipelines.job import Job, share_images, trial
 from pipelines.journal import write_whole
 from pipelines.preflight import preflight, writable
 from pipelines.progress import say
-from pipelines.recorder import Recorder, TuneEvents, trial_folder
+from pipelines.recorder import Recorder, TuneEvents
 from pipelines.tracking import Tracker
-from pipelines.train import deliver, make_trainer, share_images, uses_gpu
-from pipelines.worker import Job
+from pipelines.train import deliver, uses_gpu
 from tune_spaces import space
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
@@ -45,25 +43,6 @@ _REQUEST = "search.json"
 _TUNE = "tune"
 _HERE = ("store", "tracking_uri", "address", "data_root", "download", "json")
 """Settings of a resumed search that are taken from the new command."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What every trial of a search has in common."""
-
-    run: Search
-    folder: str
-    """The search's folder."""
-    images: tuple[Any, ...]
-    """One reference into Ray's object store."""
-    on_gpu: bool
-
-
-def trial(config: dict[str, Any], setting: Setting) -> None:
-    """A trial: drives the workers of one config, and passes their reports on to Tune."""
-    folder = trial_folder(setting.folder, tune.get_context().get_trial_id())
-    job = Job(with_sampled(setting.run, config), str(folder), setting.images)
-    make_trainer(job, setting.on_gpu, [TuneReportCallback()]).fit()
 
 
 def domains(run: Search) -> dict[str, Any]:
@@ -143,11 +122,11 @@ def search(run: Search) -> dict[str, Any]:
             on_gpu = uses_gpu(run, cluster)
             write_whole(folder / _REQUEST, json.dumps(to_dict(run), indent=1) + "\n")
             recorder.open()
-            setting = Setting(run, str(folder), share_images(plan.dataset), on_gpu)
+            job = Job(to_dict(run), str(folder), share_images(plan.dataset), on_gpu)
             concurrent = max_concurrent(run, cluster, on_gpu)
             say(f"search {folder.name}: {run.trials} trials, {concurrent} at once")
             try:
-                _tuner(setting, searched, concurrent).fit()
+                _tuner(run, job, searched, concurrent).fit()
             finally:
                 recorder.end()
         recorder.crown()
@@ -172,15 +151,12 @@ def _opened(run: Search) -> tuple[Search, Path]:
     return replace(before, **{name: getattr(run, name) for name in _HERE}), folder
 
 
-def _tuner(
-    setting: Setting, searched: Mapping[str, Any], concurrent: int
-) -> tune.Tuner:
+def _tuner(run: Search, job: Job, searched: Mapping[str, Any], concurrent: int) -> tune.Tuner:
     """A tuner of a new search, or the one that was interrupted."""
-    run, folder = setting.run, Path(setting.folder)
+    folder = Path(job.folder)
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and CSV: unread here
-    trainable = tune.with_resources(
-        tune.with_parameters(trial, setting=setting), _DRIVER
-    )
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its table; the recorder shows progress
+    trainable = tune.with_resources(tune.with_parameters(trial, search=job), _DRIVER)
     path = str(folder / _TUNE)
     if tune.Tuner.can_restore(path):
         return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)

@@ -14,7 +14,10 @@ from rich.table import Table
 from gen_models.core.config import flatten
 from pipelines.config import Run, Search, command, to_dict
 
+_WIDE = 160
 console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=_WIDE)
 
 
 def dry_run(run: Run) -> str:

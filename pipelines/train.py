@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from gen_models.core.errors import InputError
 from pipelines.cluster import Cluster, connect
-from pipelines.config import Run, Train
-from pipelines.data import Dataset
+from pipelines.config import Run, Train, to_dict
+from pipelines.job import Job, make_trainer, share_images
 from pipelines.journal import Ending, Journal
 from pipelines.preflight import Plan, preflight
 from pipelines.progress import say, show_epoch
@@ -31,37 +27,10 @@ from pipelines.results import (
     write_samples,
 )
 from pipelines.tracking import Tracker
-from pipelines.worker import Images, Job, train_worker
 
 POLL_SECONDS = 0.3
 FLUSH_SECONDS = 60.0
 """How long the end of a command waits for MLflow; what is not delivered by then is kept."""
-
-
-def make_trainer(
-    job: Job, on_gpu: bool, callbacks: Sequence[ray.train.UserCallback] = ()
-) -> TorchTrainer:
-    """Ray Train's trainer of a run. The run's folder is its name, so that it resumes there."""
-    run, folder = job.run, Path(job.run_folder)
-    return TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(num_workers=run.num_workers, use_gpu=on_gpu),
-        run_config=RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent),
-            failure_config=FailureConfig(
-                max_failures=run.max_failures,
-                controller_failure_limit=run.max_failures,  # without a limit it retries for ever
-            ),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=run.keep_checkpoints,
-                checkpoint_score_attribute=run.metric,
-                checkpoint_score_order=run.mode,
-            ),
-            callbacks=list(callbacks),
-        ),
-    )
 
 
 def uses_gpu(run: Run, cluster: Cluster) -> bool:
@@ -69,11 +38,6 @@ def uses_gpu(run: Run, cluster: Cluster) -> bool:
     on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
     cluster.require_workers(run.num_workers, 1, 1 if on_gpu else 0)
     return on_gpu
-
-
-def share_images(dataset: Dataset) -> tuple[ray.ObjectRef[Images]]:
-    """Put a data set into Ray's object store; the workers of a node read the same memory."""
-    return (ray.put(Images(dataset.train, dataset.validation, dataset.spec)),)
 
 
 def train(run: Train) -> dict[str, Any]:
@@ -127,7 +91,7 @@ def _fit(plan: Plan[Train], folder: Path, on_gpu: bool, tracker: Tracker) -> Non
     message = ""
     try:
         with _followed(journal, run.epochs, tracker):
-            make_trainer(Job(run, str(folder), share_images(plan.dataset)), on_gpu).fit()
+            make_trainer(Job(to_dict(run), str(folder), share_images(plan.dataset), on_gpu)).fit()
         ending = "completed"
     except TrainingFailedError as error:
         ending, message = "failed", str(error)

@@ -10,7 +10,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,42 +26,21 @@ from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.contract import DataSpec
 from gen_models.core.distributed import check_replicas
 from gen_models.core.learner import Learner
-from pipelines.config import Run
+from pipelines.config import Train, run_from_dict
 from pipelines.evaluate import Evaluator, unit
-from pipelines.journal import Journal
+from pipelines.job import Images, Job
+from pipelines.journal import Journal, checkpoint_name
 
 WORST = 1e30
 """Stands for a metric that is not finite where Ray wants a number: Tune never stops a NaN."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """What a worker needs of a data set; it travels through Ray's object store, once a node."""
-
-    train: np.ndarray[Any, Any]
-    """uint8 (N, C, H, W)"""
-    validation: np.ndarray[Any, Any]
-    spec: DataSpec
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the workers of one run are told."""
-
-    run: Run
-    run_folder: str
-    """Where Ray Train keeps the checkpoints and we the journal; every node sees it."""
-    images: tuple[ray.ObjectRef[Images], ...]
-    """One reference. In a tuple, or Ray would put the arrays in its place."""
-
-
-def train_worker(config: dict[str, Job]) -> None:
+def train_worker(job: Job) -> None:
     """Train from the latest checkpoint, or from the start, to the last epoch."""
-    job = config["job"]
     context = ray.train.get_context()
     session = Session(job, context.get_world_rank(), context.get_world_size())
     start = session.restore(ray.train.get_checkpoint())
-    for epoch in range(start + 1, job.run.epochs + 1):
+    for epoch in range(start + 1, session.run.epochs + 1):
         if not session.run_epoch(epoch):
             return
     check_replicas(session.learner.networks)
@@ -72,13 +50,14 @@ class Session:
     """One worker's share of a run."""
 
     def __init__(self, job: Job, rank: int, world: int) -> None:
-        run = job.run
+        run = run_from_dict(Train, job.run)
         images: Images = ray.get(job.images[0])
         self.run, self.rank, self.world = run, rank, world
-        self.journal = Journal(job.run_folder)
+        self.journal = Journal(job.folder)
         self.device = ray.train.torch.get_device()
         self.train = _tensor(images.train).to(self.device)
-        model = gen_models.family(run.family).Model(run.model, images.spec)
+        spec = DataSpec(images.train.shape[1:], images.num_classes)
+        model = gen_models.family(run.family).Model(run.model, spec)
         self.learner = Learner(
             model,
             run.optim,
@@ -149,11 +128,6 @@ class Session:
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
                 checkpoint_dir_name=checkpoint_name(epoch),
             )
-
-
-def checkpoint_name(epoch: int) -> str:
-    """The folder of an epoch's checkpoint, within the run's folder."""
-    return f"checkpoint_{epoch:06d}"
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:

@@ -100,7 +100,7 @@ class Delivery:
     def _deliver_reports(self, run: KnownRun, journal: Journal, upto: int | None) -> None:
         batch: list[Metric] = []
         for report in journal.reports(run.epoch, upto):
-            at = _reported_at(journal, report.epoch)
+            at = written_at(journal.reports_folder / f"{report.epoch:06d}.json")
             run.pictures.deliver(report, at)
             points = _points(report, at)
             if len(batch) + len(points) > MAX_METRICS_PER_BATCH:
@@ -143,17 +143,9 @@ class Delivery:
         identity = journal.identity()
         assert identity
         best = int(outcome.tags.get("best_epoch", outcome.last_epoch))
-        points = [
-            point
-            for report in journal.reports(best - 1, best)
-            for point in _points(report, _reported_at(journal, best))
-        ]
-        model = CheckpointModel(self._client, run, identity, outcome)
-        return model.deliver(best, points, self._load_sampler)
-
-
-def _reported_at(journal: Journal, epoch: int) -> int:
-    return written_at(journal.reports_folder / f"{epoch:06d}.json")
+        return CheckpointModel(self._client, run, identity, outcome).deliver(
+            best, self._load_sampler
+        )
 
 
 def _points(report: Report, at: int) -> list[Metric]:

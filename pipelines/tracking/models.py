@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
 from pipelines.journal import Identity, Outcome
 from pipelines.tracking.checkpoints import CHECKPOINT, DIGEST, folder_digest
@@ -46,9 +48,7 @@ class CheckpointModel:
         self._folder = Path(outcome.checkpoint)
         self._digest = folder_digest(self._folder)
 
-    def deliver(
-        self, step: int, metrics: Sequence[Metric], load_sampler: LoadSampler | None
-    ) -> dict[str, Any]:
+    def deliver(self, step: int, load_sampler: LoadSampler | None) -> dict[str, Any]:
         """Copy the checkpoint, log it as a model with the metrics of epoch `step`, register it.
 
         Returns `{"model_uri", "version", "is_champion"}`, as far as there are such. May be
@@ -65,8 +65,10 @@ class CheckpointModel:
                     _log.warning("%s is not exported as a model: %s", self._folder, reason(error))
                     self._client.set_tag(self._run_id, "model_error", reason(error))
                     return {}
-                model = self._log(folder, description)
-        self._link(model.model_id, step, metrics)
+                self._log(folder, description)
+            model = self._logged()
+            assert model
+        self._link(model.model_id, step)
         delivered: dict[str, Any] = {"model_uri": model.model_uri}
         if self._outcome.register:
             number = self._registered(model)
@@ -83,7 +85,8 @@ class CheckpointModel:
 
     # -- the logged model ---------------------------------------------------------------------
     def _logged(self) -> LoggedModel | None:
-        """The model logged of this checkpoint; those begun and not finished are deleted."""
+        """The model logged of this checkpoint. Those begun and not finished are deleted, such as
+        one of a request that MLflow's client repeated."""
         mine = f"source_run_id = '{self._run_id}'"
         found = None
         for model in self._client.search_logged_models([self._run.experiment_id], mine):
@@ -93,7 +96,7 @@ class CheckpointModel:
                 found = model
         return found
 
-    def _log(self, folder: Path, description: Model) -> LoggedModel:
+    def _log(self, folder: Path, description: Model) -> None:
         """Make the exported folder a model of the run."""
         model = self._client.create_logged_model(
             self._run.experiment_id,
@@ -108,16 +111,22 @@ class CheckpointModel:
         description.artifact_path = model.artifact_location
         description.save(str(folder / "MLmodel"))
         self._client.log_model_artifacts(model.model_id, str(folder))
-        return self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
-    def _link(self, model_id: str, step: int, metrics: Sequence[Metric]) -> None:
-        """Show the model on the run's page, and the epoch's metrics on the model's."""
-        outputs = self._client.get_run(self._run_id).outputs
-        known = [output.model_id for output in outputs.model_outputs] if outputs else []
-        if model_id not in known:
-            self._client.log_outputs(self._run_id, [LoggedModelOutput(model_id, step)])
-        linked = [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) for m in metrics]
-        self._client.log_batch(self._run_id, metrics=linked)
+    def _link(self, model_id: str, step: int) -> None:
+        """Show the epoch's metrics on the model's page, and the model on the run's."""
+        run = self._client.get_run(self._run_id)
+        outputs = run.outputs.model_outputs if run.outputs else []
+        if any(output.model_id == model_id for output in outputs):
+            return
+        linked = [  # as MLflow has them: a point of another time would be another point
+            Metric(point.key, point.value, point.timestamp, step, model_id=model_id)
+            for key in run.data.metrics
+            for point in self._client.get_metric_history(self._run_id, key)
+            if point.step == step
+        ]
+        self._client.log_batch(self._run_id, metrics=linked[:MAX_METRICS_PER_BATCH])
+        self._client.log_outputs(self._run_id, [LoggedModelOutput(model_id, step)])
 
     def _tags(self) -> dict[str, str]:
         tags = {
@@ -139,20 +148,27 @@ class CheckpointModel:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        mine = f"name = '{name}' and run_id = '{self._run_id}'"
-        for known in self._client.search_model_versions(mine):
-            if known.tags.get(DIGEST) == self._digest:
-                return str(known.version)
-        made = self._client.create_model_version(
-            name,
-            model.model_uri,
-            self._run_id,
-            tags=self._tags(),
-            description=self._description(),
-            await_creation_for=0,
-            model_id=model.model_id,
-        )
-        return str(made.version)
+        if not self._versions():
+            mlflow.set_tracking_uri(self._client.tracking_uri)  # a database registry looks there
+            self._client.create_model_version(
+                name,
+                model.model_uri,
+                self._run_id,
+                tags=self._tags(),
+                description=self._description(),
+                await_creation_for=0,
+                model_id=model.model_id,
+            )
+        first, *repeated = self._versions()
+        for number in repeated:
+            self._client.delete_model_version(name, str(number))
+        return str(first)
+
+    def _versions(self) -> list[int]:
+        """The versions that are this checkpoint of this run, in order."""
+        mine = f"name = '{self._outcome.register}' and run_id = '{self._run_id}'"
+        found = self._client.search_model_versions(mine)
+        return sorted(int(v.version) for v in found if v.tags.get(DIGEST) == self._digest)
 
     def _description(self) -> str:
         claim = self._outcome.champion
