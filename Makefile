@@ -10,13 +10,13 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --compile-bytecode --editable '.[dev]'
 	touch $@
 
 # Search a VAE's latent dimension, learning rate and KL weight on scikit-learn's digits.
 demo: install
-	$(BIN)/genpipe search vae --data digits --trials 8 --epochs 60 --grace-period 10 \
-		--batch-size 32 --picture-every 20 --store $(STORE)
+	$(BIN)/genpipe search vae --data digits --trials 6 --epochs 100 --grace-period 15 \
+		--batch-size 32 --picture-every 25 --store $(STORE)
 
 test: install
 	$(BIN)/python -m pytest

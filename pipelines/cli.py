@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gen_models
@@ -154,41 +152,16 @@ def _end(settings: Any, result: dict[str, Any]) -> int:
 
 
 # -- what is recorded --------------------------------------------------------------------------
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where results are recorded."""
-
-    store: Path = Path("runs")
-    """Folder of all results."""
-    tracking_uri: str | None = None
-    """MLflow server or database; without it, STORE/mlflow.db."""
-    json: bool = False
-    """Print the result as one JSON object on the last line of stdout."""
-
-
-def _parse(kind: Any, command: str, args: Sequence[str]) -> Any:
+def _parse(kind: str, command: str, args: Sequence[str]) -> Any:
     import tyro
 
-    return tyro.cli(kind, args=args, prog=f"genpipe {command}")
+    from pipelines import requests
+
+    return tyro.cli(getattr(requests, kind), args=args, prog=f"genpipe {command}")
 
 
 def _sample(args: list[str]) -> int:
-    from tyro.conf import Positional
-
-    @dataclass(frozen=True, kw_only=True)
-    class Sample(Place):
-        """Make images from a model: a picture (.png) or arrays (.npz, uint8 N x H x W x C)."""
-
-        model: Positional[str]
-        """A run's id or name, NAME@champion, models:/NAME/VERSION, or a checkpoint's folder."""
-        num: int = 64
-        """How many images."""
-        seed: int = 0
-        """The same seed gives the same images."""
-        out: Path = Path("samples.png")
-        """File to write; its ending says what: .png or .npz."""
-
-    settings = _parse(Sample, "sample", args)
+    settings = _parse("Sample", "sample", args)
     from pipelines.recorded import sample_model
 
     result = sample_model(
@@ -204,16 +177,7 @@ def _sample(args: list[str]) -> int:
 
 
 def _runs(args: list[str]) -> int:
-    @dataclass(frozen=True, kw_only=True)
-    class Runs(Place):
-        """List what is recorded, newest first."""
-
-        experiment: str | None = None
-        """Only of this MLflow experiment, such as vae-digits."""
-        num: int = 30
-        """How many."""
-
-    settings = _parse(Runs, "runs", args)
+    settings = _parse("Runs", "runs", args)
     from pipelines.recorded import runs
     from pipelines.show import show_runs
 
@@ -223,22 +187,7 @@ def _runs(args: list[str]) -> int:
 
 
 def _best(args: list[str]) -> int:
-    from tyro.conf import Positional
-
-    @dataclass(frozen=True, kw_only=True)
-    class Best(Place):
-        """Rank the recorded runs of a family; show the best one's config and its command."""
-
-        family: Positional[str]
-        """The family."""
-        data: str | None = None
-        """Only runs on this data set."""
-        metric: str | None = None
-        """Rank by this metric; without it, by the family's own."""
-        num: int = 5
-        """How many."""
-
-    settings = _parse(Best, "best", args)
+    settings = _parse("Best", "best", args)
     gen_models.family(settings.family)
     from pipelines.recorded import best
     from pipelines.show import show_best
@@ -256,14 +205,7 @@ def _best(args: list[str]) -> int:
 
 
 def _browse(args: list[str]) -> int:
-    @dataclass(frozen=True, kw_only=True)
-    class Browse(Place):
-        """Serve MLflow's page on 127.0.0.1 until it is interrupted."""
-
-        port: int = 5000
-        """Port to listen on."""
-
-    settings = _parse(Browse, "browse", args)
+    settings = _parse("Browse", "browse", args)
     from pipelines.recorded import serve
 
     return serve(settings.store, settings.tracking_uri, settings.port)
@@ -271,21 +213,8 @@ def _browse(args: list[str]) -> int:
 
 # -- submit ------------------------------------------------------------------------------------
 def _submit(args: list[str]) -> int:
-    @dataclass(frozen=True, kw_only=True)
-    class Submit:
-        """Run a command as a job on a Ray cluster: `genpipe submit [settings] -- search vae …`."""
-
-        address: str | None = None
-        """The cluster's job server, such as http://127.0.0.1:8265."""
-        wait: bool = True
-        """Wait for the job and show its output."""
-        working_dir: Path = Path(".")
-        """The project's folder; it is sent to the cluster."""
-        submission_id: str | None = None
-        """The job's id; Ray makes one up otherwise."""
-
-    own, _, command = _split(args)
-    settings = _parse(Submit, "submit", own)
+    at = args.index("--") if "--" in args else len(args)
+    settings, command = _parse("Submit", "submit", args[:at]), args[at + 1 :]
     if not command:
         raise InputError("no command to submit: expected one after --, as in -- search vae")
     if command[0] not in ("train", "search"):
@@ -300,8 +229,3 @@ def _submit(args: list[str]) -> int:
         working_dir=settings.working_dir,
         submission_id=settings.submission_id,
     ).exit_code
-
-
-def _split(args: list[str]) -> tuple[list[str], str, list[str]]:
-    at = args.index("--") if "--" in args else len(args)
-    return args[:at], "--", args[at + 1 :]

@@ -30,6 +30,10 @@ JOB_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }  # environment of the job's processes; a value set by the user wins
 
+LOCAL_DEFAULTS = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per run, for nodes taken away
+}  # the same, on an instance of our own
+
 PACKAGES = ("gen_models", "pipelines", "tune_spaces")
 
 
@@ -167,7 +171,7 @@ def _start(
             include_dashboard=True,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": _job_environment(address)},
+            runtime_env={"env_vars": _job_environment(address, JOB_DEFAULTS | LOCAL_DEFAULTS)},
         )
     return address
 
@@ -214,7 +218,7 @@ def _job_runtime_env(address: str) -> dict[str, Any]:
 
     A Ray job carries the code already, and Ray refuses what is given twice.
     """
-    runtime_env: dict[str, Any] = {"env_vars": _job_environment(address)}
+    runtime_env: dict[str, Any] = {"env_vars": _job_environment(address, JOB_DEFAULTS)}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         root = Path(__file__).parents[1]
         found = [root / name for name in PACKAGES if (root / name).is_dir()]
@@ -222,9 +226,9 @@ def _job_runtime_env(address: str) -> dict[str, Any]:
     return runtime_env
 
 
-def _job_environment(address: str) -> dict[str, str]:
+def _job_environment(address: str, defaults: Mapping[str, str]) -> dict[str, str]:
     """Environment variables of the job's processes, less those that a Ray job has set."""
-    wanted = {name: os.environ.get(name, value) for name, value in JOB_DEFAULTS.items()}
+    wanted = {name: os.environ.get(name, value) for name, value in defaults.items()}
     wanted["RAY_ADDRESS"] = address
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     taken = ((job.get("runtime_env") or {}).get("env_vars")) or {}

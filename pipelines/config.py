@@ -74,7 +74,8 @@ class Run:
     store: Path = Path("runs")
     """Folder of all results. On a cluster: a file system that every node shares."""
     tracking_uri: str | None = None
-    """MLflow server or database; without it, STORE/mlflow.db."""
+    """MLflow server or database; without it, the environment's MLFLOW_TRACKING_URI, or
+    STORE/mlflow.db."""
     address: str | None = None
     """Ray cluster to use; without it (and without RAY_ADDRESS), this machine alone."""
     dry_run: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ def serve(store: Path, uri: str | None, port: int) -> int:
 
 
 def _uri(store: Path, uri: str | None) -> str:
-    return tracking_uri(existing_store(store) if uri is None else store, uri)
+    elsewhere = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return tracking_uri(store if elsewhere else existing_store(store), uri)
 
 
 def _delivered(store: Path, uri: str | None) -> str:

@@ -126,8 +126,11 @@ class Recorder:
             )
         )
         self.tracker.sync(self.journal)
-        for standing in self.standings():
+        standings = self.standings()
+        for standing in standings:
             self._count(standing.outcome.ending)
+        if standings and standings[0].best:
+            self.progress.best = (standings[0].trial_id, standings[0].best.value)
         self.progress.update()
 
     def end(self) -> None:

@@ -29,7 +29,7 @@ from pipelines.config import (
 )
 from pipelines.job import Job, share_images, trial
 from pipelines.journal import write_whole
-from pipelines.preflight import preflight, writable
+from pipelines.preflight import preflight
 from pipelines.progress import say
 from pipelines.recorder import Recorder, TuneEvents
 from pipelines.tracking import Tracker
@@ -136,7 +136,7 @@ def search(run: Search) -> dict[str, Any]:
 
 def _opened(run: Search) -> tuple[Search, Path]:
     """The search to run and its folder: a new one, or one to go on with."""
-    searches = writable(run.store) / "searches"
+    searches = run.store.expanduser().absolute() / "searches"
     if not run.resume:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         return run, searches / f"{run.family}-{stamp}-{uuid4().hex[:4]}"

@@ -51,6 +51,12 @@ def some_images(num: int, spec: DataSpec = SPEC, seed: int = 0) -> Tensor:
     return blobs[:, None].repeat(1, channels, 1, 1)
 
 
+@pytest.fixture(autouse=True)
+def own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test records where it says, whatever the machine or the test before it has set."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
     root = Path(os.environ.get("GENPIPE_DATA_ROOT", ""))

@@ -6,6 +6,7 @@ mistyped URI points. Both are found out here, at once.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +21,15 @@ _PROBE_SECONDS = 4
 
 
 def tracking_uri(store: Path, uri: str | None = None) -> str:
-    """MLflow's tracking URI: `uri`, or the database `mlflow.db` in the store, created if need be.
+    """MLflow's tracking URI: `uri`, or the environment's MLFLOW_TRACKING_URI, or the database
+    `mlflow.db` in the store, created if need be.
 
     Raises `InputError` where the store cannot be written, where nothing answers at `uri` within
     some ten seconds, or where `uri` is a folder.
     """
     store = store.absolute()
     _require_writable(store)
-    if uri is None:
-        uri = f"sqlite:///{store}/mlflow.db"
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store}/mlflow.db"
     scheme, found, _ = uri.partition("://")
     if found and scheme in {"http", "https"}:
         _require_server(uri)

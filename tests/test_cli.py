@@ -1,0 +1,204 @@
+"""The command line: answers at once, and says of wrong input what would be right.
+
+Each case runs the whole command in this process up to its error; none may get as far as Ray.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FAMILIES
+from PIL import Image
+
+from gen_models.core.config import flatten
+from pipelines.cli import main, parse_run
+from pipelines.config import Search, Train, command, defaults, to_dict
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    yield
+    import ray
+
+    assert not ray.is_initialized()
+
+
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says as it exits with 2."""
+    try:
+        code = main(args)
+    except SystemExit as stop:  # tyro's way
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    text = " ".join((said.err + said.out).replace("│", " ").split())
+    assert code == 2, text
+    assert "Traceback" not in text
+    return text
+
+
+WRONG = {
+    "command": (["trian", "vae"], "unknown command 'trian' (did you mean 'train'?)"),
+    "family": (["train", "vea"], "unknown family 'vea' (did you mean 'vae'?)"),
+    "no family": (["search"], "FAMILY is missing: expected one of autoencoder, gan, vae"),
+    "data": (["train", "vae", "--data", "mnits"], "mnits"),
+    "flag": (["train", "vae", "--epoch", "3"], "Unrecognized options: --epoch"),
+    "field": (["train", "vae", "--model.latent", "3"], "Unrecognized options: --model.latent"),
+    "type": (["train", "vae", "--epochs", "many"], "--epochs"),
+    "choice": (["train", "vae", "--model.arch", "rnn"], "mlp"),
+    "latent": (["train", "vae", "--model.latent-dim", "-1"], "latent_dim = -1: expected an int"),
+    "lr": (["train", "gan", "--optim.generator.lr", "0"], "lr = 0.0: expected a number above 0"),
+    "epochs": (["train", "vae", "--epochs", "0"], "epochs = 0: expected an integer of at least 1"),
+    "trials": (["search", "vae", "--trials", "0"], "trials = 0: expected an integer of at least"),
+    "grace": (["search", "vae", "--epochs", "2"], "grace_period = 3: expected from 1 to 2"),
+    "batch": (
+        ["train", "vae", "--batch-size", "5000"],
+        "batch_size = 5000: expected at most 1249",
+    ),
+    "share": (["train", "vae", "--num-workers", "3"], "batch_size = 128: expected a multiple"),
+    "workers": (
+        ["train", "vae", "--num-workers", "512", "--batch-size", "512"],
+        "num_workers = 512: expected at most",
+    ),
+    "metric": (["train", "vae", "--metric", "val/accuracy"], "expected one of val/elbo, val/kl"),
+    "root": (["train", "vae", "--data", "mnist", "--data-root", "nowhere"], "--download"),
+    "resume": (["search", "vae", "--resume", "vae-1"], "resume = 'vae-1': expected a search of"),
+    "all given": (
+        [
+            *["search", "vae", "--model.latent-dim", "4", "--model.kl-weight", "1"],
+            *["--optim.lr", "0.001"],
+        ],
+        "every setting of the space was given",
+    ),
+    "uri": (["train", "vae", "--tracking-uri", "mlruns"], "tracking_uri = 'mlruns': expected"),
+    "server": (
+        ["train", "vae", "--tracking-uri", "http://127.0.0.1:9"],
+        "http://127.0.0.1:9",
+    ),
+    "out": (["sample", "x", "--out", "x.gif"], "out = 'x.gif': expected a file name ending in"),
+    "nothing recorded": (["runs", "--store", "empty"], "expected a folder in which runs are"),
+    "port": (["browse", "--port", "99999"], "port = 99999: expected a number from 1 to 65535"),
+    "submit nothing": (["submit"], "no command to submit"),
+    "submit what": (["submit", "--", "runs"], "cannot submit 'runs'"),
+    "submit wrong": (["submit", "--", "search", "vae", "--trials", "0"], "trials = 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_named(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    args, expected = WRONG[case]
+    assert expected in refused(args, capsys)
+    assert not list(Path().glob("runs/*/*"))  # nothing half-written
+
+
+def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    said = refused(["train", "vae", "--device", "cuda"], capsys)
+    assert "device = 'cuda': expected cpu or auto" in said
+
+
+def test_a_store_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("")
+    said = refused(["train", "vae", "--store", "file/runs"], capsys)
+    assert "store = " in said and "expected a writable folder" in said
+
+
+def test_a_truncated_mnist_file(capsys: pytest.CaptureFixture[str]) -> None:
+    raw = Path("data/MNIST/raw")
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\x00\x00\x08\x03\x00\x00")
+    assert "ubyte" in refused(["train", "vae", "--data", "mnist"], capsys)
+
+
+def test_an_unreadable_image(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pictures/a").mkdir(parents=True)
+    for index in range(30):
+        Image.new("L", (16, 16), index).save(f"pictures/a/{index:02d}.png")
+    Path("pictures/a/07.png").write_bytes(b"not a picture")
+    assert "07.png" in refused(["train", "vae", "--data", "folder:pictures"], capsys)
+
+
+def test_an_npz_of_floats(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("images.npz", images=np.zeros((30, 8, 8)))
+    said = refused(["train", "vae", "--data", "npz:images.npz"], capsys)
+    assert "uint8" in said and "float64" in said
+
+
+def test_a_model_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.tracking import tracking_uri
+
+    Path("runs").mkdir()
+    tracking_uri(Path("runs").absolute())
+    import mlflow
+
+    mlflow.MlflowClient(f"sqlite:///{Path('runs').absolute()}/mlflow.db").search_experiments()
+    for model in ("vae-digits@champion", "models:/vae/1", "a" * 32, "no-such-run"):
+        said = refused(["sample", model], capsys)
+        assert model.split("@")[0].removeprefix("models:/").split("/")[0] in said
+
+
+def test_help_answers_at_once() -> None:
+    start = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pipelines", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert time.monotonic() - start < 30
+    assert "search FAMILY" in ran.stdout
+    imported = {line.split("|")[-1].strip() for line in ran.stderr.splitlines()}
+    assert not imported & {"torch", "ray", "mlflow", "numpy", "tyro"}
+
+
+@pytest.mark.parametrize("kind", ["train", "search"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_help_names_every_setting(
+    kind: str, family: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([kind, family, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    settings = flatten(to_dict(defaults(Train if kind == "train" else Search, family)))
+    for name in settings.keys() - {"family", "fixed"}:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_printed_command_means_the_same_config(family: str) -> None:
+    args = [
+        "--epochs",
+        "7",
+        "--no-drop-last",
+        "--model.latent-dim",
+        "5",
+        "--model.hidden",
+        "9",
+        "8",
+    ]
+    run = parse_run("train", [family, *args])
+    assert run is not None
+    words = command(run).split()
+    assert words[:3] == ["genpipe", "train", family]
+    assert parse_run("train", words[2:]) == run
+
+
+def test_dry_run_prints_the_config_and_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "vae", "--optim.lr", "0.002", "--dry-run"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["optim"]["lr"] == 0.002
+    assert set(content["searched"]) == {"model.latent_dim", "model.kl_weight"}
+    assert "--optim.lr 0.002" in content["command"]
+    assert not Path("runs").exists()

@@ -1,0 +1,184 @@
+"""The main job on real Ray with a real MLflow store: train, search, kill, resume, use."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def start(args: list[str], log: Path) -> "subprocess.Popen[str]":
+    """A genpipe command in a process of its own; what it says on stderr goes to `log`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *args],
+        stdout=subprocess.PIPE,
+        stderr=log.open("w"),
+        text=True,
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS",)},
+    )
+
+
+def genpipe(args: list[str], log: Path, expect: int = 0) -> dict[str, Any]:
+    """Run a command with `--json`; its result."""
+    process = start([*args, "--json"], log)
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == expect, log.read_text() + out
+    result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return result
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def client(store: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{store}/mlflow.db")
+
+
+def steps(mlflow: Any, run_id: str, metric: str) -> list[int]:
+    return [point.step for point in mlflow.get_metric_history(run_id, metric)]
+
+
+def test_train_on_two_workers_then_use_it(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ["train", "vae", "--epochs", "3", "--batch-size", "64", "--store", str(store)]
+    result = genpipe([*args, "--num-workers", "2"], log)
+    assert "epoch 3/3" in log.read_text()
+
+    mlflow = client(store)
+    run = mlflow.get_run(result["run_id"])
+    assert run.info.status == "FINISHED" and run.data.tags["outcome"] == "completed"
+    assert run.data.params["model.latent_dim"] == "16" and run.data.params["num_workers"] == "2"
+    assert run.data.metrics["best/val/elbo"] == result["value"] == result["metrics"]["val/elbo"]
+    assert steps(mlflow, result["run_id"], "val/elbo") == [1, 2, 3]
+    keys = {
+        path.path.split("/")[1].split("+")[0].split("%")[0]
+        for path in mlflow.list_artifacts(result["run_id"], "images")
+    }
+    assert {"samples", "reconstructions"} <= keys
+    assert Image.open(result["samples"]).size[0] > 400
+
+    # The same result on one worker, from the command that the run itself names.
+    rerun = run.data.tags["rerun"].split()
+    assert rerun[:3] == ["genpipe", "train", "vae"]
+    again = genpipe([*rerun[1:], "--num-workers", "1", "--name", "alone"], log)
+    for name in ("val/elbo", "val/frechet_pca", "train/elbo"):
+        assert again["metrics"][name] == pytest.approx(result["metrics"][name], rel=1e-3)
+
+    # A complete run is not run again; a name stands for one config.
+    assert genpipe([*args, "--num-workers", "2"], log)["run_id"] == result["run_id"]
+    assert "complete already" in log.read_text()
+    process = start([*args, "--name", "alone", "--model.latent-dim", "3"], log)
+    process.communicate()
+    assert process.returncode == 2 and "model.latent_dim = 16 and not 3" in log.read_text()
+
+    out = tmp_path / "samples.npz"
+    where = ["--store", str(store), "--num", "5", "--out", str(out)]
+    genpipe(["sample", result["run_id"], *where], log)
+    images = np.load(out)["images"]
+    assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.std() > 10
+    found = genpipe(["best", "vae", "--store", str(store)], log)
+    assert {row["name"] for row in found["ranking"]} == {"alone", result["name"]}
+
+
+def test_a_diverging_run_is_marked(tmp_path: Path) -> None:
+    log, wild = tmp_path / "log", ["--model.likelihood", "gaussian", "--model.decoder-std", "1e-9"]
+    args = ["train", "vae", "--epochs", "4", *wild, "--optim.lr", "9", "--store", str(tmp_path)]
+    result = genpipe(args, log, expect=1)
+    assert result["outcome"] == "diverged" and result["value"] is None
+    run = client(tmp_path).get_run(result["run_id"])
+    assert run.info.status == "FAILED" and run.data.tags["outcome"] == "diverged"
+    assert run.data.metrics["diverged"] == 1.0
+
+
+def test_search_interrupted_killed_and_resumed(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    search = ["search", "vae", "--store", str(store)]
+    settings = ["--trials", "3", "--epochs", "40", "--grace-period", "20", "--batch-size", "32"]
+
+    process = start([*search, *settings], log)  # Ctrl-C in the first trial
+    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/reports/*3.json"))) > 0)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130, log.read_text()
+    (search_id,) = (path.name for path in (store / "searches").iterdir())
+    assert f"--resume {search_id}" in log.read_text()
+    mlflow = client(store)
+    (experiment,) = (e for e in mlflow.search_experiments() if e.name == "vae-digits")
+    interrupted = mlflow.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in interrupted} == {"KILLED"}
+
+    process = start([*search, "--resume", search_id], log)  # SIGKILL in the second or third
+    wait_until(lambda: "completed" in log.read_text())
+    process.kill()
+    process.communicate()
+
+    result = genpipe([*search, "--resume", search_id], log)
+    assert result["search_id"] == search_id and len(result["trials"]) == 3
+
+    runs = mlflow.search_runs([experiment.experiment_id])
+    kinds = Counter("trial" if "mlflow.parentRunId" in run.data.tags else "search" for run in runs)
+    assert kinds == {"trial": 3, "search": 1}
+    assert "RUNNING" not in {run.info.status for run in runs}
+    by_id = {run.info.run_id: run for run in runs}
+    for trial in result["trials"]:
+        run = by_id[trial["run_id"]]
+        epochs = steps(mlflow, run.info.run_id, "val/elbo")
+        assert epochs == list(range(1, trial["epochs"] + 1))
+        assert run.data.metrics["best/val/elbo"] == trial["value"]
+        assert run.data.tags["outcome"] == trial["outcome"]
+        assert {k: float(run.data.params[k]) for k in trial["config"]} == trial["config"]
+    first = result["trials"][0]
+    assert result["champion"] == first
+    assert first["value"] == max(trial["value"] for trial in result["trials"])
+
+    _check_champion(store, result, tmp_path)
+
+
+def _check_champion(store: Path, result: dict[str, Any], folder: Path) -> None:
+    """The alias, the picture, and a fresh process that knows nothing of us but MLflow."""
+    champion = client(store).get_model_version_by_alias("vae-digits", "champion")
+    assert champion.version == result["champion"]["version"] == "1"
+    assert champion.run_id == result["champion"]["run_id"]
+    assert Image.open(result["samples"]).size[0] > 400
+    noise = np.random.default_rng(0).normal(size=(7, 64)).astype(np.float32)
+    noise = noise[:, : int(result["champion"]["config"]["model.latent_dim"])]
+    np.save(folder / "noise.npy", noise)
+    program = (
+        "import sys, numpy as np, torch, mlflow\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "model = mlflow.pytorch.load_model('models:/vae-digits@champion')\n"
+        "images = model(torch.from_numpy(np.load(sys.argv[2])))\n"
+        "np.save(sys.argv[3], images.detach().numpy())\n"
+        "assert 'pipelines' not in sys.modules and 'gen_models' not in sys.modules\n"
+    )
+    uri, files = f"sqlite:///{store}/mlflow.db", [folder / "noise.npy", folder / "images.npy"]
+    command = [sys.executable, "-c", program, uri, *map(str, files)]
+    subprocess.run(command, check=True, cwd=folder)
+
+    import torch
+
+    from gen_models.core import load_sampler
+
+    sampler, _ = load_sampler(Path(result["champion"]["checkpoint"]))
+    with torch.no_grad():
+        ours = sampler(torch.from_numpy(noise)).numpy()
+    np.testing.assert_allclose(np.load(files[1]), ours, rtol=1e-4, atol=1e-5)
