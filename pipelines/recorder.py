@@ -6,12 +6,10 @@ and by nobody else.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,8 @@ from pipelines.job import trial_folder
 from pipelines.journal import Ending, Journal, Outcome, write_whole
 from pipelines.preflight import Plan
 from pipelines.progress import SearchProgress, say
+from pipelines.ranking import Standing, as_csv, as_row, journals, standings
 from pipelines.results import (
-    Best,
-    best_of,
     better,
     champion_claim,
     identity,
@@ -69,17 +66,6 @@ class TuneEvents(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         _RECORDERS[self.search_id].trial_failed(trial)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A trial in the ranking."""
-
-    trial_id: str
-    config: Mapping[str, Any]
-    """What was searched, flat."""
-    outcome: Outcome
-    best: Best | None
 
 
 class Recorder:
@@ -126,17 +112,17 @@ class Recorder:
             )
         )
         self.tracker.sync(self.journal)
-        standings = self.standings()
-        for standing in standings:
+        ranking = self.standings()
+        for standing in ranking:
             self._count(standing.outcome.ending)
-        if standings and standings[0].best:
-            self.progress.best = (standings[0].trial_id, standings[0].best.value)
+        if ranking and ranking[0].best:
+            self.progress.best = (ranking[0].trial_id, ranking[0].best.value)
         self.progress.update()
 
     def end(self) -> None:
         """Close what the search left open, now that Tune has ended."""
         self.progress.close()
-        for journal in self._journals():
+        for journal in journals(self.folder):
             if journal.outcome() is None:
                 self._close(journal, "interrupted", max(journal.epochs(), default=0))
         if self.ending != "completed":
@@ -149,34 +135,23 @@ class Recorder:
     @property
     def ending(self) -> Ending:
         """How the search stands: completed when every trial has ended."""
-        endings = [s.outcome.ending for s in self.standings()]
+        endings = [standing.outcome.ending for standing in self.standings()]
         over = len(endings) >= self.run.trials and "interrupted" not in endings
         return "completed" if over else "interrupted"
 
     def standings(self) -> list[Standing]:
-        """The trials that have ended, the best first; those without a best epoch last."""
-        found = []
-        for journal in self._journals():
-            known, ended = journal.identity(), journal.outcome()
-            if known and ended:
-                best = None
-                if ended.ending != "diverged":
-                    folder, run = journal.run_folder, self.run
-                    best = best_of(folder, run.metric, run.mode, ended.last_epoch)
-                config = {name: known.params[name] for name in self.searched}
-                found.append(Standing(known.trial_id, config, ended, best))
-        sign = -1.0 if self.run.mode == "max" else 1.0
-        return sorted(found, key=lambda s: (s.best is None, sign * s.best.value if s.best else 0))
+        """The trials that have ended, the best first."""
+        return standings(self.folder, self.run.metric, self.run.mode, self.searched)
 
     def crown(self) -> None:
         """Make the best trial's checkpoint a registered model, and close the search."""
         if self.ending != "completed":
             return
-        standings = self.standings()
+        ranking = self.standings()
         table = self.folder / "trials.csv"
-        write_whole(table, _csv(standings, self.run.metric))
+        write_whole(table, as_csv(ranking, self.run.metric))
         artifacts = {"search": str(table)}
-        winner = standings[0]
+        winner = ranking[0]
         if winner.best:
             picture = write_samples(winner.best.checkpoint, self.folder / "champion.png")
             artifacts |= {"samples": str(picture)}
@@ -206,10 +181,6 @@ class Recorder:
             )
         )
         self.tracker.sync(self.journal)
-
-    def _journals(self) -> list[Journal]:
-        trials = sorted((self.folder / "trials").glob("*/journal"))
-        return [Journal(path.parent) for path in trials]
 
     # -- its trials ---------------------------------------------------------------------------
     def trial_started(self, trial: Trial) -> None:
@@ -278,8 +249,7 @@ class Recorder:
     # -- the result ---------------------------------------------------------------------------
     def result(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        standings = self.standings()
-        first = standings[0] if standings else None
+        rows = [self._row(standing) for standing in self.standings()]
         picture = self.folder / "champion.png"
         return {
             "search_id": self.search_id,
@@ -289,37 +259,17 @@ class Recorder:
             "outcome": self.ending,
             "metric": self.run.metric,
             "mode": self.run.mode,
-            "champion": self._row(first) if first and first.best else None,
+            "champion": rows[0] if rows and rows[0]["checkpoint"] else None,
             "samples": str(picture) if picture.is_file() else None,
-            "trials": [self._row(standing) for standing in standings],
+            "trials": rows,
         }
 
     def _row(self, standing: Standing) -> dict[str, Any]:
         journal = Journal(trial_folder(self.folder, standing.trial_id))
-        best = standing.best
-        return {
-            "trial_id": standing.trial_id,
+        delivered = journal.delivered()
+        recorded = {
             "run_id": self.tracker.run_id(journal),
-            "outcome": standing.outcome.ending,
-            "epochs": standing.outcome.last_epoch,
-            "value": best.value if best else None,
-            "best_epoch": best.epoch if best else None,
-            "config": dict(standing.config),
-            "metrics": dict(best.metrics) if best else {},
-            "checkpoint": str(best.checkpoint) if best else None,
-            "model": journal.delivered().get("model_uri"),
-            "version": journal.delivered().get("version"),
+            "model": delivered.get("model_uri"),
+            "version": delivered.get("version"),
         }
-
-
-def _csv(standings: list[Standing], metric: str) -> str:
-    out = io.StringIO()
-    rows = csv.writer(out)
-    rows.writerow(["trial_id", "outcome", "epochs", "best_epoch", metric, *standings[0].config])
-    for each in standings:
-        best = [each.best.epoch, each.best.value] if each.best else ["", ""]
-        ended = each.outcome
-        rows.writerow(
-            [each.trial_id, ended.ending, ended.last_epoch, *best, *each.config.values()]
-        )
-    return out.getvalue()
+        return as_row(standing) | recorded

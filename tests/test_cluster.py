@@ -6,6 +6,7 @@ Every instance is started here with a token of its own, and stopped by its own p
 """
 
 import copy
+import json
 import os
 import re
 import shutil
@@ -346,17 +347,19 @@ def test_job_runs_the_command_and_its_log_comes_back(
 
 
 @pytest.mark.slow
-def test_job_connects_to_its_own_cluster(ray_head: RayHead, tmp_path: Path) -> None:
-    """Inside a job `connect(None)` attaches to the job's cluster, with the job's code."""
-    main = (
-        "from pipelines.cluster import connect\n"
-        f"with connect(None) as cluster:\n    assert cluster.address == '{ray_head.address}'\n"
-        "    assert not cluster.is_local and cluster.num_cpus == 2, cluster\n"
-    )
-    working_dir = project(tmp_path, main)
-    shutil.copy(ROOT / "pipelines" / "cluster.py", working_dir / "pipelines")
-    result = submit(["search"], ray_head.dashboard, working_dir=working_dir)
-    assert (result.status, result.exit_code) == ("SUCCEEDED", 0)
+def test_job_runs_a_search(ray_head: RayHead, tmp_path: Path) -> None:
+    """The project as it stands, sent to the cluster; the result is in MLflow."""
+    from mlflow import MlflowClient
+
+    search = ["search", "vae", "--trials", "2", "--epochs", "2", "--grace-period", "1"]
+    store = ["--store", str(tmp_path / "runs")]
+    result = submit([*search, *store], ray_head.dashboard, working_dir=ROOT)
+    assert (result.status, result.exit_code) == ("SUCCEEDED", 0), result.message
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    (experiment,) = (e for e in client.search_experiments() if e.name == "vae-digits")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 3 and "RUNNING" not in {run.info.status for run in runs}
+    assert client.get_model_version_by_alias("vae-digits", "champion").version == "1"
 
 
 @pytest.mark.slow
@@ -463,43 +466,29 @@ def test_stopped_trial_frees_its_workers_beside_another_ray(
 
 
 @pytest.fixture
-def two_nodes(token: dict[str, str]) -> Iterator[Cluster]:
-    """Connected to a cluster of two nodes with one CPU each, both on this machine."""
+def two_nodes(token: dict[str, str]) -> Iterator[str]:
+    """The address of a cluster of two nodes with one CPU each, both on this machine."""
     from ray.cluster_utils import Cluster as Nodes
 
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
     try:
         nodes.add_node(num_cpus=1)
-        with connect(nodes.address) as cluster:
-            yield cluster
+        yield nodes.address
     finally:
         nodes.shutdown()
 
 
-def sum_ranks(config: dict[str, Any]) -> None:
-    import ray.train
-    import torch
-
-    total = torch.tensor([ray.train.get_context().get_world_rank() + 1.0])
-    torch.distributed.all_reduce(total)
-    mine = f"{ray.get_runtime_context().get_node_id()} {total.item()}"
-    rank = ray.train.get_context().get_world_rank()
-    Path(config["out"], f"rank{rank}").write_text(mine)
-
-
 @pytest.mark.slow
-def test_two_ranks_on_two_nodes(two_nodes: Cluster, tmp_path: Path) -> None:
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    two_nodes.require_workers(2, cpus_per_worker=1, gpus_per_worker=0)
-    TorchTrainer(
-        sum_ranks,
-        train_loop_config={"out": str(tmp_path)},
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=2, placement_strategy="STRICT_SPREAD"),
-        run_config=ray.train.RunConfig(name="two", storage_path=str(tmp_path / "runs")),
-    ).fit()
-    ranks = [(tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1)]
-    assert ranks[0][0] != ranks[1][0]
-    assert [float(total) for _, total in ranks] == [3.0, 3.0]
+def test_two_nodes_train_one_config(two_nodes: str, tmp_path: Path) -> None:
+    """Each worker takes a CPU and each node has one, so a worker runs on either. At the end of
+    training the workers compare their parameters, bit by bit."""
+    args = ["train", "vae", "--epochs", "2", "--num-workers", "2", "--json"]
+    where = ["--address", two_nodes, "--store", str(tmp_path)]
+    command = [sys.executable, "-m", "pipelines", *args, *where]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout.splitlines()[-1])
+    assert result["outcome"] == "completed" and result["epoch"] == 2
+    too_many = [*command[:-4], "--num-workers", "4", *where]
+    ran = subprocess.run(too_many, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 2 and "num_workers = 4: expected at most 2" in ran.stderr

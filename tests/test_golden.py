@@ -1,0 +1,39 @@
+"""The first steps of every family, number for number: a change that is not meant to change the
+computation must not. `python tests/test_golden.py` writes them anew, for a change that is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import VARIANTS, make_learner, some_images
+
+GOLDEN = Path(__file__).parent / "golden"
+STEPS = 12
+
+
+def first_steps(variant: str) -> list[dict[str, float]]:
+    """The metrics of each of the first steps, in float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        learner, images = make_learner(variant), some_images(32)
+        found = []
+        for _ in range(STEPS):
+            learner.step(images)
+            found.append(learner.pop_metrics())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return found
+
+
+def test_first_steps_are_as_they_were(variant: str) -> None:
+    golden = json.loads((GOLDEN / f"{variant}.json").read_text())
+    for step, (now, then) in enumerate(zip(first_steps(variant), golden["steps"], strict=True)):
+        assert now == pytest.approx(then, rel=1e-6, abs=1e-9), f"step {step}, {golden['torch']}"
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name in VARIANTS:
+        content = {"torch": torch.__version__, "steps": first_steps(name)}
+        (GOLDEN / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
