@@ -20,11 +20,11 @@ from tune_spaces import space
 
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["min", "max"]
-_NOT_REPEATED = {"family", "name", "fixed", "resume", "json", "dry_run"}
 R = TypeVar("R", bound="Run")
 
 _WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
 """Settings that say where and how a command runs, and change nothing of its result."""
+_NOT_REPEATED = {"family", "name", "fixed", "resume", *_WHERE} - {"data_root"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +211,10 @@ def result_settings(run: Run) -> dict[str, Any]:
 def command(run: Run) -> str:
     """The one command that runs this config again: what departs from the family's defaults."""
     base = flatten(to_dict(defaults(type(run), run.family)))
+    base["data_root"] = str(Path(base["data_root"]).absolute())
     words = ["genpipe", "search" if isinstance(run, Search) else "train", run.family]
-    for name, value in flatten(to_dict(run)).items():
+    settings = flatten(to_dict(run)) | {"data_root": str(run.data_root.absolute())}
+    for name, value in settings.items():
         given = value != base[name] or name in getattr(run, "fixed", ())
         if given and name not in _NOT_REPEATED:
             words += _flag(name, value)

@@ -52,7 +52,8 @@ def preflight(run: R) -> Plan[R]:
     _check_batches(run, len(dataset.train))
     _check_model(run, dataset)
     store = writable(run.store)
-    return Plan(replace(run, store=store), dataset, tracking_uri(store, run.tracking_uri))
+    run = replace(run, store=store, data_root=run.data_root.absolute())
+    return Plan(run, dataset, tracking_uri(store, run.tracking_uri))
 
 
 def writable(store: Path) -> Path:

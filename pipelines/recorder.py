@@ -122,6 +122,8 @@ class Recorder:
     def end(self) -> None:
         """Close what the search left open, now that Tune has ended."""
         self.progress.close()
+        if self.journal.identity() is None:
+            return  # it never began
         for journal in journals(self.folder):
             if journal.outcome() is None:
                 self._close(journal, "interrupted", max(journal.epochs(), default=0))

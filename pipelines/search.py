@@ -20,10 +20,11 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from gen_models.core.config import flatten
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, require
 from pipelines.cluster import Cluster, connect
 from pipelines.config import (
     Search,
+    defaults,
     run_from_dict,
     to_dict,
 )
@@ -41,8 +42,10 @@ _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 which is no spot node."""
 _REQUEST = "search.json"
 _TUNE = "tune"
-_HERE = ("store", "tracking_uri", "address", "data_root", "download", "json")
-"""Settings of a resumed search that are taken from the new command."""
+_HERE = ("store", "address", "download", "json")
+"""Settings of a resumed search that are always the new command's."""
+_IF_GIVEN = ("tracking_uri", "data_root")
+"""Settings of a resumed search that are the new command's where they are not the default."""
 
 
 def domains(run: Search) -> dict[str, Any]:
@@ -118,17 +121,17 @@ def search(run: Search) -> dict[str, Any]:
     searched = domains(run)
     with Tracker(plan.uri, run.store) as tracker:
         recorder = Recorder(plan, folder, tracker, list(flatten(searched)))
-        with connect(run.address) as cluster:
-            on_gpu = uses_gpu(run, cluster)
-            write_whole(folder / _REQUEST, json.dumps(to_dict(run), indent=1) + "\n")
-            recorder.open()
-            job = Job(to_dict(run), str(folder), share_images(plan.dataset), on_gpu)
-            concurrent = max_concurrent(run, cluster, on_gpu)
-            say(f"search {folder.name}: {run.trials} trials, {concurrent} at once")
-            try:
+        try:
+            with connect(run.address) as cluster:
+                on_gpu = uses_gpu(run, cluster)
+                concurrent = max_concurrent(run, cluster, on_gpu)
+                say(f"search {folder.name}: {run.trials} trials, {concurrent} at once")
+                write_whole(folder / _REQUEST, json.dumps(to_dict(run), indent=1) + "\n")
+                recorder.open()
+                job = Job(to_dict(run), str(folder), share_images(plan.dataset), on_gpu)
                 _tuner(run, job, searched, concurrent).fit()
-            finally:
-                recorder.end()
+        finally:
+            recorder.end()  # not before Ray has gone, and with it all who write to journals
         recorder.crown()
         deliver(tracker, plan.uri)
         return recorder.result()
@@ -148,7 +151,11 @@ def _opened(run: Search) -> tuple[Search, Path]:
             f"{', '.join(known) or 'there is none'}"
         )
     before = run_from_dict(Search, json.loads((folder / _REQUEST).read_text()))
-    return replace(before, **{name: getattr(run, name) for name in _HERE}), folder
+    other = f"a search of {run.family}, and not of {before.family}"
+    require(before.family == run.family, "resume", run.resume, other)
+    default = defaults(Search, run.family)
+    given = [name for name in _IF_GIVEN if getattr(run, name) != getattr(default, name)]
+    return replace(before, **{name: getattr(run, name) for name in (*_HERE, *given)}), folder
 
 
 def _tuner(run: Search, job: Job, searched: Mapping[str, Any], concurrent: int) -> tune.Tuner:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from gen_models.core.errors import InputError
 from pipelines.cluster import Cluster, connect
 from pipelines.config import Run, Train, to_dict
 from pipelines.job import Job, make_trainer, share_images
-from pipelines.journal import Ending, Journal
+from pipelines.journal import Ending, Identity, Journal
 from pipelines.preflight import Plan, preflight
 from pipelines.progress import say, show_epoch
 from pipelines.results import (
@@ -56,10 +56,7 @@ def train(run: Train) -> dict[str, Any]:
         if ended and ended.ending == "completed":
             say(f"{name} was complete already: --name NAME runs the same config anew")
         else:
-            with connect(run.address) as cluster:
-                on_gpu = uses_gpu(run, cluster)
-                journal.open(mine)
-                _fit(plan, folder, on_gpu, tracker)
+            _run(plan, journal, mine, tracker)
         tracker.sync(journal)
         deliver(tracker, plan.uri)
         return _result(plan, name, folder, tracker)
@@ -83,25 +80,57 @@ def _require_same(name: str, journal: Journal, params: Mapping[str, Any]) -> Non
             )
 
 
-def _fit(plan: Plan[Train], folder: Path, on_gpu: bool, tracker: Tracker) -> None:
-    """Run the workers, and write down how it ended."""
-    run, journal = plan.run, Journal(folder)
-    start = time.monotonic()
-    ending: Ending = "interrupted"
+def _run(plan: Plan[Train], journal: Journal, mine: Identity, tracker: Tracker) -> None:
+    """Run the workers to their end, and write down how it ended."""
+    run, start = plan.run, time.monotonic()
+    ending: Ending = "completed"
     message = ""
     try:
-        with _followed(journal, run.epochs, tracker):
-            make_trainer(Job(to_dict(run), str(folder), share_images(plan.dataset), on_gpu)).fit()
-        ending = "completed"
+        with connect(run.address) as cluster:
+            on_gpu = uses_gpu(run, cluster)
+            journal.open(mine)
+            images = share_images(plan.dataset)
+            trainer = make_trainer(Job(to_dict(run), str(journal.run_folder), images, on_gpu))
+            _follow(_in_thread(trainer.fit), journal, run.epochs, tracker)
     except TrainingFailedError as error:
         ending, message = "failed", str(error)
-        raise
-    finally:
-        _close(plan, folder, ending, message, time.monotonic() - start)
-        if ending == "interrupted":
-            say("interrupted: the same command goes on from the last checkpoint")
+        say(f"training failed: {message}")
+    except KeyboardInterrupt:
+        ending = "interrupted"
+        say("interrupted: the same command goes on from the last checkpoint")
+    _close(plan, journal.run_folder, ending, message, time.monotonic() - start)
+
+
+def _in_thread(work: Callable[[], object]) -> Future[object]:
+    """Run `work` in a thread: in the main thread Ray Train would take Ctrl-C for itself."""
+    future: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _follow(work: Future[object], journal: Journal, epochs: int, tracker: Tracker) -> None:
+    """Show and deliver each epoch as it appears in the journal, until the work is done.
+
+    Raises what the work raises.
+    """
+    last = max(journal.epochs(), default=0)
+    if last:
+        say(f"going on after epoch {last}")
+    over = False
+    while not over:
+        over = bool(wait([work], POLL_SECONDS).done)  # and one more look after the end
+        for report in journal.reports(after=last):
+            last = report.epoch
+            show_epoch(report, epochs)
             tracker.sync(journal)
-            deliver(tracker, plan.uri)
+    work.result()
 
 
 def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, seconds: float) -> None:
@@ -119,32 +148,6 @@ def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, second
             found, checkpoint=str(best.checkpoint), artifacts={"samples": str(picture)}
         )
     journal.close(found)
-
-
-@contextmanager
-def _followed(journal: Journal, epochs: int, tracker: Tracker) -> Iterator[None]:
-    """Show and deliver each epoch as it appears in the journal, while the block runs."""
-    over = threading.Event()
-    seen = len(journal.epochs())
-
-    def follow() -> None:
-        last, ending = max(journal.epochs(), default=0), False
-        while not ending:
-            ending = over.wait(POLL_SECONDS)  # one more look after the end
-            for report in journal.reports(after=last):
-                last = report.epoch
-                show_epoch(report, epochs)
-                tracker.sync(journal)
-
-    if seen:
-        say(f"going on after epoch {seen}")
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _result(plan: Plan[Train], name: str, folder: Path, tracker: Tracker) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def test_train_on_two_workers_then_use_it(tmp_path: Path) -> None:
     # The same result on one worker, from the command that the run itself names.
     rerun = run.data.tags["rerun"].split()
     assert rerun[:3] == ["genpipe", "train", "vae"]
-    again = genpipe([*rerun[1:], "--num-workers", "1", "--name", "alone"], log)
+    alone = ["--num-workers", "1", "--name", "alone", "--store", str(store)]
+    again = genpipe([*rerun[1:], *alone], log)
     for name in ("val/elbo", "val/frechet_pca", "train/elbo"):
         assert again["metrics"][name] == pytest.approx(result["metrics"][name], rel=1e-3)
 
