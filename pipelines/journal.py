@@ -136,6 +136,11 @@ class Journal:
                 pictures = {key: self._picture(epoch, key) for key in content["pictures"]}
                 yield Report(epoch, content["metrics"], pictures)
 
+    def last(self) -> Report | None:
+        """The report of the latest epoch."""
+        epochs = self.epochs()
+        return next(self.reports(after=epochs[-1] - 1), None) if epochs else None
+
     def _picture(self, epoch: int, key: str) -> Path:
         return self.reports_folder / f"{epoch:06d}.{key}.png"
 

@@ -216,10 +216,15 @@ class Recorder:
         self.progress.update()
 
     def trial_completed(self, trial: Trial) -> None:
-        last = trial.last_result or {}
-        epoch = int(last.get("epoch", 0))
-        ending: Ending = "completed" if epoch >= self.run.epochs else "stopped_early"
-        self._trial_ended(trial, "diverged" if last.get("diverged") else ending, epoch)
+        """Tune can miss the last report of a run that ends by itself (it takes the end for
+        that report's duplicate if it hears of it first), but the journal cannot."""
+        epoch = int((trial.last_result or {}).get("epoch", 0))
+        final = Journal(trial_folder(self.folder, trial.trial_id)).last()
+        ending: Ending = "stopped_early"
+        if final and (final.metrics["diverged"] or final.epoch >= self.run.epochs):
+            ending = "diverged" if final.metrics["diverged"] else "completed"
+            epoch = final.epoch
+        self._trial_ended(trial, ending, epoch)
 
     def trial_failed(self, trial: Trial) -> None:
         epoch = int((trial.last_result or {}).get("epoch", 0))

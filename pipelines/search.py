@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -164,6 +165,8 @@ def _tuner(run: Search, job: Job, searched: Mapping[str, Any], concurrent: int) 
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and CSV: unread here
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its table; the recorder shows progress
     trainable = tune.with_resources(tune.with_parameters(trial, search=job), _DRIVER)
+    # A resumed trial says again what it said last.
+    warnings.filterwarnings("ignore", message="The reported value is ignored")
     path = str(folder / _TUNE)
     if tune.Tuner.can_restore(path):
         return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)

@@ -135,11 +135,10 @@ def _follow(work: Future[object], journal: Journal, epochs: int, tracker: Tracke
 
 def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, seconds: float) -> None:
     run, journal = plan.run, Journal(folder)
-    last = next(iter(journal.epochs()[::-1]), 0)
-    final = next(journal.reports(after=last - 1), None)
+    final = journal.last()
     if ending == "completed" and final and final.metrics["diverged"]:
         ending = "diverged"
-    found = outcome(folder, run, ending, last, message)
+    found = outcome(folder, run, ending, final.epoch if final else 0, message)
     found = replace(found, summary={**found.summary, "wall_seconds": seconds})
     best = best_of(folder, run.metric, run.mode)
     if ending == "completed" and best:

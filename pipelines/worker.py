@@ -40,6 +40,8 @@ def train_worker(job: Job) -> None:
     context = ray.train.get_context()
     session = Session(job, context.get_world_rank(), context.get_world_size())
     start = session.restore(ray.train.get_checkpoint())
+    if start:
+        session.repeat_report(start)
     for epoch in range(start + 1, session.run.epochs + 1):
         if not session.run_epoch(epoch):
             return
@@ -74,6 +76,12 @@ class Session:
             with checkpoint.as_directory() as folder:
                 restore_learner(Path(folder), self.learner)
         return round(self.learner.epoch)
+
+    def repeat_report(self, epoch: int) -> None:
+        """Report again the epoch of the checkpoint. Whoever was killed may not have heard of it,
+        and if it was the last one, Tune takes a trial without any report for an error."""
+        report = next(self.journal.reports(after=epoch - 1, upto=epoch))
+        ray.train.report({**report.metrics, "epoch": epoch})
 
     def run_epoch(self, epoch: int) -> bool:
         """Train, validate and report one epoch. False where the run diverged and must end."""
