@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
 from gen_models.blocks.mixture import GaussianMixture
 from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
-from gen_models.core.errors import require
+from gen_models.core.errors import require, require_sizes
 
 Optim = Adam
 
@@ -42,10 +42,7 @@ class Config:
     """mixture: the number of Gaussians, each with a full covariance."""
 
     def __post_init__(self) -> None:
-        require(self.latent_dim >= 1, "latent_dim", self.latent_dim, "an integer of at least 1")
-        require(bool(self.hidden), "hidden", self.hidden, "one width or more")
-        require(min(self.hidden) >= 1, "hidden", self.hidden, "widths of at least 1")
-        require(self.channels >= 1, "channels", self.channels, "an integer of at least 1")
+        require_sizes(self.latent_dim, self.hidden, self.channels)
         require(self.noise_std >= 0, "noise_std", self.noise_std, "at least 0")
         require(self.l1_weight >= 0, "l1_weight", self.l1_weight, "at least 0")
         components = self.density_components

@@ -25,7 +25,7 @@ from gen_models.blocks import (
     mlp_to_image,
 )
 from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
-from gen_models.core.errors import require
+from gen_models.core.errors import require, require_sizes
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,7 @@ class Config:
     """Discriminator steps per generator step."""
 
     def __post_init__(self) -> None:
-        require(self.latent_dim >= 1, "latent_dim", self.latent_dim, "an integer of at least 1")
-        require(bool(self.hidden), "hidden", self.hidden, "one width or more")
-        require(min(self.hidden) >= 1, "hidden", self.hidden, "widths of at least 1")
-        require(self.channels >= 1, "channels", self.channels, "an integer of at least 1")
+        require_sizes(self.latent_dim, self.hidden, self.channels)
         require(
             self.gradient_penalty >= 0, "gradient_penalty", self.gradient_penalty, "at least 0"
         )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
 from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
-from gen_models.core.errors import require
+from gen_models.core.errors import require, require_sizes
 
 Optim = Adam
 
@@ -41,10 +41,7 @@ class Config:
     """Nats per latent dimension and image below which the KL term is not reduced further."""
 
     def __post_init__(self) -> None:
-        require(self.latent_dim >= 1, "latent_dim", self.latent_dim, "an integer of at least 1")
-        require(bool(self.hidden), "hidden", self.hidden, "one width or more")
-        require(min(self.hidden) >= 1, "hidden", self.hidden, "widths of at least 1")
-        require(self.channels >= 1, "channels", self.channels, "an integer of at least 1")
+        require_sizes(self.latent_dim, self.hidden, self.channels)
         require(self.decoder_std > 0, "decoder_std", self.decoder_std, "a number above 0")
         require(self.kl_weight >= 0, "kl_weight", self.kl_weight, "at least 0")
         require(

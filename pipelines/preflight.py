@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -51,23 +50,9 @@ def preflight(run: R) -> Plan[R]:
     )
     _check_batches(run, len(dataset.train))
     _check_model(run, dataset)
-    store = writable(run.store)
+    store = run.store.expanduser().absolute()
     run = replace(run, store=store, data_root=run.data_root.absolute())
     return Plan(run, dataset, tracking_uri(store, run.tracking_uri))
-
-
-def writable(store: Path) -> Path:
-    """The store, absolute; it exists and a file can be written there."""
-    store = store.expanduser().absolute()
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=store):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"store = {str(store)!r}: expected a writable folder ({error})"
-        ) from error
-    return store
 
 
 def existing_store(store: Path) -> Path:

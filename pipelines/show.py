@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +62,7 @@ def show_search(result: Mapping[str, Any], store: Path) -> None:
         if champion["version"]:
             say(f"model     models:/{result['experiment']}/{champion['version']}")
         say(f"samples   {result['samples']}")
-    say(f"browse    genpipe browse --store {shlex.quote(str(store))}")
+    say(f"browse    {_genpipe()} browse --store {shlex.quote(str(store))}")
 
 
 def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
@@ -101,6 +104,13 @@ def show_best(result: Mapping[str, Any]) -> None:
 def say(text: str) -> None:
     """One line of a result."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def _genpipe() -> str:
+    """How this command is called here: by its name, if the shell would find it."""
+    if shutil.which("genpipe"):
+        return "genpipe"
+    return shlex.join([os.path.relpath(sys.executable), "-m", "pipelines"])
 
 
 def _metrics(metrics: Mapping[str, float]) -> None:

@@ -24,6 +24,7 @@ from pipelines.config import Search, Train, command, defaults, to_dict
 def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("GENPIPE_DATA_ROOT", raising=False)
     yield
     import ray
 

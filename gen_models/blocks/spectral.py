@@ -12,61 +12,52 @@ from torch.nn import functional as F
 _WARM_UP = 15
 
 
-def _start(layer: nn.Module, weight: Tensor) -> None:
-    rows, columns = weight.flatten(1).shape
-    layer.register_buffer("left", F.normalize(torch.randn(rows), dim=0))
-    layer.register_buffer("right", F.normalize(torch.randn(columns), dim=0))
+class _Spectral(nn.Module):
+    """A layer whose weight, as a matrix of one row an output, is divided by the matrix's largest
+    singular value."""
 
-
-def _iterate(weight: Tensor, left: Tensor, right: Tensor) -> None:
-    matrix = weight.detach().flatten(1)
-    right.copy_(F.normalize(matrix.T @ left, dim=0))
-    left.copy_(F.normalize(matrix @ right, dim=0))
-
-
-def _normalised(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    return weight / torch.dot(left, weight.flatten(1) @ right)
-
-
-class SpectralLinear(nn.Linear):
-    """A linear layer with its weight divided by the weight's largest singular value."""
-
+    weight: Tensor
     left: Tensor
     right: Tensor
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features)
-        _start(self, self.weight)
+    def begin(self) -> None:
+        """Make the singular vectors, and iterate until they are near."""
+        rows, columns = self.weight.flatten(1).shape
+        self.register_buffer("left", F.normalize(torch.randn(rows), dim=0))
+        self.register_buffer("right", F.normalize(torch.randn(columns), dim=0))
         for _ in range(_WARM_UP):
             self.after_update()
 
     def after_update(self) -> None:
         """One power iteration."""
-        _iterate(self.weight, self.left, self.right)
+        matrix = self.weight.detach().flatten(1)
+        self.right.copy_(F.normalize(matrix.T @ self.left, dim=0))
+        self.left.copy_(F.normalize(matrix @ self.right, dim=0))
+
+    def normalised(self) -> Tensor:
+        """The weight, of largest singular value 1."""
+        return self.weight / torch.dot(self.left, self.weight.flatten(1) @ self.right)
+
+
+class SpectralLinear(_Spectral, nn.Linear):
+    """A linear layer of largest singular value 1."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.begin()
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, _normalised(self.weight, self.left, self.right), self.bias)
+        return F.linear(input, self.normalised(), self.bias)
 
 
-class SpectralConv2d(nn.Conv2d):
-    """A convolution with its weight, as a matrix of out_channels rows, divided by the matrix's
-    largest singular value."""
-
-    left: Tensor
-    right: Tensor
+class SpectralConv2d(_Spectral, nn.Conv2d):
+    """A convolution of largest singular value 1, its weight taken as a matrix."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding)
-        _start(self, self.weight)
-        for _ in range(_WARM_UP):
-            self.after_update()
-
-    def after_update(self) -> None:
-        """One power iteration."""
-        _iterate(self.weight, self.left, self.right)
+        self.begin()
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = _normalised(self.weight, self.left, self.right)
-        return F.conv2d(input, weight, self.bias, self.stride, self.padding)
+        return F.conv2d(input, self.normalised(), self.bias, self.stride, self.padding)
