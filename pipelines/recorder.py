@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
-from pipelines.config import Search, Train, as_train, command, with_sampled
+from pipelines.config import Search, as_train, command, result_settings, with_sampled
 from pipelines.job import trial_folder
 from pipelines.journal import Ending, Journal, Outcome, write_whole
 from pipelines.preflight import Plan
@@ -86,18 +86,7 @@ class Recorder:
     def open(self) -> None:
         """Write down that the search begins, or goes on."""
         run = self.run
-        only_search = {f.name for f in fields(Search)} - {f.name for f in fields(Train)}
-        shared = {
-            "family",
-            "data",
-            "epochs",
-            "batch_size",
-            "seed",
-            "num_workers",
-            "metric",
-            "mode",
-        }
-        params = {name: getattr(run, name) for name in sorted(shared | only_search)}
+        params = {k: v for k, v in result_settings(run).items() if k not in ("fixed", "resume")}
         params |= {"searched": " ".join(self.searched)}
         self.journal.open(
             identity(
