@@ -24,7 +24,9 @@ R = TypeVar("R", bound="Run")
 
 _WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
 """Settings that say where and how a command runs, and change nothing of its result."""
-_NOT_REPEATED = {"family", "name", "fixed", "resume", *_WHERE} - {"data_root"}
+_WHICH = {"name", "fixed", "resume"}
+"""Settings that say which run or search is meant."""
+_NOT_REPEATED = {"family", *_WHICH, *_WHERE} - {"data_root"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ def as_train(run: Run, name: str = "") -> Train:
 
 def result_settings(run: Run) -> dict[str, Any]:
     """The settings that the result depends on, flat; they are the run's parameters in MLflow."""
-    content = {k: v for k, v in to_dict(run).items() if k not in _WHERE}
+    content = {k: v for k, v in to_dict(run).items() if k not in _WHERE | _WHICH}
     return flatten(content)
 
 

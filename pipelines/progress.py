@@ -33,7 +33,7 @@ class SearchProgress:
     def __init__(self, trials: int, epochs: int, metric: str) -> None:
         self.trials, self.epochs, self.metric = trials, epochs, metric
         self.running: dict[str, int] = {}
-        self.ended = self.stopped_early = self.diverged = self.failed = 0
+        self.ended = self.stopped_early = 0
         self.best: tuple[str, float] | None = None
         self._start = time.monotonic()
         self._shown = 0.0

@@ -16,7 +16,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from pipelines.config import Search, as_train, command, result_settings, with_sampled
+from pipelines.config import Search, as_train, with_sampled
 from pipelines.job import trial_folder
 from pipelines.journal import Ending, Journal, Outcome, write_whole
 from pipelines.preflight import Plan
@@ -85,19 +85,15 @@ class Recorder:
     # -- the search ---------------------------------------------------------------------------
     def open(self) -> None:
         """Write down that the search begins, or goes on."""
-        run = self.run
-        params = {k: v for k, v in result_settings(run).items() if k not in ("fixed", "resume")}
-        params |= {"searched": " ".join(self.searched)}
         self.journal.open(
             identity(
-                as_train(run),
+                self.run,
                 self.plan.dataset,
                 kind="search",
                 name=self.search_id,
                 experiment=self.plan.experiment,
                 search_id=self.search_id,
-                params=params,
-                rerun=command(run),
+                searched=self.searched,
             )
         )
         self.tracker.sync(self.journal)
@@ -196,12 +192,12 @@ class Recorder:
 
     def trial_reported(self, trial: Trial, result: Mapping[str, Any]) -> None:
         epoch = int(result["epoch"])
-        label, value = trial.trial_id, float(result[self.run.metric])
+        value = float(result[self.run.metric])
         self.tracker.sync(Journal(trial_folder(self.folder, trial.trial_id)), upto=epoch)
-        self.progress.running[label] = epoch
+        self.progress.running[trial.trial_id] = epoch
         best = self.progress.best
         if not result["diverged"] and (not best or better(value, best[1], self.run.mode)):
-            self.progress.best = (label, value)
+            self.progress.best = (trial.trial_id, value)
         self.progress.update()
 
     def trial_completed(self, trial: Trial) -> None:
@@ -217,20 +213,19 @@ class Recorder:
 
     def trial_failed(self, trial: Trial) -> None:
         epoch = int((trial.last_result or {}).get("epoch", 0))
-        message = trial.get_error().__str__() if trial.get_error() else "no message"
-        self._trial_ended(trial, "failed", epoch, message)
+        lines = str(trial.get_error() or "it died without a word").strip().splitlines()
+        self._trial_ended(trial, "failed", epoch, lines[-1])
 
     def _trial_ended(self, trial: Trial, ending: Ending, epoch: int, message: str = "") -> None:
-        label = trial.trial_id
         journal = Journal(trial_folder(self.folder, trial.trial_id))
         found = self._close(journal, ending, epoch, message)
-        self.progress.running.pop(label, None)
+        self.progress.running.pop(trial.trial_id, None)
         self._count(ending)
         value = found.summary.get(f"best/{self.run.metric}")
-        text = message or f"{self.run.metric} {value:.5g}" if value is not None else message
+        text = message or ("no metric" if value is None else f"{self.run.metric} {value:.5g}")
         known = journal.identity()
         config = {name: known.params[name] for name in self.searched} if known else {}
-        self.progress.trial_ended(label, ending, config, f"epoch {epoch}, {text}")
+        self.progress.trial_ended(trial.trial_id, ending, config, f"epoch {epoch}, {text}")
 
     def _close(self, journal: Journal, ending: Ending, epoch: int, message: str = "") -> Outcome:
         found = outcome(journal.run_folder, self.run, ending, epoch, message)

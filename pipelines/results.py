@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.sampling import sample
-from pipelines.config import Mode, Run, Train, command, result_settings
+from pipelines.config import Mode, Run, command, result_settings
 from pipelines.data import Dataset
 from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name, write_whole
 from pipelines.pictures import grid_png
@@ -51,7 +52,7 @@ def best_of(
 
 
 def identity(
-    run: Train,
+    run: Run,
     dataset: Dataset,
     *,
     kind: str,
@@ -60,11 +61,10 @@ def identity(
     search_id: str = "",
     trial_id: str = "",
     parent: str = "",
-    params: Mapping[str, Any] | None = None,
-    rerun: str = "",
+    searched: Sequence[str] = (),
 ) -> Identity:
-    """Who a run is, with its lineage."""
-    settings = result_settings(run) if params is None else params
+    """Who a run or a search is, with its lineage. `searched`: what a search's trials vary."""
+    params = {k: _param(v) for k, v in result_settings(run).items()}
     return Identity(
         name=name,
         experiment=experiment,
@@ -72,15 +72,15 @@ def identity(
         search_id=search_id,
         trial_id=trial_id,
         parent=parent,
-        params={k: _param(v) for k, v in settings.items()},
+        params=params | ({"searched": " ".join(searched)} if searched else {}),
         tags={
-            **lineage(),
+            **_lineage(),
             "family": run.family,
             "seed": str(run.seed),
             "data_digest": dataset.digest,
             "metric": run.metric,
             "mode": run.mode,
-            "rerun": rerun or command(run),
+            "rerun": command(run),
         },
         dataset={
             "name": dataset.name,
@@ -120,9 +120,14 @@ def write_samples(checkpoint: Path, path: Path, num: int = 64, seed: int = 0) ->
 
 def settings_hash(run: Run, dataset: Dataset) -> str:
     """Eight characters that follow from all that the result depends on."""
-    settings = {k: v for k, v in result_settings(run).items() if k != "name"}
-    content = json.dumps([settings, dataset.digest], sort_keys=True, default=str)
+    content = json.dumps([result_settings(run), dataset.digest], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+@cache
+def _lineage() -> dict[str, str]:
+    """Of this command: asked of git once, and not for each of a thousand trials."""
+    return lineage()
 
 
 def _param(value: Any) -> str | int | float | bool:

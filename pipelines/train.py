@@ -73,7 +73,7 @@ def _require_same(name: str, journal: Journal, params: Mapping[str, Any]) -> Non
     known = journal.identity()
     for key in sorted(params) if known else []:
         before = known.params.get(key) if known else None
-        if before != params[key] and key not in {"name", "num_workers", "max_failures"}:
+        if before != params[key] and key not in {"num_workers", "max_failures"}:
             raise InputError(
                 f"name = {name!r}: expected a new name, for the run of this name in "
                 f"{journal.run_folder} has {key} = {before!r} and not {params[key]!r}"
