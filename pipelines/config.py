@@ -16,6 +16,7 @@ import tyro
 import gen_models
 from gen_models.core.config import flatten, from_dict, merge
 from gen_models.core.errors import require
+from pipelines.data import Channels
 from tune_spaces import space
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -46,7 +47,7 @@ class Run:
     """Download the data set into --data-root if it is not there."""
     image_size: int | None = None
     """folder: images are resized and cropped to this many pixels a side."""
-    channels: Literal["auto", "grey", "colour"] = "auto"
+    channels: Channels = "auto"
     """folder: read images as they are, or all of them in grey or in colour."""
 
     epochs: int

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.config import Mode
 from pipelines.journal import Journal, Outcome
-from pipelines.results import Best, best_of
+from pipelines.results import Best, best_at_end
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ def standings(
     for journal in journals(search_folder):
         known, ended = journal.identity(), journal.outcome()
         if known and ended:
-            best = None
-            if ended.ending != "diverged":
-                best = best_of(journal.run_folder, metric, mode, ended.last_epoch)
+            folder, last = journal.run_folder, ended.last_epoch
+            best = best_at_end(folder, metric, mode, ended.ending, last)
             config = {name: known.params[name] for name in searched}
             found.append(Standing(known.trial_id, config, ended, best))
     sign = -1.0 if mode == "max" else 1.0

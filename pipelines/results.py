@@ -51,6 +51,13 @@ def best_of(
     return found
 
 
+def best_at_end(
+    run_folder: Path, metric: str, mode: Mode, ending: Ending, last_epoch: int
+) -> Best | None:
+    """The best epoch of a run that has ended; a run that diverged has none."""
+    return None if ending == "diverged" else best_of(run_folder, metric, mode, last_epoch)
+
+
 def identity(
     run: Run,
     dataset: Dataset,
@@ -96,7 +103,7 @@ def outcome(
     run_folder: Path, run: Run, ending: Ending, last_epoch: int, message: str = ""
 ) -> Outcome:
     """How a run ended, with its best epoch."""
-    best = None if ending == "diverged" else best_of(run_folder, run.metric, run.mode, last_epoch)
+    best = best_at_end(run_folder, run.metric, run.mode, ending, last_epoch)
     tags = {"message": message} if message else {}
     summary: dict[str, float] = {}
     if best:

@@ -20,7 +20,7 @@ from pipelines.journal import Ending, Identity, Journal
 from pipelines.preflight import Plan, preflight
 from pipelines.progress import say, show_epoch
 from pipelines.results import (
-    best_of,
+    best_at_end,
     identity,
     outcome,
     settings_hash,
@@ -138,9 +138,10 @@ def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, second
     final = journal.last()
     if ending == "completed" and final and final.metrics["diverged"]:
         ending = "diverged"
-    found = outcome(folder, run, ending, final.epoch if final else 0, message)
+    last = final.epoch if final else 0
+    found = outcome(folder, run, ending, last, message)
     found = replace(found, summary={**found.summary, "wall_seconds": seconds})
-    best = best_of(folder, run.metric, run.mode)
+    best = best_at_end(folder, run.metric, run.mode, ending, last)
     if ending == "completed" and best:
         picture = write_samples(best.checkpoint, folder / "samples.png")
         found = replace(
@@ -151,14 +152,16 @@ def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, second
 
 def _result(plan: Plan[Train], name: str, folder: Path, tracker: Tracker) -> dict[str, Any]:
     run, journal = plan.run, Journal(folder)
-    ended, best = journal.outcome(), best_of(folder, run.metric, run.mode)
+    ended = journal.outcome()
+    assert ended is not None
+    best = best_at_end(folder, run.metric, run.mode, ended.ending, ended.last_epoch)
     return {
         "name": name,
         "run_id": tracker.run_id(journal),
         "experiment": plan.experiment,
         "tracking_uri": plan.uri,
-        "outcome": ended.ending if ended else "interrupted",
-        "epoch": ended.last_epoch if ended else 0,
+        "outcome": ended.ending,
+        "epoch": ended.last_epoch,
         "metric": run.metric,
         "value": best.value if best else None,
         "best_epoch": best.epoch if best else None,
