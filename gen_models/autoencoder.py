@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
 from gen_models.blocks.mixture import GaussianMixture
-from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
+from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
 from gen_models.core.errors import require, require_sizes
 
 Optim = Adam
@@ -55,7 +55,8 @@ class Model:
     def __init__(self, config: Config, spec: DataSpec) -> None:
         self.config = config
         self.spec = spec
-        self.noise_dim = config.latent_dim + 1
+        self.noise_dim = 1 + config.latent_dim
+        self.widths = ("latent_dim",)
 
     def networks(self) -> dict[str, nn.Module]:
         c, shape = self.config, self.spec.shape
@@ -77,7 +78,7 @@ class Model:
         return (Objective("reconstruction", ("encoder", "decoder"), self._loss),)
 
     def draws(self, num: int, generator: Generator) -> Draws:
-        if not self.config.noise_std:
+        if not on(self.config.noise_std):
             return {}
         shape = (num, *self.spec.shape)
         return {"noise": torch.randn(shape, generator=generator, device=generator.device)}

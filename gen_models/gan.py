@@ -24,7 +24,7 @@ from gen_models.blocks import (
     mlp,
     mlp_to_image,
 )
-from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
+from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
 from gen_models.core.errors import require, require_sizes
 
 
@@ -77,6 +77,7 @@ class Model:
         self.config = config
         self.spec = spec
         self.noise_dim = config.latent_dim
+        self.widths = ("latent_dim",)
 
     def networks(self) -> dict[str, nn.Module]:
         c, shape = self.config, self.spec.shape
@@ -117,7 +118,7 @@ class Model:
             "z_discriminator": torch.randn(shape, generator=generator, device=device),
             "z_generator": torch.randn(shape, generator=generator, device=device),
         }
-        if self.config.gradient_penalty:
+        if on(self.config.gradient_penalty):
             draws["mix"] = torch.rand((num, 1, 1, 1), generator=generator, device=device)
         return draws
 
@@ -134,12 +135,12 @@ class Model:
             "score_real": on_real.mean(),
             "score_fake": on_fake.mean(),
         }
-        if self.config.gradient_penalty:
+        if on(self.config.gradient_penalty):
             between = torch.lerp(real, fake, draws["mix"])
             norm = _input_gradient(discriminator, between).flatten(1).norm(dim=1)
             metrics["gradient_penalty"] = (norm - 1.0).square().mean()
             loss = loss + self.config.gradient_penalty * metrics["gradient_penalty"]
-        if self.config.r1_penalty:
+        if on(self.config.r1_penalty):
             square = _input_gradient(discriminator, real).square().flatten(1).sum(1)
             metrics["r1_penalty"] = 0.5 * square.mean()
             loss = loss + self.config.r1_penalty * metrics["r1_penalty"]

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
-from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective
+from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
 from gen_models.core.errors import require, require_sizes
 
 Optim = Adam
@@ -57,6 +57,8 @@ class Model:
         self.config = config
         self.spec = spec
         self.noise_dim = config.latent_dim
+        # Free bits are given to every dimension of z, those of the padding too.
+        self.widths = () if on(config.free_bits) else ("latent_dim",)
 
     def networks(self) -> dict[str, nn.Module]:
         c, shape = self.config, self.spec.shape
@@ -88,13 +90,13 @@ class Model:
 
     def _kl_weight(self, epoch: Tensor | float) -> Tensor | float:
         warmup = self.config.kl_warmup_epochs
-        if not warmup:
+        if not on(warmup):
             return self.config.kl_weight
         return self.config.kl_weight * torch.as_tensor(epoch / warmup).clamp(max=1.0)
 
     def _terms(self, networks: Networks, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """-log p(x|z) (N,) for one z, and KL(q(z|x) || N(0, 1)) per dimension (N, latent_dim)."""
-        mu, logvar = networks["encoder"](batch).chunk(2, dim=1)
+        mu, logvar = _posterior(networks, batch)
         z = mu + torch.exp(0.5 * logvar) * draws["eps"]
         kl = 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
         return self._nll(networks["decoder"](z), batch), kl
@@ -105,7 +107,8 @@ class Model:
             each = F.binary_cross_entropy_with_logits(out, batch, reduction="none")
         else:
             std = self.config.decoder_std
-            each = 0.5 * ((batch - out) / std).square() + log(std) + 0.5 * log(2 * pi)
+            log_std = std.log() if isinstance(std, Tensor) else log(std)
+            each = 0.5 * ((batch - out) / std).square() + log_std + 0.5 * log(2 * pi)
         return each.flatten(1).sum(1)
 
     def _mean(self, out: Tensor) -> Tensor:
@@ -116,8 +119,7 @@ class Model:
         return self._mean(networks["decoder"](noise))
 
     def reconstruct(self, networks: Networks, batch: Tensor) -> Tensor:
-        mu = networks["encoder"](batch).chunk(2, dim=1)[0]
-        return self._mean(networks["decoder"](mu))
+        return self._mean(networks["decoder"](_posterior(networks, batch)[0]))
 
     def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
         """The evidence lower bound at KL weight 1, by one z an image, and its two terms."""
@@ -127,3 +129,10 @@ class Model:
             "nll": nll.mean(),
             "kl": kl.sum(1).mean(),
         }
+
+
+def _posterior(networks: Networks, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of q(z|x), each (N, latent_dim). They take turns in the encoder's
+    output, so that a narrower model's are its first entries."""
+    mu, logvar = networks["encoder"](batch).unflatten(1, (-1, 2)).unbind(2)
+    return mu, logvar

@@ -79,12 +79,14 @@ def connect(
     num_cpus: int | None = None,
     num_gpus: int | None = None,
     resources: Mapping[str, float] | None = None,
+    dashboard: bool = True,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start an instance for this process alone.
 
     `None` means the environment's `RAY_ADDRESS` (set inside a Ray job), and without one, like
-    `"local"`, a local instance with `num_cpus`, `num_gpus` and `resources`. On leaving, the
-    process disconnects and a local instance is stopped.
+    `"local"`, a local instance with `num_cpus`, `num_gpus` and `resources`, and with Ray's
+    dashboard, without which stopped Ray Train runs keep their workers' resources. On leaving,
+    the process disconnects and a local instance is stopped.
 
     Raises `InputError` for an address that is malformed, out of reach or refuses the token,
     and for resources asked of a cluster that has its own.
@@ -94,7 +96,7 @@ def connect(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         if address == "local":
-            gcs_address = _start(num_cpus, num_gpus, resources)
+            gcs_address = _start(num_cpus, num_gpus, resources, dashboard)
         else:
             given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
             for field, value in given.items():
@@ -152,13 +154,17 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _start(
-    num_cpus: int | None, num_gpus: int | None, resources: Mapping[str, float] | None
+    num_cpus: int | None,
+    num_gpus: int | None,
+    resources: Mapping[str, float] | None,
+    dashboard: bool,
 ) -> str:
     """Start an instance whose GCS address is known beforehand, and connect to it."""
     import ray
     from ray._private.ray_constants import GCS_PORT_ENVIRONMENT_VARIABLE
 
-    _require_dashboard()
+    if dashboard:
+        _require_dashboard()
     port = _free_port()
     address = f"{ray.util.get_node_ip_address()}:{port}"
     with environment({GCS_PORT_ENVIRONMENT_VARIABLE: str(port)}):
@@ -168,7 +174,7 @@ def _start(
             num_gpus=num_gpus,
             resources=dict(resources) if resources else None,
             # The cleaner of placement groups asks the State API, which the dashboard serves.
-            include_dashboard=True,
+            include_dashboard=dashboard,
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"env_vars": _job_environment(address, JOB_DEFAULTS | LOCAL_DEFAULTS)},

@@ -21,6 +21,7 @@ from tune_spaces import space
 
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["min", "max"]
+Precision = Literal["auto", "fp32", "bf16"]
 R = TypeVar("R", bound="Run")
 
 _WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
@@ -60,6 +61,11 @@ class Run:
     """Everything random follows from it: initial weights, order of the data, noise."""
     device: Device = "auto"
     """Where workers compute; auto: on GPUs if the cluster has any."""
+    precision: Precision = "auto"
+    """Of the networks' products: bf16 is bfloat16 by autocast; auto: bf16 where the device is
+    measured to be much faster at it. What was chosen is recorded with the run."""
+    compile: Literal["off", "on"] = "off"
+    """Run the losses through torch.compile: faster steps, after half a minute or more."""
     num_workers: int = 1
     """Processes that train one config together, by DDP; each takes a CPU core, or a GPU."""
     max_failures: int = 2
@@ -123,14 +129,21 @@ class Search(Run):
 
     trials: int = 16
     """How many configs are tried; the first is the family's default."""
-    scheduler: Literal["asha", "fifo"] = "asha"
-    """asha: stop trials early that do badly; fifo: run each to its end."""
-    searcher: Literal["random", "tpe"] = "tpe"
-    """How configs are chosen: at random, or by Optuna's TPE from the results so far."""
+    scheduler: Literal["asha", "hyperband", "pbt", "fifo"] = "asha"
+    """asha, hyperband: stop trials early that do badly; pbt: population based training, in
+    which bad trials copy good ones and change their settings; fifo: run each to its end."""
+    searcher: Literal["tpe", "random", "grid"] | None = None
+    """How configs are chosen: by Optuna's TPE from the results so far, at random, or all of a
+    grid. Without it, tpe; with pbt, which does so itself, random."""
+    grid_points: int = 3
+    """grid: values of each continuous setting."""
     grace_period: int
-    """asha: epochs that every trial gets."""
+    """asha: epochs that every trial gets; pbt: epochs between changes."""
     reduction_factor: int = 3
-    """asha: one trial in this many goes on at each rung."""
+    """asha, hyperband: one trial in this many goes on at each rung."""
+    fuse: Literal["auto", "off"] | int = "auto"
+    """Train trials together, this many on each device, in one process that lives as long as the
+    search; off: start workers for each trial. Trials with several workers are never fused."""
     max_concurrent: int | None = None
     """Trials at once; without it, as many as the cluster holds."""
     resume: str = ""
@@ -147,8 +160,34 @@ class Search(Run):
         )
         factor = self.reduction_factor
         require(factor >= 2, "reduction_factor", factor, "an integer of at least 2")
+        points = self.grid_points
+        require(points >= 1, "grid_points", points, "an integer of at least 1")
+        self._check_fusion()
         most = self.max_concurrent
         require(most is None or most >= 1, "max_concurrent", most, "an integer of at least 1")
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether trials are members of populations."""
+        return self.fuse != "off" and self.num_workers == 1
+
+    @property
+    def chosen_searcher(self) -> Literal["tpe", "random", "grid"]:
+        """The searcher, where none was given the one that suits the scheduler."""
+        return self.searcher or ("random" if self.scheduler == "pbt" else "tpe")
+
+    def _check_fusion(self) -> None:
+        if isinstance(self.fuse, int):
+            require(self.fuse >= 1, "fuse", self.fuse, "auto, off, or an integer of at least 1")
+            alone = f"auto or off, for trials with {self.num_workers} workers cannot be fused"
+            require(self.num_workers == 1, "fuse", self.fuse, alone)
+        if self.scheduler in ("hyperband", "pbt"):
+            other = (
+                "asha or fifo, for only fused trials can be paused: --num-workers 1, no --fuse off"
+            )
+            require(self.is_fused, "scheduler", self.scheduler, other)
+        if self.scheduler == "pbt":
+            require(self.chosen_searcher != "tpe", "searcher", self.searcher, "random or grid")
 
 
 def defaults(kind: type[R], family: str) -> R:

@@ -1,18 +1,26 @@
-"""What validation says of a model, through its contract alone.
+"""What validation says of models, through their contract alone.
 
 The same numbers whatever the number of workers and the batch size: validation images come in
 fixed blocks with fixed noise, workers take blocks in turn, and sums are added up over workers.
+Models of one structure can be validated as one.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from collections.abc import Hashable, Sequence
+from functools import reduce
+from operator import add
 
-from gen_models.core.contract import FitsSampler, Model, Networks, Reconstructs
+import torch
+from torch import Generator, Tensor, nn
+
+from gen_models.core.batches import unit
+from gen_models.core.contract import Draws, FitsSampler, Metrics, Model, Networks, Reconstructs
 from gen_models.core.distributed import rank_and_world, sum_over_workers
 from gen_models.core.randomness import seeded
-from gen_models.core.sampling import sample, sample_blocks
+from gen_models.core.sampling import BLOCK as SAMPLES
+from gen_models.core.sampling import block_noise, sample
+from gen_models.core.stacking import Alone, Ensemble, structure
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 from pipelines.pictures import grid_png, pairs_png
 
@@ -25,71 +33,98 @@ NUM_CODES = 4096
 _SEED = 0  # of validation: the same noise for every trial, so that they are compared fairly
 
 
-def unit(images: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 images as floats in [0, 1], on the device."""
-    return images.to(device, non_blocking=True).to(torch.get_default_dtype()).div_(255.0)
-
-
 class Evaluator:
-    """Metrics of a model on one validation split, and pictures.
+    """Metrics of models on one validation split, and pictures.
 
-    `train`, `validation`: uint8 (N, C, H, W), on the device or off it.
+    `train`, `validation`: uint8 (N, C, H, W), on the device.
     """
 
-    def __init__(
-        self, model: Model, train: Tensor, validation: Tensor, device: torch.device | str
-    ) -> None:
-        self.model = model
+    def __init__(self, train: Tensor, validation: Tensor) -> None:
         self.codes_from = train[:NUM_CODES]
         self.validation = validation
-        self.device = torch.device(device)
-        self.names = validation_names(model)
-        self.features = PCAFeatures(unit(validation, self.device))
+        self.device = validation.device
+        self.features = PCAFeatures(unit(validation))
+        self._names: dict[Hashable, list[str]] = {}
 
     @torch.no_grad()
-    def metrics(self, networks: Networks) -> dict[str, float]:
-        """Validation metrics by name, `val/…`. On several workers, every one must call."""
-        if isinstance(self.model, FitsSampler):
-            parts = torch.split(self.codes_from, BLOCK)
-            batches = (unit(part, self.device) for part in parts)
-            self.model.fit_sampler(networks, batches, _SEED)
-        found = self._means(networks) | {"frechet_pca": self._frechet(networks)}
-        return {f"val/{name}": value for name, value in found.items()}
+    def metrics(
+        self, models: Sequence[Model], networks: Sequence[dict[str, nn.Module]]
+    ) -> list[dict[str, float]]:
+        """Validation metrics of each model by name, `val/…`. Several models must be of one
+        structure. On several workers, every one must call."""
+        for model, own in zip(models, networks, strict=True):
+            if isinstance(model, FitsSampler):
+                parts = torch.split(self.codes_from, BLOCK)
+                model.fit_sampler(own, (unit(part) for part in parts), _SEED)
+        alone = len(models) == 1
+        subject = Alone(models[0], networks[0]) if alone else Ensemble(models, networks)
+        names = self._names_of(models[0])
+        values = [*self._means(subject, names), self._frechet(subject)]
+        table = torch.stack(values).reshape(len(values), -1).T.tolist()
+        found = [f"val/{name}" for name in [*names, "frechet_pca"]]
+        return [dict(zip(found, row, strict=True)) for row in table]
 
-    def _means(self, networks: Networks) -> dict[str, float]:
-        rank, world = rank_and_world()
-        generator = Generator(self.device)
-        totals = torch.zeros(len(self.names), dtype=torch.float64, device=self.device)
-        for index, block in enumerate(torch.split(self.validation, BLOCK)):
-            if index % world == rank:
-                draws = self.model.draws(len(block), seeded(generator, _SEED, "validation", index))
-                found = self.model.validate(networks, unit(block, self.device), draws)
-                if found:
-                    totals += torch.stack([found[n].double() * len(block) for n in self.names])
-        means = sum_over_workers(totals) / len(self.validation)
-        return dict(zip(self.names, means.tolist(), strict=True))
+    def _names_of(self, model: Model) -> list[str]:
+        key = structure(model)
+        if key not in self._names:
+            self._names[key] = validation_names(model)
+        return self._names[key]
 
-    def _frechet(self, networks: Networks) -> float:
-        moments = Moments.zero(self.features.dim, self.device)
+    def _means(self, subject: Alone | Ensemble, names: Sequence[str]) -> list[Tensor]:
+        """Means over the validation images: a tensor a name, (), or (K,) of an ensemble."""
+        if not names:
+            return []
         rank, world = rank_and_world()
-        blocks = sample_blocks(
-            self.model, networks, NUM_SAMPLES, _SEED, self.device, rank=rank, world=world
-        )
-        for block in blocks:
-            moments.add(self.features(block))
-        for total in (moments.count, moments.total, moments.outer):
-            sum_over_workers(total)
-        return frechet_distance(self.features.moments, moments)
+        blocks = list(enumerate(torch.split(self.validation, BLOCK)))
+        mine = blocks[rank::world] or blocks[:1]  # without one, for the shape of the sums
+        sums = [self._block_sums(subject, names, index, block) for index, block in mine]
+        total = reduce(add, sums) * (rank < len(blocks))
+        return list(sum_over_workers(total) / len(self.validation))
+
+    def _block_sums(
+        self, subject: Alone | Ensemble, names: Sequence[str], index: int, block: Tensor
+    ) -> Tensor:
+        """(M,) or (M, K), float64."""
+        images = unit(block)
+
+        def validate(model: Model, networks: Networks, draws: Draws) -> Metrics:
+            return model.validate(networks, images, draws)
+
+        def draw(model: Model) -> Draws:
+            generator = seeded(Generator(self.device), _SEED, "validation", index)
+            return model.draws(len(block), generator)
+
+        found = subject.map(validate, draw)
+        return torch.stack([found[name].double() for name in names]) * len(block)
+
+    def _frechet(self, subject: Alone | Ensemble) -> Tensor:
+        """() or (K,)"""
+        rank, world = rank_and_world()
+        indices = range(-(-NUM_SAMPLES // SAMPLES))
+        moments = [self._block_moments(subject, i) for i in indices[rank::world] or indices[:1]]
+        total = reduce(add, moments)
+        for each in (total.count, total.total, total.outer):
+            sum_over_workers(each.mul_(rank < len(indices)))
+        return frechet_distance(self.features.moments, total)
+
+    def _block_moments(self, subject: Alone | Ensemble, index: int) -> Moments:
+        def generate(model: Model, networks: Networks, draws: Draws) -> Tensor:
+            return model.generate(networks, draws["noise"])
+
+        def draw(model: Model) -> Draws:
+            return {"noise": block_noise(model, index, _SEED, self.device)}
+
+        return Moments.of(self.features(subject.map(generate, draw)))
 
     @torch.no_grad()
-    def pictures(self, networks: Networks) -> dict[str, bytes]:
+    def pictures(self, model: Model, networks: Networks) -> dict[str, bytes]:
         """PNG files by name: samples, and reconstructions where the family can reconstruct.
 
         The same noise and the same images each time, so that a slider shows them change."""
-        found = {"samples": grid_png(sample(self.model, networks, 64, _SEED, self.device))}
-        if isinstance(self.model, Reconstructs):
-            images = unit(self.validation[:32], self.device)
-            found["reconstructions"] = pairs_png(images, self.model.reconstruct(networks, images))
+        found = {"samples": grid_png(sample(model, networks, 64, _SEED, self.device))}
+        if isinstance(model, Reconstructs):
+            images = unit(self.validation[:32])
+            found["reconstructions"] = pairs_png(images, model.reconstruct(networks, images))
         return found
 
 

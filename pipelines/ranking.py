@@ -41,7 +41,8 @@ def standings(
         if known and ended:
             folder, last = journal.run_folder, ended.last_epoch
             best = best_at_end(folder, metric, mode, ended.ending, last)
-            config = {name: known.params[name] for name in searched}
+            own = best.metrics if best else {}  # its config may have changed while it ran
+            config = {name: own.get(f"config/{name}", known.params[name]) for name in searched}
             found.append(Standing(known.trial_id, config, ended, best))
     sign = -1.0 if mode == "max" else 1.0
     return sorted(found, key=lambda s: (s.best is None, sign * s.best.value if s.best else 0.0))

@@ -27,6 +27,7 @@ from pipelines.results import (
     champion_claim,
     identity,
     outcome,
+    prune,
     write_samples,
 )
 from pipelines.tracking import Tracker
@@ -83,8 +84,9 @@ class Recorder:
         _RECORDERS[self.search_id] = self
 
     # -- the search ---------------------------------------------------------------------------
-    def open(self) -> None:
-        """Write down that the search begins, or goes on."""
+    def open(self, run: Search) -> None:
+        """Write down that the search begins, or goes on; `run`: with nothing left to choose."""
+        self.run = run
         self.journal.open(
             identity(
                 self.run,
@@ -219,6 +221,9 @@ class Recorder:
     def _trial_ended(self, trial: Trial, ending: Ending, epoch: int, message: str = "") -> None:
         journal = Journal(trial_folder(self.folder, trial.trial_id))
         found = self._close(journal, ending, epoch, message)
+        if self.run.is_fused:
+            best = found.summary.get("best/epoch", 0)
+            prune(journal.run_folder, {int(best)})  # nobody goes on from the others
         self.progress.running.pop(trial.trial_id, None)
         self._count(ending)
         value = found.summary.get(f"best/{self.run.metric}")

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,25 @@ class Best:
     value: float
     checkpoint: Path
     metrics: Mapping[str, float]
+
+
+def saved_epochs(run_folder: Path) -> list[int]:
+    """The epochs of which a run has a checkpoint, ascending."""
+    prefix = checkpoint_name(0)[:-6]
+    return sorted(int(path.name[len(prefix) :]) for path in run_folder.glob(f"{prefix}[0-9]*"))
+
+
+def best_epochs(run: Run, values: Mapping[int, float], saved: Sequence[int]) -> list[int]:
+    """The epochs of `saved`, the best first. `values`: the metric that ranks, by epoch."""
+    sign = -1.0 if run.mode == "max" else 1.0
+    return sorted((e for e in saved if e in values), key=lambda epoch: sign * values[epoch])
+
+
+def prune(run_folder: Path, keep: Collection[int]) -> None:
+    """Drop a run's checkpoints but those of the epochs `keep`."""
+    for epoch in saved_epochs(run_folder):
+        if epoch not in keep:
+            shutil.rmtree(run_folder / checkpoint_name(epoch), ignore_errors=True)
 
 
 def better(a: float, b: float, mode: Mode) -> bool:

@@ -27,7 +27,7 @@ def dry_run(run: Run) -> str:
     """The resolved config as JSON; of a search also what is searched."""
     content = to_dict(run)
     if isinstance(run, Search):
-        from pipelines.search import domains
+        from pipelines.choosing import domains
 
         content["searched"] = {k: _domain(v) for k, v in flatten(domains(run)).items()}
     return json.dumps(content | {"command": command(run)}, indent=1)

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import ray
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from gen_models.core.errors import InputError
+from gen_models.core.precision import Precision, fastest_precision
 from pipelines.cluster import Cluster, connect
 from pipelines.config import Run, Train, to_dict
-from pipelines.job import Job, make_trainer, share_images
+from pipelines.job import Job, share_images
 from pipelines.journal import Ending, Identity, Journal
 from pipelines.preflight import Plan, preflight
 from pipelines.progress import say, show_epoch
@@ -27,6 +29,9 @@ from pipelines.results import (
     write_samples,
 )
 from pipelines.tracking import Tracker
+from pipelines.trainer import make_trainer
+
+R = TypeVar("R", bound=Run)
 
 POLL_SECONDS = 0.3
 FLUSH_SECONDS = 60.0
@@ -40,6 +45,22 @@ def uses_gpu(run: Run, cluster: Cluster) -> bool:
     return on_gpu
 
 
+def resolve_precision(run: R, cluster: Cluster, on_gpu: bool) -> R:
+    """`run` with the precision that the cluster's devices are fastest with, if that is left to
+    be measured."""
+    if run.precision != "auto":
+        return run
+    device = "cuda" if on_gpu else "cpu"
+    if cluster.is_local:
+        return replace(run, precision=fastest_precision(device))
+
+    def measure() -> Precision:
+        return fastest_precision(device)
+
+    task = ray.remote(measure).options(num_cpus=1, num_gpus=1 if on_gpu else 0)
+    return replace(run, precision=ray.get(task.remote()))
+
+
 def train(run: Train) -> dict[str, Any]:
     """Train one config to its end, from where it stands; the result, as `--json` prints it."""
     plan = preflight(run)
@@ -47,16 +68,13 @@ def train(run: Train) -> dict[str, Any]:
     name = run.name or f"{plan.experiment}-{settings_hash(run, plan.dataset)}"
     folder = run.store / "runs" / name
     journal = Journal(folder)
-    mine = identity(
-        run, plan.dataset, kind="run", name=name, experiment=plan.experiment, trial_id=name
-    )
-    _require_same(name, journal, mine.params)
+    _require_same(name, journal, _identity(plan, run, name).params)
     with Tracker(plan.uri, run.store) as tracker:
         ended = journal.outcome()
         if ended and ended.ending == "completed":
             say(f"{name} was complete already: --name NAME runs the same config anew")
         else:
-            _run(plan, journal, mine, tracker)
+            _run(plan, journal, tracker)
         tracker.sync(journal)
         deliver(tracker, plan.uri)
         return _result(plan, name, folder, tracker)
@@ -73,14 +91,22 @@ def _require_same(name: str, journal: Journal, params: Mapping[str, Any]) -> Non
     known = journal.identity()
     for key in sorted(params) if known else []:
         before = known.params.get(key) if known else None
-        if before != params[key] and key not in {"num_workers", "max_failures"}:
+        measured = key == "precision" and params[key] == "auto"
+        free = measured or key in {"num_workers", "max_failures"}
+        if before != params[key] and not free:
             raise InputError(
                 f"name = {name!r}: expected a new name, for the run of this name in "
                 f"{journal.run_folder} has {key} = {before!r} and not {params[key]!r}"
             )
 
 
-def _run(plan: Plan[Train], journal: Journal, mine: Identity, tracker: Tracker) -> None:
+def _identity(plan: Plan[Train], run: Train, name: str) -> Identity:
+    return identity(
+        run, plan.dataset, kind="run", name=name, experiment=plan.experiment, trial_id=name
+    )
+
+
+def _run(plan: Plan[Train], journal: Journal, tracker: Tracker) -> None:
     """Run the workers to their end, and write down how it ended."""
     run, start = plan.run, time.monotonic()
     ending: Ending = "completed"
@@ -88,7 +114,8 @@ def _run(plan: Plan[Train], journal: Journal, mine: Identity, tracker: Tracker) 
     try:
         with connect(run.address) as cluster:
             on_gpu = uses_gpu(run, cluster)
-            journal.open(mine)
+            run = _as_before(resolve_precision(run, cluster, on_gpu), journal)
+            journal.open(_identity(plan, run, journal.run_folder.name))
             images = share_images(plan.dataset)
             trainer = make_trainer(Job(to_dict(run), str(journal.run_folder), images, on_gpu))
             _follow(_in_thread(trainer.fit), journal, run.epochs, tracker)
@@ -99,6 +126,13 @@ def _run(plan: Plan[Train], journal: Journal, mine: Identity, tracker: Tracker) 
         ending = "interrupted"
         say("interrupted: the same command goes on from the last checkpoint")
     _close(plan, journal.run_folder, ending, message, time.monotonic() - start)
+
+
+def _as_before(run: Train, journal: Journal) -> Train:
+    """A run that goes on keeps the precision that was measured for it."""
+    known = journal.identity()
+    before: Any = known.params.get("precision") if known else None
+    return replace(run, precision=before or run.precision)
 
 
 def _in_thread(work: Callable[[], object]) -> Future[object]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import VARIANTS, make_learner, some_images
 
-from gen_models.core.batches import Share, epoch_batches, num_batches
+from gen_models.core.batches import Share, TrainingImages, num_batches
 from gen_models.core.distributed import check_replicas, fingerprint
 from gen_models.core.randomness import derive_seed, permutation
 from pipelines.evaluate import Evaluator, metric_names
@@ -25,14 +25,15 @@ def _train(
     """Two epochs in float64, the last batch of each with six rows; metrics, and weights by
     name."""
     learner, images = make_learner(variant), some_images(NUM)
+    pixels = (images * 255).round().to(torch.uint8)
+    data = TrainingImages(pixels, BATCH, drop_last=False)
     for epoch in range(1, EPOCHS + 1):
-        for indices, share in epoch_batches(NUM, BATCH, False, 0, epoch, rank, world):
-            learner.step(images[indices], share)
+        for batch, share in data.batches(0, epoch, rank, world):
+            learner.step(batch, share)
     metrics = learner.pop_metrics()
     check_replicas(learner.networks)
-    pixels = (images * 255).round().to(torch.uint8)
-    evaluator = Evaluator(learner.model, pixels, pixels, "cpu")
-    metrics |= evaluator.metrics(learner.sampling_networks())
+    evaluator = Evaluator(pixels, pixels)
+    metrics |= evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
     states = {n: net.state_dict() for n, net in learner.networks.items()}
     weights = {f"{n}.{k}": v.clone() for n, state in states.items() for k, v in state.items()}
     return metrics, weights
@@ -96,11 +97,12 @@ def test_differing_replicas_are_noticed(two_workers: Path) -> None:
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_workers_share_each_image_once(world: int, drop_last: bool) -> None:
+    numbered = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1)
+    data = TrainingImages(numbered, 12, drop_last)
     seen = [
-        torch.cat([i for i, _ in epoch_batches(50, 12, drop_last, 7, 3, rank, world)])
-        for rank in range(world)
+        torch.cat([batch for batch, _ in data.batches(7, 3, rank, world)]) for rank in range(world)
     ]
-    everything = torch.cat(seen).tolist()
+    everything = (255 * torch.cat(seen)).round().flatten().tolist()
     assert len(everything) == len(set(everything)) == (48 if drop_last else 50)
     assert num_batches(50, 12, drop_last) == (4 if drop_last else 5)
 
@@ -142,10 +144,10 @@ def test_metrics_are_means_over_images(variant: str) -> None:
 def test_validation_reports_what_it_says_and_the_same_twice(variant: str) -> None:
     learner = make_learner(variant)
     pixels = (some_images(90) * 255).to(torch.uint8)
-    evaluator = Evaluator(learner.model, pixels, pixels, "cpu")
-    found = evaluator.metrics(learner.sampling_networks())
+    evaluator = Evaluator(pixels, pixels)
+    (found,) = evaluator.metrics([learner.model], [learner.sampling_networks()])
     assert sorted(found) == sorted(metric_names(learner.model))
-    assert evaluator.metrics(learner.sampling_networks()) == found
+    assert evaluator.metrics([learner.model], [learner.sampling_networks()]) == [found]
 
 
 def test_the_average_follows_and_is_what_is_sampled() -> None:

@@ -20,7 +20,7 @@ def test_elbo_is_that_of_torch_distributions(likelihood: str) -> None:
     model = make_model("vae-mlp", likelihood=likelihood, decoder_std=0.3, kl_weight=2.5)
     networks, batch = model.networks(), some_images(10).round()
     draws = model.draws(10, Generator().manual_seed(0))
-    mu, logvar = networks["encoder"](batch).chunk(2, 1)
+    mu, logvar = networks["encoder"](batch).unflatten(1, (-1, 2)).unbind(2)
     posterior = Independent(Normal(mu, (0.5 * logvar).exp()), 1)
     prior = Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 1)
     out = networks["decoder"](mu + (0.5 * logvar).exp() * draws["eps"])
@@ -165,16 +165,26 @@ def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
     )
     moments = []
     for points in (a, b):
-        sums = Moments.zero(4, torch.device("cpu"))
-        for block in points.split(999):
-            sums.add(block)
+        first, *rest = (Moments.of(block) for block in points.split(999))
+        sums = sum(rest, first)
         torch.testing.assert_close(sums.mean, points.mean(0))
         torch.testing.assert_close(sums.covariance, points.T.cov())
         moments.append(sums)
     # |1|^2 * 4 + sum of (sigma - 1)^2
     expected = 4.0 + 1.0 + 0.0 + 0.25 + 4.0
-    assert frechet_distance(*moments) == pytest.approx(expected, rel=0.01)
-    assert frechet_distance(moments[0], moments[0]) == pytest.approx(0.0, abs=1e-8)
+    assert float(frechet_distance(*moments)) == pytest.approx(expected, rel=0.01)
+    assert float(frechet_distance(moments[0], moments[0])) == pytest.approx(0.0, abs=1e-8)
+
+
+def test_frechet_distances_of_several_at_once() -> None:
+    points = torch.randn(3, 500, 4, generator=Generator().manual_seed(0))
+    points[1] = torch.nan
+    reference = Moments.of(torch.randn(400, 4, generator=Generator().manual_seed(1)))
+    at_once = frechet_distance(reference, Moments.of(points))
+    assert bool(at_once[1].isnan())
+    for index in (0, 2):
+        alone = frechet_distance(reference, Moments.of(points[index]))
+        torch.testing.assert_close(at_once[index], alone)
 
 
 def test_pca_features_keep_the_distances_that_matter() -> None:
@@ -187,4 +197,4 @@ def test_pca_features_keep_the_distances_that_matter() -> None:
         atol=1e-5,
         rtol=1e-5,
     )
-    assert PCAFeatures(images, dim=5).dim == 5
+    assert PCAFeatures(images, dim=5)(images).shape == (300, 5)

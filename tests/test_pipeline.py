@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-import gen_models
-from gen_models.core import Learner, load_sampler
-from gen_models.core.batches import epoch_batches, num_batches
+from gen_models.core import load_sampler
+from gen_models.core.batches import TrainingImages
 from pipelines.cli import main, parse_run
 from pipelines.config import Train
 from pipelines.data import load
-from pipelines.evaluate import Evaluator, unit
+from pipelines.epoch import make_learner
+from pipelines.evaluate import Evaluator
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -71,6 +71,7 @@ def test_train_on_two_workers_then_use_it(
 ) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     args = ["train", "vae", "--epochs", "3", "--batch-size", "64", "--store", str(store)]
+    args += ["--precision", "fp32"]
     result = genpipe([*args, "--num-workers", "2"], log)
     assert "epoch 3/3" in log.read_text()
 
@@ -119,15 +120,14 @@ def test_train_on_two_workers_then_use_it(
 def train_alone(run: Train) -> dict[str, float]:
     """The validation metrics after a run of one worker, by the learner and the evaluator."""
     dataset = load(run.data, run.data_root)
-    model = gen_models.family(run.family).Model(run.model, dataset.spec)
     images, validation = torch.from_numpy(dataset.train), torch.from_numpy(dataset.validation)
-    steps_per_epoch = num_batches(len(images), run.batch_size, run.drop_last)
-    learner = Learner(model, run.optim, seed=run.seed, steps_per_epoch=steps_per_epoch)
+    data = TrainingImages(images, run.batch_size, run.drop_last)
+    learner = make_learner(run, data, dataset.num_classes)
     for epoch in range(1, run.epochs + 1):
-        batches = epoch_batches(len(images), run.batch_size, run.drop_last, run.seed, epoch)
-        for indices, share in batches:
-            learner.step(unit(images[indices]), share)
-    return Evaluator(model, images, validation, "cpu").metrics(learner.sampling_networks())
+        for batch, share in data.batches(run.seed, epoch):
+            learner.step(batch, share)
+    evaluator = Evaluator(images, validation)
+    return evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
 
 
 def test_search_interrupted_killed_and_resumed(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from pipelines.tracking import (
     tracking_uri,
     undelivered,
 )
-from pipelines.tracking.store import connect, without_password
+from pipelines.tracking.store import connect, make_tables, without_password
 
 DIGEST = "0123456789abcdef"
 PNG = io.BytesIO()
@@ -53,7 +53,7 @@ Image.new("L", (8, 8), 128).save(PNG, "PNG")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database of MLflow's; to make one takes seconds, to copy it nothing."""
     store = tmp_path_factory.mktemp("template")
-    tracking_uri(store)
+    make_tables(tracking_uri(store))
     return store / "mlflow.db"
 
 

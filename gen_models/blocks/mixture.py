@@ -14,7 +14,7 @@ _ITERATIONS = 30
 class GaussianMixture(nn.Module):
     """A mixture of Gaussians with full covariances; standard normal until it is fitted.
 
-    The forward pass turns noise (N, dim + 1) into codes (N, dim): the last column chooses the
+    The forward pass turns noise (N, dim + 1) into codes (N, dim): the first column chooses the
     component, through the normal distribution function; the others are scaled and shifted.
     """
 
@@ -29,11 +29,11 @@ class GaussianMixture(nn.Module):
         self.register_buffer("factors", torch.eye(dim).repeat(num_components, 1, 1))
 
     def forward(self, noise: Tensor) -> Tensor:
-        uniform = torch.special.ndtr(noise[:, -1])
-        component = torch.searchsorted(self.weights.cumsum(0), uniform)
+        uniform = torch.special.ndtr(noise[:, 0])
+        component = (uniform[:, None] > self.weights.cumsum(0)).sum(1)
         component = component.clamp(max=len(self.weights) - 1)
         factors = self.factors[component]
-        return self.means[component] + torch.einsum("nij,nj->ni", factors, noise[:, :-1])
+        return self.means[component] + torch.einsum("nij,nj->ni", factors, noise[:, 1:])
 
     def fit(self, codes: Tensor, seed: int) -> None:
         """Fit to codes (N, dim) by expectation maximisation.

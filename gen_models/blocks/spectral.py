@@ -35,8 +35,9 @@ class _Spectral(nn.Module):
         self.left.copy_(F.normalize(matrix @ self.right, dim=0))
 
     def normalised(self) -> Tensor:
-        """The weight, of largest singular value 1."""
-        return self.weight / torch.dot(self.left, self.weight.flatten(1) @ self.right)
+        """The weight, of largest singular value 1, in full precision."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return self.weight / torch.dot(self.left, self.weight.flatten(1) @ self.right)
 
 
 class SpectralLinear(_Spectral, nn.Linear):

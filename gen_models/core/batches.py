@@ -7,6 +7,7 @@ contiguous part of its rows, so that a result does not depend on how many share 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gen_models.core.randomness import permutation
@@ -40,18 +41,49 @@ def num_batches(num_images: int, batch_size: int, drop_last: bool) -> int:
     return full + (rest > 0 and not drop_last)
 
 
-def epoch_batches(
-    num_images: int,
-    batch_size: int,
-    drop_last: bool,
-    seed: int,
-    epoch: int,
-    rank: int = 0,
-    world: int = 1,
-) -> Iterator[tuple[Tensor, Share]]:
-    """Indices (share.size,) of this worker's images in each batch of an epoch, and its share."""
-    order = permutation(num_images, seed, epoch)
-    for index in range(num_batches(num_images, batch_size, drop_last)):
-        batch = order[index * batch_size : (index + 1) * batch_size]
-        share = Share.of(len(batch), rank, world)
-        yield batch[share.rows], share
+def unit(images: Tensor, device: torch.device | str | None = None) -> Tensor:
+    """uint8 images as floats in [0, 1], on the device."""
+    moved = images if device is None else images.to(device, non_blocking=True)
+    return moved.to(torch.get_default_dtype()).div_(255.0)
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What learners are trained on: uint8 (N, C, H, W), on the device, and how it is cut."""
+
+    images: Tensor
+    batch_size: int
+    drop_last: bool
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return num_batches(len(self.images), self.batch_size, self.drop_last)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images that an epoch's batches hold."""
+        return min(self.steps_per_epoch * self.batch_size, len(self.images))
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The order of the images in an epoch (counted from 1), int64 (N,), on the device."""
+        return permutation(len(self.images), seed, epoch).to(self.images.device)
+
+    def rows(self, step: int) -> slice:
+        """Where in the order the batch of an epoch's step (counted from 0) lies."""
+        return slice(step * self.batch_size, min((step + 1) * self.batch_size, len(self.images)))
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """The images of `indices` (…), as floats (…, C, H, W) in [0, 1]."""
+        chosen = self.images.index_select(0, indices.flatten())
+        return unit(chosen).view(*indices.shape, *chosen.shape[1:])
+
+    def batches(
+        self, seed: int, epoch: int, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Share]]:
+        """This worker's images (share.size, C, H, W) in [0, 1] of each batch of an epoch, and
+        its share."""
+        order = self.order(seed, epoch)
+        for step in range(self.steps_per_epoch):
+            indices = order[self.rows(step)]
+            share = Share.of(len(indices), rank, world)
+            yield self.gather(indices[share.rows]), share

@@ -9,6 +9,14 @@ A family is a module with three names:
   are passed in, so the same algebra runs on plain modules, on modules wrapped for DDP, and on
   parameters stacked over many members.
 
+Learners whose configs differ in numbers alone are trained as one, vectorised over them
+(`gen_models.core.population`). Then a float field of the config is a tensor () that stands for
+each learner's own number, so losses compute with it by tensor operations and ask `on(field)`
+whether it is other than 0, never `if field`. The fields that `Model.widths` names may differ too:
+each tensor is zero-padded to the widest learner's shape, so a learner's part of it must be the
+first entries along each dimension, and the zeros behind them must add nothing to a loss, a metric
+or an image.
+
 Images are float tensors of shape (N, C, H, W) with values in [0, 1], everywhere outside a family.
 """
 
@@ -95,6 +103,8 @@ class Model(Protocol):
     spec: DataSpec
     noise_dim: int
     """A sample is a function of this many standard normal numbers."""
+    widths: tuple[str, ...]
+    """Integer fields of the config in which learners trained as one may differ."""
 
     def __init__(self, config: Any, spec: DataSpec) -> None: ...
 
@@ -138,6 +148,11 @@ class AfterUpdate(Protocol):
 
     def after_update(self) -> None:
         """Runs without gradients."""
+
+
+def on(value: Tensor | float) -> bool:
+    """Whether a float field of a config is other than 0. A tensor stands for such numbers."""
+    return isinstance(value, Tensor) or value != 0
 
 
 def adams(optim: Any, objectives: Iterable[Objective]) -> dict[str, Adam]:

@@ -1,20 +1,23 @@
 """The learner: one trial's training state. One loop serves one objective and several.
 
-A step never waits for the device: metrics are summed there and read once an epoch.
+A step never waits for the device: what it reports is summed there and read once an epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
+from gen_models.core.adamw import AdamW
 from gen_models.core.batches import Share
-from gen_models.core.contract import Adam, AfterUpdate, Draws, Metrics, Model, Objective, adams
-from gen_models.core.distributed import rank_and_world, sum_over_workers, wrap
+from gen_models.core.contract import Adam, AfterUpdate, Draws, Model, Objective, adams
+from gen_models.core.distributed import rank_and_world, wrap
+from gen_models.core.meter import Meter
+from gen_models.core.precision import InPrecision, Precision
 from gen_models.core.randomness import global_seed, seeded
 
 
@@ -23,6 +26,8 @@ class Learner:
 
     `steps_per_epoch` turns the position into epochs, for schedules. Several processes in a
     `torch.distributed` group make one learner: each is given its `Share` of every batch.
+    `precision` is that of the networks' products; parameters and sums are always float32.
+    With `compiled`, the losses run through `torch.compile`.
     """
 
     def __init__(
@@ -33,11 +38,16 @@ class Learner:
         seed: int,
         steps_per_epoch: int,
         device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        compiled: bool = False,
     ) -> None:
         self.model = model
+        self.optim = optim
         self.seed = seed
         self.steps_per_epoch = steps_per_epoch
         self.device = torch.device(device)
+        self.precision: Precision = precision
+        self.compiled = compiled
         self.step_count = 0
         with global_seed(seed, "init"):
             networks = model.networks()
@@ -45,10 +55,8 @@ class Learner:
         self.wrapped = wrap(self.networks)
         objectives = model.objectives()
         optimizers = adams(optim, objectives)
-        self._updates = [_Update(self, o, optimizers[o.name]) for o in objectives]
+        self.updates = [Update(self, o, optimizers[o.name]) for o in objectives]
         self._generator = Generator(self.device)
-        self._sums: dict[str, Tensor] = {}
-        self._rows: dict[str, int] = {}
         for network in self.networks.values():
             network.train()
 
@@ -58,43 +66,47 @@ class Learner:
         `share` says which rows of the global batch these are; without it, all of them.
         """
         share = share or Share(0, len(batch), len(batch))
-        generator = seeded(self._generator, self.seed, "draws", self.step_count)
-        draws = {k: v[share.rows] for k, v in self.model.draws(share.num, generator).items()}
-        for update in self._updates:
-            if (self.step_count + 1) % update.objective.period == 0:
-                metrics = update(batch, draws, self.step_count, self.epoch, share)
-                self._keep(metrics, share.size)
+        draws = self.draws(share.num, self.step_count)
+        draws = {name: numbers[share.rows] for name, numbers in draws.items()}
+        for update in self.updates:
+            if update.is_due(self.step_count):
+                update(batch, draws, self.epoch, share)
         self.step_count += 1
+
+    def draws(self, num: int, step_count: int) -> Draws:
+        """The random numbers of the step after `step_count` steps, over `num` images."""
+        return self.model.draws(num, seeded(self._generator, self.seed, "draws", step_count))
+
+    def clone(self) -> Learner:
+        """Another learner in the same state."""
+        other = Learner(
+            self.model,
+            self.optim,
+            seed=self.seed,
+            steps_per_epoch=self.steps_per_epoch,
+            device=self.device,
+            precision=self.precision,
+            compiled=self.compiled,
+        )
+        other.load_state_dict(self.state_dict())
+        return other
 
     @property
     def epoch(self) -> float:
         """The position in training, in epochs."""
         return self.step_count / self.steps_per_epoch
 
-    def _keep(self, metrics: Mapping[str, Tensor], rows: int) -> None:
-        for name, value in metrics.items():
-            value = value.detach().double() * rows
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._rows[name] = self._rows.get(name, 0) + rows
-
     def pop_metrics(self) -> dict[str, float]:
         """Means since the last call over all images of all workers. Waits for the device."""
-        if not self._sums:
-            return {}
-        names = sorted(self._sums)
-        sums = torch.stack([self._sums[name] for name in names])
-        rows = torch.tensor([self._rows[name] for name in names], device=sums.device)
-        sums, rows = sum_over_workers(torch.stack([sums, rows.double()]))
-        self._sums, self._rows = {}, {}
-        return dict(zip(names, (sums / rows).tolist(), strict=True))
+        return {k: v for update in self.updates for k, v in update.meter.pop().items()}
 
     def sampling_networks(self) -> dict[str, nn.Module]:
         """The networks to sample from and to validate, in evaluation mode: copies, averaged
         where an average is kept; and themselves what no objective trains, so that what is
         fitted into them stays."""
-        averages = {k: v for update in self._updates for k, v in update.averages.items()}
+        averages = {k: v for update in self.updates for k, v in update.averages.items()}
         chosen = {k: averages.get(k, network) for k, network in self.networks.items()}
-        trained = {name for update in self._updates for name in update.objective.networks}
+        trained = {name for update in self.updates for name in update.objective.networks}
         copies = {k: deepcopy(n) if k in trained else n for k, n in chosen.items()}
         return {k: network.eval().requires_grad_(False) for k, network in copies.items()}
 
@@ -107,10 +119,10 @@ class Learner:
             "networks": {k: network.state_dict() for k, network in self.networks.items()},
             "averages": {
                 k: average.state_dict()
-                for update in self._updates
+                for update in self.updates
                 for k, average in update.averages.items()
             },
-            "optimizers": {u.objective.name: u.optimizer.state_dict() for u in self._updates},
+            "optimizers": {u.objective.name: u.optimizer.state_dict() for u in self.updates},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -118,61 +130,77 @@ class Learner:
         self.seed, self.step_count = state["seed"], state["step_count"]
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
-        for update in self._updates:
+        for update in self.updates:
+            update.optimizer.load_state_dict(state["optimizers"][update.objective.name])
             for name, average in update.averages.items():
                 average.load_state_dict(state["averages"][name])
-            update.optimizer.load_state_dict(state["optimizers"][update.objective.name])
 
 
-class _Update:
+class Update:
     """One objective with its optimizer: freeze the others, step, average."""
 
     def __init__(self, learner: Learner, objective: Objective, adam: Adam) -> None:
         self.objective = objective
+        self.learner = learner
         own = {name: learner.networks[name] for name in objective.networks}
         others = [n for name, n in learner.networks.items() if name not in own]
         self.parameters = [p for network in own.values() for p in network.parameters()]
         self.frozen = [p for network in others for p in network.parameters()]
         # DDP only around what is updated: it expects a gradient for all that runs through it.
-        self.networks = {**learner.networks, **{name: learner.wrapped[name] for name in own}}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=adam.lr,
-            betas=adam.betas,
-            eps=adam.eps,
-            weight_decay=adam.weight_decay,
-        )
-        modules = [module for network in own.values() for module in network.modules()]
-        self.after_update = [m for m in modules if isinstance(m, AfterUpdate)]
-        self.ema_decay = adam.ema_decay
+        called = {**learner.networks, **{name: learner.wrapped[name] for name in own}}
+        self.precision = InPrecision(learner.device, learner.precision)
+        self.networks = self.precision.networks(called)
+        self.optimizer = AdamW(self.parameters, adam)
+        self.meter = Meter()
+        self.after_update = after_update_modules(own.values())
         self.averages = deepcopy(own) if adam.ema_decay else {}
         self._averaged = [v for n in self.averages.values() for v in n.state_dict().values()]
         self._sources = [v for name in self.averages for v in own[name].state_dict().values()]
-        self.world = rank_and_world()[1]
+        self._loss = torch.compile(objective.loss) if learner.compiled else objective.loss
 
-    def __call__(
-        self, batch: Tensor, draws: Draws, step_count: int, epoch: float, share: Share
-    ) -> Metrics:
+    def is_due(self, step_count: int) -> bool:
+        """Whether the objective runs on the step after `step_count` steps."""
+        return (step_count + 1) % self.objective.period == 0
+
+    def __call__(self, batch: Tensor, draws: Draws, epoch: float, share: Share) -> None:
         for parameter in self.frozen:
             parameter.requires_grad_(False)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        loss, metrics = self.objective.loss(self.networks, batch, draws, epoch)
-        self.optimizer.zero_grad()
+            parameter.grad = None
+        # A compiled loss would be compiled anew for every number, but not for a tensor.
+        when = torch.tensor(epoch) if self.learner.compiled else epoch
+        with self.precision.loss():
+            loss, metrics = self._loss(self.networks, batch, draws, when)
         # DDP takes the mean over the workers; their rows may differ in number by one.
-        (loss * (share.size * self.world / share.num)).backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        world = rank_and_world()[1]
+        if share.size * world != share.num:
+            loss = loss * (share.size * world / share.num)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step([_gradient(p) for p in self.parameters])
+        self.meter.add(metrics, share.size)
         with torch.no_grad():
             for module in self.after_update:
                 module.after_update()
-            self._average(step_count // self.objective.period)
-        return metrics
+            self._average()
 
-    def _average(self, num_updates: int) -> None:
+    def _average(self) -> None:
         """Follow the networks; at first faster than `ema_decay`, to forget where they began."""
-        decay = min(self.ema_decay, (1 + num_updates) / (10 + num_updates))
+        num = self.learner.step_count // self.objective.period
+        decay = min(self.optimizer.settings.ema_decay, (1 + num) / (10 + num))
         for average, source in zip(self._averaged, self._sources, strict=True):
             if average.is_floating_point():
                 average.lerp_(source, 1.0 - decay)
             else:
                 average.copy_(source)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """Zero, where the loss does not depend on the parameter."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def after_update_modules(networks: Iterable[nn.Module]) -> list[AfterUpdate]:
+    """The modules within `networks` that have work to do after an update."""
+    modules = [module for network in networks for module in network.modules()]
+    return [module for module in modules if isinstance(module, AfterUpdate)]

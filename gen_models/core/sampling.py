@@ -3,8 +3,6 @@ whichever block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Generator, Tensor
 
@@ -14,26 +12,19 @@ from gen_models.core.randomness import seeded
 BLOCK = 256
 
 
+def block_noise(model: Model, index: int, seed: int, device: torch.device) -> Tensor:
+    """The noise of a block of samples, (256, noise_dim)."""
+    generator = seeded(Generator(device), seed, "samples", index)
+    return torch.randn(BLOCK, model.noise_dim, generator=generator, device=device)
+
+
 @torch.no_grad()
-def sample_blocks(
-    model: Model,
-    networks: Networks,
-    num: int,
-    seed: int,
-    device: torch.device,
-    rank: int = 0,
-    world: int = 1,
-) -> Iterator[Tensor]:
-    """`num` samples in blocks (≤ 256, C, H, W); each worker makes every `world`-th block."""
-    generator = Generator(device)
-    for index in range(rank, -(-num // BLOCK), world):
-        seeded(generator, seed, "samples", index)
-        noise = torch.randn(BLOCK, model.noise_dim, generator=generator, device=device)
-        yield model.generate(networks, noise[: num - index * BLOCK])
-
-
 def sample(
     model: Model, networks: Networks, num: int, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`num` images (num, C, H, W) in [0, 1]."""
-    return torch.cat(list(sample_blocks(model, networks, num, seed, torch.device(device))))
+    blocks = []
+    for index in range(-(-num // BLOCK)):
+        noise = block_noise(model, index, seed, torch.device(device))
+        blocks.append(model.generate(networks, noise[: num - index * BLOCK]))
+    return torch.cat(blocks)

@@ -14,51 +14,54 @@ from torch import Tensor
 @dataclass
 class Moments:
     """Sums from which mean and covariance of features follow; they add up over blocks and
-    workers. float64 on the features' device."""
+    workers. float64 on the features' device. Every tensor may have leading dimensions: of
+    several models at once."""
 
     count: Tensor
     total: Tensor
     outer: Tensor
 
     @classmethod
-    def zero(cls, dim: int, device: torch.device) -> Moments:
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
-
-        return cls(zeros(1), zeros(dim), zeros(dim, dim))
-
-    def add(self, features: Tensor) -> None:
-        """Count features (N, dim) in."""
+    def of(cls, features: Tensor) -> Moments:
+        """Of features (…, N, dim)."""
         features = features.double()
-        self.count += len(features)
-        self.total += features.sum(0)
-        self.outer += features.T @ features
+        count = features.new_full((1,), features.shape[-2])
+        return cls(count, features.sum(-2), features.mT @ features)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.count + other.count, self.total + other.total, self.outer + other.outer
+        )
 
     @property
     def mean(self) -> Tensor:
-        """(dim,)"""
+        """(…, dim)"""
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """(dim, dim), unbiased."""
-        return (self.outer - self.count * torch.outer(self.mean, self.mean)) / (self.count - 1)
+        """(…, dim, dim), unbiased."""
+        mean = self.mean
+        square = mean[..., :, None] * mean[..., None, :]
+        return (self.outer - self.count * square) / (self.count - 1)
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), at least 0.
+def frechet_distance(a: Moments, b: Moments) -> Tensor:
+    """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), at least 0, of shape (…).
 
     nan where a moment is not finite. The trace of the root is the sum of the roots of the
     eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric.
     """
-    if not bool(torch.isfinite(a.outer).all() & torch.isfinite(b.outer).all()):
-        return float("nan")
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
-    gap = (a.mean - b.mean).square().sum()
-    distance = gap + a.covariance.trace() + b.covariance.trace() - 2 * cross
-    return max(0.0, float(distance))
+    finite = (torch.isfinite(a.outer) & torch.isfinite(b.outer)).flatten(-2).all(-1)
+    blank = torch.eye(a.outer.shape[-1], dtype=a.outer.dtype, device=a.outer.device)
+    first, second = (torch.where(finite[..., None, None], m.covariance, blank) for m in (a, b))
+    values, vectors = torch.linalg.eigh(first)
+    root = (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.mT
+    cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum(-1)
+    gap = (a.mean - b.mean).square().sum(-1)
+    traces = (first + second).diagonal(dim1=-2, dim2=-1).sum(-1)
+    distance = (gap + traces - 2 * cross).clamp(min=0)
+    return torch.where(finite, distance, torch.nan)
 
 
 class PCAFeatures:
@@ -74,14 +77,9 @@ class PCAFeatures:
         covariance = (flat - self.offset).T @ (flat - self.offset) / (len(flat) - 1)
         vectors = torch.linalg.eigh(covariance).eigenvectors.flip(1)
         self.components = vectors[:, : min(dim, flat.shape[1])]
-        self.moments = Moments.zero(self.dim, images.device)
-        self.moments.add(self(images))
-
-    @property
-    def dim(self) -> int:
-        return int(self.components.shape[1])
+        self.moments = Moments.of(self(images))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, dim), float64."""
-        features: Tensor = (images.flatten(1).double() - self.offset) @ self.components
+        """(…, C, H, W) -> (…, dim), float64."""
+        features: Tensor = (images.flatten(-3).double() - self.offset) @ self.components
         return features

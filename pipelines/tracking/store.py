@@ -105,24 +105,44 @@ def _require_server(uri: str) -> None:
 
 
 def _require_database(uri: str) -> str:
-    """The URI, absolute; the database exists and has MLflow's tables."""
+    """The URI, absolute; the database has MLflow's tables, or is a new file, in which MLflow
+    makes them when the first run is recorded."""
     import sqlalchemy
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         url = _absolute(sqlalchemy.make_url(uri))
-        engine = sqlalchemy.create_engine(url)
-        sqlalchemy.inspect(engine).get_table_names()
-        engine.dispose()
         full = url.render_as_string(hide_password=False)
-        connect(full).search_experiments(max_results=1)
-    except (SQLAlchemyError, MlflowException, ImportError, OSError) as error:
+        if not _is_new(url):
+            engine = sqlalchemy.create_engine(url)
+            sqlalchemy.inspect(engine).get_table_names()
+            engine.dispose()
+            make_tables(full)
+    except _database_errors() as error:
         raise InputError(
             f"tracking_uri = {without_password(uri)!r}: expected a database that MLflow can use: "
             f"{reason(error)}"
         ) from error
     return full
+
+
+def make_tables(uri: str) -> None:
+    """Have MLflow look into the database or server, which makes a new database's tables."""
+    connect(uri).search_experiments(max_results=1)
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError, MlflowException, ImportError, OSError
+
+
+def _is_new(url: URL) -> bool:
+    """Whether it is a file that is yet to be made, and can be: then mlflow, which takes seconds
+    to import, need not be asked."""
+    if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
+        return False
+    return os.access(Path(url.database or "").parent, os.W_OK)
 
 
 def _absolute(url: URL) -> URL:

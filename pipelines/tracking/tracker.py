@@ -7,13 +7,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipelines.journal import Journal
-from pipelines.tracking.store import reason, without_password
+from pipelines.tracking.store import make_tables, reason, without_password
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,8 @@ class Tracker:
         self._delivery: Delivery | None = None
 
     def __enter__(self) -> Tracker:
+        with self._changed:
+            self._start()  # importing mlflow takes seconds, in which others are at work
         return self
 
     def __exit__(
@@ -63,9 +66,7 @@ class Tracker:
             if self._stopping:
                 raise RuntimeError("the tracker is closed")
             self._add(journal, upto)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-                self._thread.start()
+            self._start()
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -107,7 +108,14 @@ class Tracker:
         self._delivery.deliver(journal, upto)
 
     # -- the thread ---------------------------------------------------------------------------
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+            self._thread.start()
+
     def _work(self) -> None:
+        with suppress(Exception):  # what is wrong shows again at the first delivery
+            make_tables(self._uri)
         failing: set[Path] = set()
         in_a_row, wait, since = 0, _FIRST_WAIT, 0.0
         while due := self._next():

@@ -1,0 +1,1 @@
+"""How fast genpipe is, against what one would otherwise use: see `benchmarks/README.md`."""

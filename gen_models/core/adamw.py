@@ -1,0 +1,71 @@
+"""AdamW on a list of tensors, by torch's fused kernel.
+
+`torch.optim.AdamW` itself imports torch's compiler when it is constructed, which takes seconds
+in every process of a cluster; the function beneath it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from gen_models.core.contract import Adam
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), in place."""
+
+    def __init__(self, parameters: Sequence[Tensor], settings: Adam) -> None:
+        self.parameters = list(parameters)
+        self.settings = settings
+        self.exp_avg = [torch.zeros_like(p) for p in self.parameters]
+        self.exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
+        # One a parameter, for the kernel counts each of them up; on the device, so that a step
+        # does not wait for it.
+        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Update every parameter by its gradient."""
+        settings = self.settings
+        adamw(
+            self.parameters,
+            list(gradients),
+            self.exp_avg,
+            self.exp_avg_sq,
+            [],
+            self.steps,
+            fused=True,
+            amsgrad=False,
+            beta1=settings.betas[0],
+            beta2=settings.betas[1],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            eps=settings.eps,
+            maximize=False,
+        )
+
+    @property
+    def num_steps(self) -> Tensor:
+        """Steps so far, as a tensor on the device."""
+        return self.steps[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments, in the parameters' order, and the number of steps."""
+        return {
+            "step": self.num_steps,
+            "exp_avg": list(self.exp_avg),
+            "exp_avg_sq": list(self.exp_avg_sq),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict` of the same parameters; copies."""
+        for own, name in ((self.exp_avg, "exp_avg"), (self.exp_avg_sq, "exp_avg_sq")):
+            for tensor, loaded in zip(own, state[name], strict=True):
+                tensor.copy_(loaded)
+        for count in self.steps:
+            count.copy_(state["step"])

@@ -1,0 +1,61 @@
+"""The trainer that Ray Train starts a run's workers with, and a trial that drives one.
+
+Ray starts half a dozen processes for a run, and each imports what it is sent. So this module
+imports little, and the config travels as plain values: only the workers load the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray import tune
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from gen_models.core.config import merge
+from pipelines.job import Job, trial_folder
+
+AHEAD = 4
+"""Checkpoints kept beside those asked for. A worker goes on while Tune decides to stop its
+trial, by some epochs, and its best checkpoint until then must outlive theirs."""
+
+
+def make_trainer(job: Job, callbacks: Sequence[ray.train.UserCallback] = ()) -> TorchTrainer:
+    """Ray Train's trainer of a run. The run's folder is its name, so that it resumes there."""
+    run, folder = job.run, Path(job.folder)
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(num_workers=run["num_workers"], use_gpu=job.on_gpu),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=FailureConfig(
+                max_failures=run["max_failures"],
+                controller_failure_limit=run["max_failures"],  # Ray's default is no limit
+            ),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=run["keep_checkpoints"] + AHEAD,
+                checkpoint_score_attribute=run["metric"],
+                checkpoint_score_order=run["mode"],
+            ),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def trial(config: dict[str, Any], search: Job) -> None:
+    """A trial of Ray Tune: drives the workers of one config and passes their reports on."""
+    folder = trial_folder(search.folder, tune.get_context().get_trial_id())
+    job = Job(merge(search.run, config), str(folder), search.images, search.on_gpu)
+    make_trainer(job, [TuneReportCallback()]).fit()
+
+
+def _worker(config: dict[str, Job]) -> None:
+    from pipelines.worker import train_worker
+
+    train_worker(config["job"])

@@ -1,0 +1,161 @@
+"""Fused search on real Ray: every scheduler and searcher through Tune's own code, restarts, and
+trials that turn out the same whoever is trained beside them."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from test_pipeline import client, genpipe, start, steps, train_alone, wait_until
+
+from pipelines.cli import parse_run
+from pipelines.config import Train
+
+pytestmark = pytest.mark.slow
+SMALL = ["--model.hidden", "32", "--batch-size", "256", "--precision", "fp32"]
+
+
+def search(store: Path, log: Path, *args: str, expect: int = 0) -> dict[str, Any]:
+    return genpipe(["search", "vae", "--store", str(store), *SMALL, *args], log, expect)
+
+
+def check_recorded(store: Path, result: dict[str, Any]) -> None:
+    """Each trial is one MLflow run, with each of its epochs once, and what ranks it is what it
+    becomes alone."""
+    mlflow = client(store)
+    ids = [trial["run_id"] for trial in result["trials"]]
+    assert len(set(ids)) == len(ids)
+    for trial in result["trials"]:
+        run = mlflow.get_run(trial["run_id"])
+        assert run.info.status in ("FINISHED", "KILLED")
+        assert run.data.tags["mlflow.parentRunId"] == result["run_id"]
+        epochs = steps(mlflow, trial["run_id"], "val/elbo")
+        assert epochs == list(range(1, trial["epochs"] + 1))
+        assert Path(trial["checkpoint"], "model.json").is_file()
+
+
+def check_champion(store: Path, result: dict[str, Any]) -> None:
+    """The champion's value is the one that its own command gives, alone and without Ray."""
+    champion = result["champion"]
+    run = client(store).get_run(champion["run_id"])
+    alone = parse_run("train", run.data.tags["rerun"].split()[2:])
+    assert isinstance(alone, Train) and alone.precision == "fp32"
+    if champion["best_epoch"] == alone.epochs:
+        expected = train_alone(alone)["val/elbo"]
+        assert champion["value"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_asha_with_tpe_and_structures(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ("--trials", "10", "--epochs", "6", "--grace-period", "2", "--fuse", "3")
+    result = search(store, log, *args)
+    said = log.read_text()
+    assert "trials fused" in said and "trials/min" in said
+    assert len(result["trials"]) == 10
+    endings = {trial["outcome"] for trial in result["trials"]}
+    assert endings == {"completed", "stopped_early"}
+    check_recorded(store, result)
+    check_champion(store, result)
+    # Pictures of those that led, and not of every trial.
+    pictured = {path.parents[2] for path in store.glob("searches/*/trials/*/journal/**/*.png")}
+    assert 1 <= len(pictured) < 10
+    # A trial that has ended keeps its best checkpoint alone.
+    for trial in result["trials"]:
+        folder = Path(trial["checkpoint"]).parent
+        assert [p.name for p in folder.glob("checkpoint_*")] == [Path(trial["checkpoint"]).name]
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "pbt"])
+def test_schedulers_that_pause_trials(scheduler: str, tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ("--trials", "6", "--epochs", "9", "--grace-period", "2")
+    result = search(store, log, *args, "--scheduler", scheduler, "--searcher", "random")
+    assert len(result["trials"]) == 6
+    assert "failed" not in {trial["outcome"] for trial in result["trials"]}
+    check_recorded(store, result)
+    assert "completed" in {trial["outcome"] for trial in result["trials"]}
+    if scheduler == "pbt":
+        _check_exploits(store, result)
+
+
+def _check_exploits(store: Path, result: dict[str, Any]) -> None:
+    """Trials changed their settings while they ran, and MLflow has each epoch's."""
+    mlflow = client(store)
+    histories = [
+        {p.value for p in mlflow.get_metric_history(trial["run_id"], "config/optim.lr")}
+        for trial in result["trials"]
+    ]
+    assert max(len(history) for history in histories) > 1
+
+
+def test_a_grid_is_searched_whole(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ("--searcher", "grid", "--grid-points", "2", "--epochs", "1", "--grace-period", "1")
+    result = search(store, log, *args, "--scheduler", "fifo", "--model.latent-dim", "4")
+    rates = {trial["config"]["optim.lr"] for trial in result["trials"]}
+    weights = {trial["config"]["model.kl_weight"] for trial in result["trials"]}
+    assert len(result["trials"]) == 4
+    assert rates == pytest.approx({3e-4, 1e-2}) and weights == pytest.approx({0.25, 4.0})
+
+
+def test_a_population_that_dies_is_restarted_and_its_trials_go_on(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ["--trials", "4", "--epochs", "60", "--scheduler", "fifo", "--searcher", "random"]
+    args = ["search", "vae", "--store", str(store), *SMALL, *args, "--batch-size", "64", "--json"]
+    process = start(args, log)
+    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/reports/*10.json"))) > 1)
+    victim = next(populations(process.pid))
+    victim.kill()
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, log.read_text()
+    result = json.loads(out.splitlines()[-1])
+    assert {trial["outcome"] for trial in result["trials"]} == {"completed"}
+    check_recorded(store, result)
+    # Killed or not, it is what the same command gives undisturbed.
+    other = tmp_path / "undisturbed"
+    again = genpipe([*args[:3], str(other), *args[4:-1]], log)
+    values = [sorted(t["value"] for t in r["trials"]) for r in (result, again)]
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def populations(pid: int) -> Iterator[psutil.Process]:
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if process.cmdline()[0].startswith("ray::Population"):
+                yield process
+        except (psutil.Error, IndexError):
+            continue
+
+
+def test_a_fused_search_is_killed_and_resumed(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ["--trials", "6", "--epochs", "40", "--scheduler", "fifo", "--batch-size", "64"]
+    process = start(["search", "vae", "--store", str(store), *SMALL, *args], log)
+    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/outcome.json"))) > 0)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for child in alive:  # Ray's agents outlive a driver that is killed
+        os.kill(child.pid, signal.SIGKILL)
+    time.sleep(1)
+    (search_id,) = (path.name for path in (store / "searches").iterdir())
+    result = genpipe(["search", "vae", "--store", str(store), "--resume", search_id], log)
+    assert len(result["trials"]) == 6
+    assert {trial["outcome"] for trial in result["trials"]} == {"completed"}
+    check_recorded(store, result)
+    check_champion(store, result)
+
+
+def test_trials_of_two_workers_are_not_fused(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ("--trials", "1", "--epochs", "2", "--scheduler", "fifo", "--num-workers", "2")
+    result = search(store, log, *args)
+    assert "not fused" in log.read_text()
+    assert result["trials"][0]["outcome"] == "completed"
+    check_recorded(store, result)

@@ -1,0 +1,229 @@
+"""Fusion: what a learner becomes does not depend on who is trained beside it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from conftest import SPEC, VARIANTS, some_images
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+import gen_models
+from gen_models.core import Adam, Learner
+from gen_models.core.batches import TrainingImages
+from gen_models.core.contract import Objective
+from gen_models.core.population import Population
+from gen_models.core.vectorised import kind
+from pipelines.evaluate import Evaluator
+
+PIXELS = (some_images(170) * 255).round().to(torch.uint8)
+DATA = TrainingImages(PIXELS, 16, drop_last=True)  # ten steps an epoch
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def member(variant: str, index: int, **changes: Any) -> Learner:
+    """One of several learners of a family that differ in all that members may differ in: every
+    number of the config is on, and it and the widths and the optimizers have `index`'s own."""
+    family, settings = VARIANTS[variant]
+    module = gen_models.family(family)
+    hints = get_type_hints(module.Config)
+    numbers = {
+        field.name: 0.1 * (1 + index) + (field.default or 0.1)
+        for field in fields(module.Config)
+        if hints[field.name] is float and field.name not in changes
+    }
+    config = replace(module.Config(), **{**settings, **numbers, **changes})
+    model = module.Model(config, SPEC)
+    wider = {name: getattr(config, name) + 2 * index for name in model.widths}
+    model = module.Model(replace(config, **wider), SPEC)
+    optim = own_optim(module.Optim(), index)
+    return Learner(model, optim, seed=index // 2, steps_per_epoch=DATA.steps_per_epoch)
+
+
+def own_optim(optim: Any, index: int) -> Any:
+    """`optim` with settings of a member's own in each of its optimizers."""
+    if not isinstance(optim, Adam):
+        names = [field.name for field in fields(optim)]
+        return replace(optim, **{n: own_optim(getattr(optim, n), index) for n in names})
+    return replace(
+        optim,
+        lr=optim.lr * (1 + 0.3 * index),
+        betas=(0.1 * index, 0.99 - 0.01 * index),
+        weight_decay=0.01 * index,
+        ema_decay=0.9 + 0.01 * index,
+    )
+
+
+CASES = [
+    *((variant, {}) for variant in VARIANTS),
+    # With free bits, or another number, switched off, and every loss that there is.
+    ("vae-mlp", {"free_bits": 0.0}),
+    ("vae-mlp", {"free_bits": 0.0, "likelihood": "gaussian", "kl_warmup_epochs": 0.0}),
+    ("vae-conv", {"free_bits": 0.0}),
+    ("autoencoder-mlp", {"noise_std": 0.0, "density": "gaussian"}),
+    ("gan-mlp", {"loss": "wasserstein", "discriminator_steps": 3}),
+    ("gan-conv", {"loss": "non_saturating", "spectral_norm": False, "gradient_penalty": 0.0}),
+    ("gan-mlp", {"loss": "least_squares", "r1_penalty": 0.0}),
+]
+
+
+def trained(variant: str, execution: Any, changes: Mapping[str, Any]) -> list[Learner]:
+    """Four members after five epochs; the second enters after the first epoch, the third, which
+    has trained alone before, after the second, and the fourth leaves for an epoch."""
+    learners = [member(variant, index, **changes) for index in range(4)]
+    population, alone = Population(DATA, execution), Population(DATA, "in_turn")
+    alone.run_epoch(learners[2:3])
+    alone.run_epoch(learners[2:3])
+    for chosen in ([0, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], [1, 3]):
+        population.run_epoch([learners[index] for index in chosen])
+    return learners
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("variant", "changes"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(x)
+)
+def test_members_become_what_they_become_alone(variant: str, changes: Mapping[str, Any]) -> None:
+    fused = trained(variant, "vectorised", changes)
+    alone = trained(variant, "in_turn", changes)
+    assert len({kind(learner) for learner in fused}) < len(fused)
+    for one, other in zip(fused, alone, strict=True):
+        assert one.step_count == other.step_count >= 50
+        assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8, abs=1e-8)
+        assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
+    assert largest_difference(fused[0].state_dict(), fused[1].state_dict()) > 1e-4
+
+
+def largest_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Between the tensors of two states, over what they have in common in shape."""
+    pairs = zip(tree_flatten(dict(one))[0], tree_flatten(dict(other))[0], strict=True)
+    return max(
+        float((a - b).abs().max())
+        for a, b in pairs
+        if isinstance(a, Tensor) and a.shape == b.shape
+    )
+
+
+def test_in_single_precision_an_epoch_s_metrics_agree(variant: str) -> None:
+    changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
+    found = []
+    for execution in ("vectorised", "in_turn"):
+        learners = [member(variant, index, **changes) for index in range(3)]
+        Population(DATA, execution).run_epoch(learners)  # type: ignore[arg-type]
+        found.append([learner.pop_metrics() for learner in learners])
+    for fused, alone in zip(*found, strict=True):
+        assert fused == pytest.approx(alone, rel=0.01, abs=0.01)
+
+
+def test_validation_as_one_is_validation_alone(variant: str) -> None:
+    changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
+    learners = [member(variant, index, **changes) for index in range(3)]
+    Population(DATA, "in_turn").run_epoch(learners)
+    evaluator = Evaluator(PIXELS, PIXELS[:90])
+    models = [learner.model for learner in learners]
+    networks = [learner.sampling_networks() for learner in learners]
+    at_once = evaluator.metrics(models, networks)
+    for model, own, found in zip(models, networks, at_once, strict=True):
+        assert evaluator.metrics([model], [own])[0] == pytest.approx(found, rel=1e-4)
+
+
+@pytest.mark.parametrize("execution", ["vectorised", "in_turn"])
+def test_a_member_that_diverges_leaves_its_neighbours_as_they_are(
+    variant: str, execution: Any
+) -> None:
+    states = []
+    for lr in (1e-3, 9.0):
+        learners = [member(variant, index, latent_dim=4) for index in (0, 0, 1)]
+        for parameter in learners[0].updates[0].parameters[:1] if lr > 1 else []:
+            parameter.data.fill_(math.nan)
+        for _ in range(2):
+            Population(DATA, execution).run_epoch(learners)
+        states.append([learner.state_dict() for learner in learners])
+    calm, beside = states
+    assert not all(map(math.isfinite, learners[0].pop_metrics().values()))
+    for one, other in zip(calm[1:], beside[1:], strict=True):
+        assert largest_difference(one, other) == 0.0
+
+
+def test_different_structures_are_kept_apart() -> None:
+    learners = [
+        member("vae-mlp", 0, free_bits=0.0),
+        member("vae-mlp", 1, free_bits=0.0),
+        member("vae-mlp", 1),
+        member("vae-mlp", 2, free_bits=0.0, hidden=(16, 16)),
+        member("vae-conv", 0, free_bits=0.0),
+        member("gan-mlp", 0),
+    ]
+    population = Population(DATA, "vectorised")
+    sizes = [len(group) for group in population.groups(learners)]
+    assert sizes == [2, 1, 1, 1, 1]
+    population.run_epoch(learners)
+    assert {learner.step_count for learner in learners} == {10}
+
+
+def test_the_faster_way_is_measured_and_leaves_no_trace(variant: str) -> None:
+    changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
+    learners = [member(variant, index, **changes) for index in range(2)]
+    before = [learner.clone().state_dict() for learner in learners]
+    population = Population(DATA, "auto")
+    choice = population.choice(learners)
+    assert "ms in turn" in choice.reason
+    assert population.choice(learners) is choice
+    for learner, state in zip(learners, before, strict=True):
+        assert largest_difference(learner.state_dict(), state) == 0.0
+        assert learner.pop_metrics() == {}
+
+
+def test_what_vmap_cannot_do_runs_in_turn_and_says_why() -> None:
+    learners = [member("autoencoder-mlp", 0), member("autoencoder-mlp", 0)]
+    for learner in learners:
+        _spoil(learner)
+    population = Population(DATA, "auto")
+    choice = population.choice(learners)
+    assert choice.execution == "in_turn"
+    assert "cannot be vectorised" in choice.reason
+    population.run_epoch(learners)
+    assert learners[0].step_count == 10
+
+
+def _spoil(learner: Learner) -> None:
+    """Give the model a loss with control flow on data, which no vmap takes."""
+    model_type = type(learner.model)
+
+    class Spoilt(model_type):  # type: ignore[misc, valid-type]
+        def objectives(self) -> tuple[Objective, ...]:
+            (objective,) = super().objectives()
+
+            def loss(*args: Any) -> Any:
+                found, metrics = objective.loss(*args)
+                return (found if float(found) > 0 else -found), metrics
+
+            return (replace(objective, loss=loss),)
+
+    learner.model = Spoilt(learner.model.config, SPEC)
+
+
+def test_all_members_in_bfloat16_learn_too(variant: str) -> None:
+    found = []
+    for precision in ("fp32", "bf16"):
+        learner = member(variant, 0)
+        learner = Learner(
+            learner.model,
+            learner.optim,
+            seed=0,
+            steps_per_epoch=DATA.steps_per_epoch,
+            precision=precision,  # type: ignore[arg-type]
+        )
+        Population(DATA, "in_turn").run_epoch([learner])
+        found.append(learner.pop_metrics())
+    assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.1)
+    assert found[1] != found[0]
