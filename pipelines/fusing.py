@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.exceptions import GetTimeoutError, RayActorError
 
-from pipelines.cluster import Cluster
 from pipelines.config import Search
 
 if TYPE_CHECKING:
@@ -82,6 +82,9 @@ def trainable(populations: list[ray.actor.ActorHandle[Any]], run: Search, fusion
     return tune.with_resources(fused, slot)
 
 
-def has_room(cluster: Cluster, on_gpu: bool) -> bool:
-    """Whether the cluster has a device for one population at all."""
-    return (cluster.num_gpus if on_gpu else cluster.num_cpus) >= 1
+def ask_notes(populations: list[ray.actor.ActorHandle[Any]]) -> list[str]:
+    """What the populations have measured of how to run their members."""
+    try:
+        return list(ray.get([one.note.remote() for one in populations], timeout=10))
+    except (RayActorError, GetTimeoutError):
+        return []

@@ -21,7 +21,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Ending = Literal["completed", "stopped_early", "diverged", "failed", "interrupted"]
+Ending = Literal[
+    "completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"
+]
+"""superseded: the search was killed before Tune had saved that it knew of the trial, and tried
+its config again as another one."""
 
 
 def checkpoint_name(epoch: int) -> str:

@@ -34,11 +34,12 @@ def journals(search_folder: Path) -> list[Journal]:
 def standings(
     search_folder: Path, metric: str, mode: Mode, searched: Sequence[str]
 ) -> list[Standing]:
-    """The trials that have ended, the best first; last those without a best epoch."""
+    """The trials that have ended, the best first; last those without a best epoch. Without
+    those that the search has tried again."""
     found = []
     for journal in journals(search_folder):
         known, ended = journal.identity(), journal.outcome()
-        if known and ended:
+        if known and ended and ended.ending != "superseded":
             folder, last = journal.run_folder, ended.last_epoch
             best = best_at_end(folder, metric, mode, ended.ending, last)
             own = best.metrics if best else {}  # its config may have changed while it ran

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ class Recorder:
         self.journal = Journal(folder)
         self.progress = SearchProgress(self.run.trials, self.run.epochs, self.run.metric)
         self._start = time.monotonic()
+        self._seen: set[str] = set()
+        self._known: set[str] = set()
         _RECORDERS[self.search_id] = self
 
     # -- the search ---------------------------------------------------------------------------
@@ -106,14 +108,21 @@ class Recorder:
             self.progress.best = (ranking[0].trial_id, ranking[0].best.value)
         self.progress.update()
 
+    def finished(self, trial_ids: Collection[str]) -> None:
+        """Tune has run every trial that it knows of."""
+        self._known = {*trial_ids, *self._seen}
+
     def end(self) -> None:
         """Close what the search left open, now that Tune has ended."""
         self.progress.close()
         if self.journal.identity() is None:
             return  # it never began
         for journal in journals(self.folder):
-            if journal.outcome() is None:
-                self._close(journal, "interrupted", max(journal.epochs(), default=0))
+            last = max(journal.epochs(), default=0)
+            if self._known and journal.run_folder.name not in self._known:
+                self._close(journal, "superseded", last, "tried again: Tune had not saved it")
+            elif journal.outcome() is None:
+                self._close(journal, "interrupted", last)
         if self.ending != "completed":
             self._close_search({}, {})
             say(
@@ -173,6 +182,7 @@ class Recorder:
 
     # -- its trials ---------------------------------------------------------------------------
     def trial_started(self, trial: Trial) -> None:
+        self._seen.add(trial.trial_id)
         folder = trial_folder(self.folder, trial.trial_id)
         run = as_train(with_sampled(self.run, trial.config))
         journal = Journal(folder)

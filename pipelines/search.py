@@ -29,7 +29,7 @@ from pipelines.config import (
     run_from_dict,
     to_dict,
 )
-from pipelines.fusing import plan_fusion, start_populations, trainable
+from pipelines.fusing import ask_notes, plan_fusion, start_populations, trainable
 from pipelines.job import Job, share_images
 from pipelines.journal import write_whole
 from pipelines.preflight import preflight
@@ -89,12 +89,16 @@ def _run(run: Search, recorder: Recorder, cluster: Cluster, searched: Mapping[st
         fusion = plan_fusion(run, cluster.num_cpus, cluster.num_gpus, on_gpu)
         say(f"search {folder.name}: {run.trials} trials; {fusion.describe()}")
         populations = start_populations(job, fusion)
-        _tuner(run, folder, trainable(populations, run, fusion), searched, fusion.at_once).fit()
+        fused = trainable(populations, run, fusion)
+        results = _tuner(run, folder, fused, searched, fusion.at_once).fit()
+        for note in {note for note in ask_notes(populations) if note}:
+            say(note)
     else:
         concurrent = max_concurrent(run, cluster, on_gpu)
         say(f"search {folder.name}: {run.trials} trials, {concurrent} at once, not fused")
         driver = tune.with_resources(tune.with_parameters(trial, search=job), _DRIVER)
-        _tuner(run, folder, driver, searched, concurrent).fit()
+        results = _tuner(run, folder, driver, searched, concurrent).fit()
+    recorder.finished([result.metrics["trial_id"] for result in results if result.metrics])
 
 
 def _opened(run: Search) -> tuple[Search, Path]:

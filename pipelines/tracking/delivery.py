@@ -33,6 +33,7 @@ STATUS: Mapping[Ending, str] = {
     "completed": "FINISHED",
     "stopped_early": "KILLED",
     "interrupted": "KILLED",
+    "superseded": "KILLED",
     "diverged": "FAILED",
     "failed": "FAILED",
 }
