@@ -10,9 +10,8 @@ from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
-from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
+from gen_models.blocks import ConvDecoder, ConvEncoder, bernoulli_nll, mlp, mlp_to_image
 from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
 from gen_models.core.errors import require, require_sizes
 
@@ -83,7 +82,8 @@ class Model:
         self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
         nll, kl = self._terms(networks, batch, draws)
-        loss = nll + self._kl_weight(epoch) * kl.clamp(min=self.config.free_bits).sum(1)
+        counted = kl.clamp(min=self.config.free_bits) if on(self.config.free_bits) else kl
+        loss = nll + self._kl_weight(epoch) * counted.sum(1)
         kl = kl.sum(1)
         metrics = {"loss": loss.mean(), "nll": nll.mean(), "kl": kl.mean()}
         return loss.mean(), metrics | {"elbo": -(nll + kl).mean()}
@@ -104,7 +104,7 @@ class Model:
     def _nll(self, out: Tensor, batch: Tensor) -> Tensor:
         """-log p(x|z) (N,) from the decoder's output: logits, or means."""
         if self.config.likelihood == "bernoulli":
-            each = F.binary_cross_entropy_with_logits(out, batch, reduction="none")
+            each = bernoulli_nll(out, batch)
         else:
             std = self.config.decoder_std
             log_std = std.log() if isinstance(std, Tensor) else log(std)

@@ -7,8 +7,9 @@ import torch
 from conftest import make_model, some_images
 from torch import Generator, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from gen_models.blocks import SpectralConv2d, SpectralLinear
+from gen_models.blocks import SpectralConv2d, SpectralLinear, bernoulli_nll
 from gen_models.blocks.mixture import GaussianMixture
 from gen_models.core import DataSpec
 from gen_models.gan import discriminator_loss, generator_loss
@@ -198,3 +199,13 @@ def test_pca_features_keep_the_distances_that_matter() -> None:
         rtol=1e-5,
     )
     assert PCAFeatures(images, dim=5)(images).shape == (300, 5)
+
+
+def test_bernoulli_nll_is_torch_s_cross_entropy() -> None:
+    logits = torch.cat([torch.linspace(-90, 90, 1001), torch.randn(1000)]).requires_grad_()
+    target = torch.rand(len(logits), generator=Generator().manual_seed(0))
+    ours = bernoulli_nll(logits, target)
+    (gradient,) = torch.autograd.grad(ours.sum(), logits)
+    theirs = binary_cross_entropy_with_logits(logits, target, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(gradient, torch.autograd.grad(theirs.sum(), logits)[0])

@@ -1,6 +1,7 @@
 """Networks that families share."""
 
 from gen_models.blocks.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, ConvGenerator
+from gen_models.blocks.likelihood import bernoulli_nll
 from gen_models.blocks.mlp import mlp, mlp_to_image
 from gen_models.blocks.spectral import SpectralConv2d, SpectralLinear
 
@@ -11,6 +12,7 @@ __all__ = [
     "ConvGenerator",
     "SpectralConv2d",
     "SpectralLinear",
+    "bernoulli_nll",
     "mlp",
     "mlp_to_image",
 ]
