@@ -39,6 +39,8 @@ class Options:
     """Configs."""
     epochs: int = 20
     """Epochs of a trial that is not stopped."""
+    grace_period: int = 1
+    """Epochs that ASHA gives every trial; 1 is Ray's default."""
     every: float = 2.0
     """Seconds between samples, at least."""
     store: Path | None = None
@@ -70,6 +72,7 @@ def _search(options: Options, store: Path) -> tuple[list[Sample], float]:
     """Run the search to its end: the samples, and the seconds that taking them took."""
     args = ["search", "vae", "--data=digits", "--scheduler=asha", f"--store={store}"]
     args += [f"--trials={options.trials}", f"--epochs={options.epochs}"]
+    args += [f"--grace-period={options.grace_period}"]
     store.mkdir(parents=True, exist_ok=True)
     log = store / "search.log"
     with log.open("w") as file:

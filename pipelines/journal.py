@@ -21,9 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Ending = Literal[
-    "completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"
-]
+Ending = Literal["completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"]
 """superseded: the search was killed before Tune had saved that it knew of the trial, and tried
 its config again as another one."""
 

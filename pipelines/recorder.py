@@ -32,6 +32,9 @@ from pipelines.results import (
 )
 from pipelines.tracking import Tracker
 
+SYNC_SECONDS = 3.0
+"""Of a trial's epochs that follow each other faster, MLflow is told together."""
+
 _RECORDERS: dict[str, Recorder] = {}
 """The recorders of this process, by search. Tune pickles its callbacks and brings the pickled
 ones back on resume, so a callback holds a name and no recorder."""
@@ -83,6 +86,7 @@ class Recorder:
         self._start = time.monotonic()
         self._seen: set[str] = set()
         self._known: set[str] = set()
+        self._synced: dict[str, float] = {}
         _RECORDERS[self.search_id] = self
 
     # -- the search ---------------------------------------------------------------------------
@@ -205,7 +209,10 @@ class Recorder:
     def trial_reported(self, trial: Trial, result: Mapping[str, Any]) -> None:
         epoch = int(result["epoch"])
         value = float(result[self.run.metric])
-        self.tracker.sync(Journal(trial_folder(self.folder, trial.trial_id)), upto=epoch)
+        now = time.monotonic()
+        if now - self._synced.get(trial.trial_id, 0.0) > SYNC_SECONDS:
+            self._synced[trial.trial_id] = now
+            self.tracker.sync(Journal(trial_folder(self.folder, trial.trial_id)), upto=epoch)
         self.progress.running[trial.trial_id] = epoch
         best = self.progress.best
         if not result["diverged"] and (not best or better(value, best[1], self.run.mode)):
@@ -235,6 +242,7 @@ class Recorder:
             best = found.summary.get("best/epoch", 0)
             prune(journal.run_folder, {int(best)})  # nobody goes on from the others
         self.progress.running.pop(trial.trial_id, None)
+        self._synced.pop(trial.trial_id, None)
         self._count(ending)
         value = found.summary.get(f"best/{self.run.metric}")
         text = message or ("no metric" if value is None else f"{self.run.metric} {value:.5g}")

@@ -32,11 +32,12 @@ from pipelines.config import (
 from pipelines.fusing import ask_notes, plan_fusion, start_populations, trainable
 from pipelines.job import Job, share_images
 from pipelines.journal import write_whole
+from pipelines.precision import resolve_precision
 from pipelines.preflight import preflight
 from pipelines.progress import say
 from pipelines.recorder import Recorder, TuneEvents
 from pipelines.tracking import Tracker
-from pipelines.train import deliver, resolve_precision, uses_gpu
+from pipelines.train import deliver, uses_gpu
 from pipelines.trainer import trial
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
@@ -80,7 +81,7 @@ def search(run: Search) -> dict[str, Any]:
 def _run(run: Search, recorder: Recorder, cluster: Cluster, searched: Mapping[str, Any]) -> None:
     """Have Tune run the trials."""
     on_gpu = uses_gpu(run, cluster)
-    run = resolve_precision(run, cluster, on_gpu)
+    run = resolve_precision(run, recorder.plan.dataset.spec, cluster, on_gpu)
     folder = recorder.folder
     write_whole(folder / _REQUEST, json.dumps(to_dict(run), indent=1) + "\n")
     recorder.open(run)

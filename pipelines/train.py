@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import ray
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from gen_models.core.errors import InputError
-from gen_models.core.precision import Precision, fastest_precision
 from pipelines.cluster import Cluster, connect
 from pipelines.config import Run, Train, to_dict
 from pipelines.job import Job, share_images
 from pipelines.journal import Ending, Identity, Journal
+from pipelines.precision import resolve_precision
 from pipelines.preflight import Plan, preflight
 from pipelines.progress import say, show_epoch
 from pipelines.results import (
@@ -31,8 +30,6 @@ from pipelines.results import (
 from pipelines.tracking import Tracker
 from pipelines.trainer import make_trainer
 
-R = TypeVar("R", bound=Run)
-
 POLL_SECONDS = 0.3
 FLUSH_SECONDS = 60.0
 """How long the end of a command waits for MLflow; what is not delivered by then is kept."""
@@ -43,22 +40,6 @@ def uses_gpu(run: Run, cluster: Cluster) -> bool:
     on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
     cluster.require_workers(run.num_workers, 1, 1 if on_gpu else 0)
     return on_gpu
-
-
-def resolve_precision(run: R, cluster: Cluster, on_gpu: bool) -> R:
-    """`run` with the precision that the cluster's devices are fastest with, if that is left to
-    be measured."""
-    if run.precision != "auto":
-        return run
-    device = "cuda" if on_gpu else "cpu"
-    if cluster.is_local:
-        return replace(run, precision=fastest_precision(device))
-
-    def measure() -> Precision:
-        return fastest_precision(device)
-
-    task = ray.remote(measure).options(num_cpus=1, num_gpus=1 if on_gpu else 0)
-    return replace(run, precision=ray.get(task.remote()))
 
 
 def train(run: Train) -> dict[str, Any]:
@@ -114,7 +95,8 @@ def _run(plan: Plan[Train], journal: Journal, tracker: Tracker) -> None:
     try:
         with connect(run.address) as cluster:
             on_gpu = uses_gpu(run, cluster)
-            run = _as_before(resolve_precision(run, cluster, on_gpu), journal)
+            run = _as_before(run, journal)
+            run = resolve_precision(run, plan.dataset.spec, cluster, on_gpu)
             journal.open(_identity(plan, run, journal.run_folder.name))
             images = share_images(plan.dataset)
             trainer = make_trainer(Job(to_dict(run), str(journal.run_folder), images, on_gpu))

@@ -32,5 +32,5 @@ class _BernoulliNLL(torch.autograd.Function):
 
 def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
     """-log p(target) of each value, in nats, same shape as `logits`; `target` in [0, 1]."""
-    nll: Tensor = _BernoulliNLL.apply(logits, target)[0]  # type: ignore[no-untyped-call]
+    nll: Tensor = _BernoulliNLL.apply(logits, target)[0]
     return nll
