@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test check ui clean
+.PHONY: install demo test bench check ui clean
 
 install: .venv/installed
 
@@ -15,11 +15,25 @@ install: .venv/installed
 
 # Search a VAE's latent dimension, learning rate and KL weight on scikit-learn's digits.
 demo: install
-	$(BIN)/genpipe search vae --data digits --trials 6 --epochs 100 --grace-period 15 \
-		--batch-size 32 --picture-every 25 --store $(STORE)
+	$(BIN)/genpipe search vae --data digits --trials 24 --epochs 72 --grace-period 8 \
+		--batch-size 32 --store $(STORE)
 
 test: install
 	$(BIN)/python -m pytest
+
+# The figures of benchmarks/README.md that need no GPU: some three quarters of an hour, and
+# MNIST under GENPIPE_DATA_ROOT. Let nothing else run.
+bench: install .venv-bench/installed
+	$(BIN)/python -m benchmarks.search_throughput --ideal
+	$(BIN)/python -m benchmarks.many_trials
+	$(BIN)/python -m benchmarks.train_throughput
+	$(BIN)/python -m benchmarks.ddp_scaling
+
+# pythae and Lightning, for benchmarks/train_throughput.py.
+.venv-bench/installed: benchmarks/requirements.txt | install
+	$(PYTHON) -m venv .venv-bench
+	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --requirement $<
+	touch $@
 
 check: install
 	$(BIN)/ruff check .
@@ -31,4 +45,4 @@ ui: install
 	$(BIN)/genpipe browse --store $(STORE)
 
 clean:
-	rm -rf .venv demo runs
+	rm -rf .venv .venv-bench demo runs

@@ -6,14 +6,19 @@ that every head node has, cut so that as many fit as there are members.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ray
 from ray import tune
 from ray.exceptions import GetTimeoutError, RayActorError
 
+import gen_models
+from gen_models.core.contract import DataSpec, Model
+from gen_models.core.errors import require
+from gen_models.core.memory import footprint
 from pipelines.config import Search
 
 if TYPE_CHECKING:
@@ -23,6 +28,18 @@ _MEMBERS_ON_CPU = 2
 """Members of a population on a CPU core, where they run in turn: one trains while Tune decides
 about another."""
 _MEMBERS_ON_GPU = 16
+_OF_MEMORY = 0.6
+"""The part of a device's memory that members may take."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What populations can be put on."""
+
+    num: int
+    on_gpu: bool
+    memory: int | None
+    """Bytes of each GPU, or of all CPU cores together; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +65,51 @@ class Fusion:
         )
 
 
-def plan_fusion(run: Search, num_cpus: float, num_gpus: float, on_gpu: bool) -> Fusion:
-    """How trials are spread over the devices."""
+def plan_fusion(run: Search, spec: DataSpec, devices: Devices) -> Fusion:
+    """How trials are spread over the devices.
+
+    Raises `InputError` where `--fuse` asks for more members than a device's memory holds.
+    """
     most = min(run.trials, run.max_concurrent or run.trials)
-    devices = max(1, int(num_gpus if on_gpu else num_cpus))
-    own = _MEMBERS_ON_GPU if on_gpu else _MEMBERS_ON_CPU
-    members = run.fuse if isinstance(run.fuse, int) else own
-    members = max(1, min(members, ceil(most / devices)))
-    return Fusion(min(devices, ceil(most / members)), members, on_gpu)
+    fit = _most_members(run, spec, devices)
+    if isinstance(run.fuse, int):
+        members = run.fuse
+        if fit is not None:
+            each = _member_bytes(run, spec, devices.on_gpu) / 2**20
+            place = "GPU" if devices.on_gpu else "machine"
+            expected = f"at most {fit}: a member takes some {each:.0f} MiB of the {place}'s memory"
+            require(members <= fit, "fuse", members, expected)
+    else:
+        members = _MEMBERS_ON_GPU if devices.on_gpu else _MEMBERS_ON_CPU
+        members = members if fit is None else min(members, max(fit, 1))
+    members = max(1, min(members, ceil(most / devices.num)))
+    return Fusion(min(devices.num, ceil(most / members)), members, devices.on_gpu)
+
+
+def _member_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
+    """Of a member of the config's own size. On a GPU members take their steps as one, from a
+    stacked copy of their state; on a CPU in turn, so what a step takes counts once."""
+    model: Model = gen_models.family(run.family).Model(run.model, spec)
+    found = footprint(model, run.optim, run.batch_size)
+    return 2 * found.state + found.step if on_gpu else found.state
+
+
+def _most_members(run: Search, spec: DataSpec, devices: Devices) -> int | None:
+    """Members of one population that fit into memory."""
+    if devices.memory is None:
+        return None
+    shared = 1 if devices.on_gpu else devices.num
+    room = _OF_MEMORY * devices.memory / shared
+    return int(room / _member_bytes(run, spec, devices.on_gpu))
+
+
+def kept_apart(run: Search, spec: DataSpec, searched: Iterable[str]) -> list[str]:
+    """The searched settings in which members that are trained as one must agree."""
+    module = gen_models.family(run.family)
+    widths = module.Model(run.model, spec).widths
+    hints = get_type_hints(module.Config)
+    fields = [name.removeprefix("model.") for name in searched if name.startswith("model.")]
+    return [f"model.{f}" for f in fields if hints[f] is not float and f not in widths]
 
 
 def start_populations(job: Job, fusion: Fusion) -> list[ray.actor.ActorHandle[Any]]:

@@ -41,18 +41,23 @@ def preflight(run: R) -> Plan[R]:
     Raises `InputError`.
     """
     _check_machine(run)
-    dataset = load(
+    dataset = load_data(run)
+    _check_batches(run, len(dataset.train))
+    _check_model(run, dataset)
+    store = run.store.expanduser().absolute()
+    run = replace(run, store=store, data_root=run.data_root.absolute())
+    return Plan(run, dataset, tracking_uri(store, run.tracking_uri))
+
+
+def load_data(run: Run) -> Dataset:
+    """The run's data set. Raises `InputError` where it cannot be had."""
+    return load(
         run.data,
         run.data_root,
         download=run.download,
         image_size=run.image_size,
         channels=run.channels,
     )
-    _check_batches(run, len(dataset.train))
-    _check_model(run, dataset)
-    store = run.store.expanduser().absolute()
-    run = replace(run, store=store, data_root=run.data_root.absolute())
-    return Plan(run, dataset, tracking_uri(store, run.tracking_uri))
 
 
 def existing_store(store: Path) -> Path:

@@ -63,12 +63,11 @@ class SearchProgress:
 
     def _line(self) -> str:
         seconds = time.monotonic() - self._start
-        where = ", ".join(f"{t} at {e}/{self.epochs}" for t, e in sorted(self.running.items()))
         best = f"{self.metric} {self.best[1]:.5g} (trial {self.best[0]})" if self.best else "none"
         rate = 60.0 * self.ended / seconds if seconds > 0 else 0.0
         return (
             f"{seconds:.0f} s  trials {self.ended}/{self.trials} ended, "
-            f"{self.stopped_early} stopped early, running: {where or 'none'}  "
+            f"{self.stopped_early} stopped early, {len(self.running)} running  "
             f"best: {best}  {rate:.1f} trials/min"
         )
 

@@ -29,6 +29,7 @@ from pipelines.config import (
     run_from_dict,
     to_dict,
 )
+from pipelines.devices import cluster_devices, local_devices
 from pipelines.fusing import ask_notes, plan_fusion, start_populations, trainable
 from pipelines.job import Job, share_images
 from pipelines.journal import write_whole
@@ -65,6 +66,8 @@ def search(run: Search) -> dict[str, Any]:
         run = replace(run, trials=grid_size(run))
     plan = preflight(run)
     searched = domains(run)
+    if run.is_fused and (here := local_devices(run)):
+        plan_fusion(run, plan.dataset.spec, here)  # raises where it does not fit
     with Tracker(plan.uri, plan.run.store) as tracker:
         recorder = Recorder(plan, folder, tracker, list(flatten(searched)))
         try:
@@ -87,7 +90,8 @@ def _run(run: Search, recorder: Recorder, cluster: Cluster, searched: Mapping[st
     recorder.open(run)
     job = Job(to_dict(run), str(folder), share_images(recorder.plan.dataset), on_gpu)
     if run.is_fused:
-        fusion = plan_fusion(run, cluster.num_cpus, cluster.num_gpus, on_gpu)
+        spec = recorder.plan.dataset.spec
+        fusion = plan_fusion(run, spec, cluster_devices(cluster, on_gpu))
         say(f"search {folder.name}: {run.trials} trials; {fusion.describe()}")
         populations = start_populations(job, fusion)
         fused = trainable(populations, run, fusion)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,37 @@ def dry_run(run: Run) -> str:
     if isinstance(run, Search):
         from pipelines.choosing import domains
 
-        content["searched"] = {k: _domain(v) for k, v in flatten(domains(run)).items()}
+        searched = flatten(domains(run))
+        content["searched"] = {k: _domain(v) for k, v in searched.items()}
+        content["fusion"] = _fusion(run, searched)
     return json.dumps(content | {"command": command(run)}, indent=1)
+
+
+def _fusion(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
+    """How trials are fused, as far as can be said without the cluster."""
+    from pipelines.choosing import grid_size
+    from pipelines.devices import local_devices
+    from pipelines.fusing import kept_apart, plan_fusion
+    from pipelines.preflight import load_data
+
+    if not run.is_fused:
+        why = "--fuse off" if run.fuse == "off" else f"{run.num_workers} workers a trial"
+        return {"fused": False, "why": why}
+    if run.chosen_searcher == "grid":
+        run = replace(run, trials=grid_size(run))
+    spec = load_data(run).spec
+    apart = kept_apart(run, spec, searched)
+    found: dict[str, Any] = {"fused": True, "trials": run.trials, "kept_apart_by": apart}
+    here = local_devices(run)
+    if here is None:
+        return found | {"populations": "one on each of the cluster's devices"}
+    fusion = plan_fusion(run, spec, here)
+    return found | {
+        "populations": fusion.populations,
+        "members_of_each": fusion.members,
+        "trials_at_once": fusion.at_once,
+        "devices": "GPUs" if fusion.on_gpu else "CPU cores",
+    }
 
 
 def _domain(domain: Any) -> str:

@@ -35,9 +35,10 @@ class _Spectral(nn.Module):
         self.left.copy_(F.normalize(matrix @ self.right, dim=0))
 
     def normalised(self) -> Tensor:
-        """The weight, of largest singular value 1, in full precision."""
-        with torch.autocast(self.weight.device.type, enabled=False):
-            return self.weight / torch.dot(self.left, self.weight.flatten(1) @ self.right)
+        """The weight, of largest singular value 1. A sum of products, not a product of matrices:
+        autocast would round the singular value to three digits."""
+        matrix = self.weight.flatten(1)
+        return self.weight / (self.left[:, None] * matrix * self.right).sum()
 
 
 class SpectralLinear(_Spectral, nn.Linear):

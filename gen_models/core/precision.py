@@ -12,6 +12,7 @@ from torch import Tensor
 Precision = Literal["fp32", "bf16"]
 Network = Callable[..., Any]
 
+
 class InPrecision:
     """Networks whose products are computed in `precision`; what they return is float32 again,
     so a loss sums in full precision."""
