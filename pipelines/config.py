@@ -64,8 +64,9 @@ class Run:
     precision: Precision = "auto"
     """Of the networks' products: bf16 is bfloat16 by autocast; auto: bf16 where the device is
     measured to be much faster at it. What was chosen is recorded with the run."""
-    compile: Literal["off", "on"] = "off"
-    """Run the losses through torch.compile: faster steps, after half a minute or more."""
+    compile: Literal["auto", "off", "on"] = "auto"
+    """Run the losses through torch.compile, which takes half a minute to begin with; auto: off,
+    for on the CPUs measured so far it saves no more than a tenth of a step."""
     num_workers: int = 1
     """Processes that train one config together, by DDP; each takes a CPU core, or a GPU."""
     max_failures: int = 2

@@ -17,10 +17,12 @@ from zlib import crc32
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 _RETURN_SECONDS = 300.0
 """How long a population that died may take to come back."""
+_ANSWER_SECONDS = 20.0
+"""How long one may take to answer: it may be importing, or without a node."""
 _STATE = "member.pt"
 _POSITION = "position.json"
 
@@ -53,13 +55,23 @@ class FusedTrial(tune.Trainable):
         while True:
             for force in (False, True):
                 for population in around:
-                    try:
-                        if ray.get(population.reserve.remote(self.trial_id, force)):
-                            return population
-                    except RayActorError:
-                        if time.monotonic() > deadline:
-                            raise
+                    if self._reserve(population, force):
+                        return population
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no population answers; {len(around)} were started")
             time.sleep(0.5)
+
+    def _reserve(self, population: ray.actor.ActorHandle[Any], force: bool) -> bool:
+        """Whether a population has room. One that has died, or whose node is yet to come, has
+        none."""
+        try:
+            answer = population.reserve.remote(self.trial_id, force)
+            return bool(ray.get(answer, timeout=_ANSWER_SECONDS))
+        except RayActorError:
+            return False
+        except GetTimeoutError:
+            population.leave.remote(self.trial_id)
+            return False
 
     def step(self) -> dict[str, Any]:
         """An epoch. After a restart, first the last one that was trained before it, again:

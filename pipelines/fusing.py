@@ -12,7 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import GetTimeoutError, RayActorError
 
 import gen_models
@@ -116,6 +116,9 @@ def start_populations(job: Job, fusion: Fusion) -> list[ray.actor.ActorHandle[An
     """Start the populations, on any nodes. One that dies is started again, without members."""
     from pipelines.population import PopulationActor
 
+    # Ray warns of an actor that may be restarted and is given a reference to an object, which
+    # could be gone by then; this process holds it until the search ends.
+    pickled = cloudpickle.dumps(job)
     actor = ray.remote(PopulationActor).options(
         num_cpus=1,
         num_gpus=1 if fusion.on_gpu else 0,
@@ -123,7 +126,7 @@ def start_populations(job: Job, fusion: Fusion) -> list[ray.actor.ActorHandle[An
         max_concurrency=4 * fusion.members + 8,
         scheduling_strategy="SPREAD",
     )
-    return [actor.remote(job, fusion.members, 1) for _ in range(fusion.populations)]
+    return [actor.remote(pickled, fusion.members, 1) for _ in range(fusion.populations)]
 
 
 def trainable(populations: list[ray.actor.ActorHandle[Any]], run: Search, fusion: Fusion) -> Any:

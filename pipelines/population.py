@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ray import cloudpickle
+
 from pipelines.job import Job
 
 if TYPE_CHECKING:
@@ -37,8 +39,10 @@ class Request:
 class PopulationActor:
     """A Ray actor with several threads, of which one works."""
 
-    def __init__(self, search: Job, capacity: int, num_threads: int) -> None:
-        self._search, self._capacity, self._num_threads = search, capacity, num_threads
+    def __init__(self, search: bytes, capacity: int, num_threads: int) -> None:
+        """`search`: the search's `Job`, pickled."""
+        self._search: Job = cloudpickle.loads(search)
+        self._capacity, self._num_threads = capacity, num_threads
         self._reserved: set[str] = set()
         self._queue: queue.Queue[Request | Callable[[Members], None]] = queue.Queue()
         threading.Thread(target=self._work, daemon=True).start()

@@ -4,11 +4,13 @@ Each case runs the whole command in this process up to its error; none may get a
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +60,19 @@ WRONG = {
     "epochs": (["train", "vae", "--epochs", "0"], "epochs = 0: expected an integer of at least 1"),
     "trials": (["search", "vae", "--trials", "0"], "trials = 0: expected an integer of at least"),
     "grace": (["search", "vae", "--epochs", "2"], "grace_period = 3: expected from 1 to 2"),
+    "fuse": (["search", "vae", "--fuse", "0"], "fuse = 0: expected auto, off, or an integer"),
+    "fused workers": (
+        ["search", "vae", "--fuse", "2", "--num-workers", "2"],
+        "fuse = 2: expected auto or off",
+    ),
+    "pbt": (
+        ["search", "vae", "--scheduler", "pbt", "--fuse", "off"],
+        "scheduler = 'pbt': expected asha",
+    ),
+    "pbt searcher": (
+        ["search", "vae", "--scheduler", "pbt", "--searcher", "tpe"],
+        "searcher = 'tpe': expected random or grid",
+    ),
     "batch": (
         ["train", "vae", "--batch-size", "5000"],
         "batch_size = 5000: expected at most 1249",
@@ -203,3 +218,27 @@ def test_dry_run_prints_the_config_and_stops(capsys: pytest.CaptureFixture[str])
     assert set(content["searched"]) == {"model.latent_dim", "model.kl_weight"}
     assert "--optim.lr 0.002" in content["command"]
     assert not Path("runs").exists()
+
+
+def fusion(args: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(["search", "vae", "--dry-run", "--device", "cpu", *args]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)["fusion"]
+    return found
+
+
+def test_dry_run_says_how_trials_are_fused(capsys: pytest.CaptureFixture[str]) -> None:
+    found = fusion(["--trials", "3", "--fuse", "2"], capsys)
+    assert found["fused"] and found["devices"] == "CPU cores"
+    assert found["trials_at_once"] == found["populations"] * found["members_of_each"] >= 1
+    assert found["members_of_each"] <= 2 and found["kept_apart_by"] == []
+    assert fusion(["--model.free-bits", "0.1"], capsys)["kept_apart_by"] == ["model.latent_dim"]
+    assert fusion(["--fuse", "off"], capsys) == {"fused": False, "why": "--fuse off"}
+    assert fusion(["--num-workers", "2"], capsys)["why"] == "2 workers a trial"
+    grid = ["--searcher", "grid", "--grid-points", "4", "--model.latent-dim", "3"]
+    assert fusion(grid, capsys)["trials"] == 16
+
+
+def test_more_members_than_memory_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(["search", "vae", "--fuse", "100000000"], capsys)
+    assert re.search(r"fuse = 100000000: expected at most \d+: a member takes some \d+ MiB", said)
+    assert not list(Path().glob("runs/*/*"))

@@ -34,7 +34,7 @@ def check_recorded(store: Path, result: dict[str, Any]) -> None:
         run = mlflow.get_run(trial["run_id"])
         assert run.info.status in ("FINISHED", "KILLED")
         assert run.data.tags["mlflow.parentRunId"] == result["run_id"]
-        epochs = steps(mlflow, trial["run_id"], "val/elbo")
+        epochs = steps(mlflow, trial["run_id"], result["metric"])
         assert epochs == list(range(1, trial["epochs"] + 1))
         assert Path(trial["checkpoint"], "model.json").is_file()
 
@@ -151,6 +151,29 @@ def test_a_fused_search_is_killed_and_resumed(tmp_path: Path) -> None:
     assert {trial["outcome"] for trial in result["trials"]} == {"completed"}
     check_recorded(store, result)
     check_champion(store, result)
+
+
+def test_members_that_diverge_are_stopped_and_marked(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    args = ["search", "gan", "--store", str(store), "--model.arch", "mlp", "--epochs", "3"]
+    args += ["--grace-period", "1", "--trials", "2", "--optim.generator.lr", "9.9"]
+    args += ["--optim.discriminator.lr", "9.9", "--model.loss", "least_squares"]
+    args += ["--model.no-spectral-norm", "--optim.generator.ema-decay", "0", "--batch-size", "32"]
+    result = genpipe(args, log)
+    for trial in result["trials"]:
+        assert trial["outcome"] == "diverged" and trial["value"] is None
+        run = client(store).get_run(trial["run_id"])
+        assert run.data.tags["outcome"] == "diverged" and run.info.status == "FAILED"
+    assert result["champion"] is None
+
+
+@pytest.mark.parametrize("family", ["autoencoder", "gan"])
+def test_every_family_is_fused(family: str, tmp_path: Path) -> None:
+    args = ["search", family, "--store", str(tmp_path / "runs"), "--trials", "3", "--epochs", "2"]
+    args += ["--grace-period", "1", "--model.arch", "mlp", "--model.hidden", "32"]
+    result = genpipe([*args, "--picture-every", "1"], tmp_path / "log")
+    check_recorded(tmp_path / "runs", result)
+    assert Path(result["samples"]).is_file()
 
 
 def test_trials_of_two_workers_are_not_fused(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import VARIANTS, make_learner, some_images
+from conftest import VARIANTS, make_learner, make_model, some_images
 
+from gen_models.core import Adam, Learner
 from gen_models.core.batches import Share, TrainingImages, num_batches
 from gen_models.core.distributed import check_replicas, fingerprint
+from gen_models.core.memory import footprint
 from gen_models.core.randomness import derive_seed, permutation
 from pipelines.evaluate import Evaluator, metric_names
 
@@ -172,3 +174,32 @@ def test_discriminator_steps_are_counted() -> None:
         changed.append(now != generator)
         generator = now
     assert changed == [False, False, True, False, False, True]
+
+
+def test_the_footprint_is_that_of_the_real_networks(variant: str) -> None:
+    learner = make_learner(variant)
+    found = footprint(learner.model, learner.optim, batch_size=16)
+    state = 0
+    for update in learner.updates:
+        own = sum(p.numel() for p in update.parameters)
+        state += 4 * own * (4 + bool(update.averages))
+    assert found.state == state
+    more = footprint(learner.model, learner.optim, batch_size=32)
+    assert found.step < more.step <= 2 * found.step and found.step > 16 * 64 * 4
+
+
+@pytest.mark.slow
+def test_a_compiled_learner_learns_the_same() -> None:
+    found = []
+    for compiled in (False, True):
+        learner = Learner(
+            make_model("vae-mlp", kl_warmup_epochs=0.5),
+            Adam(ema_decay=0.9),
+            seed=0,
+            steps_per_epoch=10,
+            compiled=compiled,
+        )
+        for _ in range(6):
+            learner.step(some_images(16))
+        found.append(learner.pop_metrics())
+    assert found[1] == pytest.approx(found[0], rel=1e-4)

@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gen_models.core.batches import TrainingImages
     from gen_models.core.checkpoint import load_checkpoint, load_sampler, save_checkpoint
     from gen_models.core.contract import Adam, DataSpec, Model, Objective
     from gen_models.core.errors import InputError
     from gen_models.core.learner import Learner
+    from gen_models.core.population import Population
 
 _HOME = {
     "Adam": "contract",
@@ -20,6 +22,8 @@ _HOME = {
     "Learner": "learner",
     "Model": "contract",
     "Objective": "contract",
+    "Population": "population",
+    "TrainingImages": "batches",
     "load_checkpoint": "checkpoint",
     "load_sampler": "checkpoint",
     "save_checkpoint": "checkpoint",
@@ -32,6 +36,8 @@ __all__ = [
     "Learner",
     "Model",
     "Objective",
+    "Population",
+    "TrainingImages",
     "load_checkpoint",
     "load_sampler",
     "save_checkpoint",

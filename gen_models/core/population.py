@@ -85,7 +85,7 @@ class Population:
     def describe(self) -> str:
         """What was measured, a line for each kind."""
         return "\n".join(
-            f"{'as one' if c.execution == 'vectorised' else 'in turn'}: {c.reason}"
+            f"members trained {'as one' if c.execution == 'vectorised' else 'in turn'}: {c.reason}"
             for c in self._choices.values()
         )
 
