@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -37,6 +38,8 @@ class Options:
     """Epochs; the first is not counted."""
     images: int = 10_000
     """Training images."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """The same for both."""
     repeats: int = 1
     """Runs of each, in turn; the figures are of their medians."""
     data_root: Path = DATA_ROOT
@@ -65,6 +68,7 @@ def _measure(options: Options, data: Path) -> dict[str, float]:
             "model.arch": "conv",
             "epochs": options.epochs,
             "batch-size": options.batch_size,
+            "precision": options.precision,
             "num-workers": workers,
             "device": "cpu",
         }

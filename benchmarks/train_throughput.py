@@ -36,12 +36,20 @@ from benchmarks.figures import (
     train_speed,
 )
 
-Contestant = Literal["bare", "ours_fp32", "ours_auto", "pythae", "lightning"]
-ALL: tuple[Contestant, ...] = ("bare", "ours_fp32", "ours_auto", "pythae", "lightning")
+Contestant = Literal["bare", "ours_fp32", "ours_auto", "ours_compiled", "pythae", "lightning"]
+ALL: tuple[Contestant, ...] = (
+    "bare",
+    "ours_fp32",
+    "ours_auto",
+    "ours_compiled",
+    "pythae",
+    "lightning",
+)
 
 _RATIOS: dict[str, tuple[Contestant, Contestant]] = {
     "of_bare_fp32": ("ours_fp32", "bare"),
     "of_bare_auto": ("ours_auto", "bare"),
+    "of_bare_compiled": ("ours_compiled", "bare"),
     "over_pythae": ("ours_auto", "pythae"),
     "over_lightning": ("ours_auto", "lightning"),
 }
