@@ -1,9 +1,10 @@
 """How many images a second one learner trains on, in the steady state, against three rivals.
 
 The default VAE on MNIST, one process, the same number of threads for everyone (Ray gives a
-worker with one CPU one thread, and `--threads` sets that for all): `genpipe train` in fp32 and
-in its automatic precision; a bare PyTorch loop over tensors in memory; pythae's `BaseTrainer`;
-Lightning's `Trainer`. Only whole epochs after the first count, and nobody's validation.
+worker with one CPU one thread, and `--threads` sets that for all): `genpipe train` in fp32, in
+its automatic precision, and so compiled; a bare PyTorch loop over tensors in memory; pythae's
+`BaseTrainer`; Lightning's `Trainer`. Only whole epochs after the first count, and nobody's
+validation.
 
     python -m benchmarks.train_throughput --data-root DIR --bench-python .venv-bench/bin/python
 
@@ -106,6 +107,7 @@ def _measure(options: Options, request: Request) -> dict[str, float]:
         "bare": lambda: _rival("bare_loop", request, sys.executable, threads),
         "ours_fp32": lambda: _ours(request, "fp32", threads),
         "ours_auto": lambda: _ours(request, "auto", threads),
+        "ours_compiled": lambda: _ours(request, "auto", threads, "--compile=on"),
         "pythae": lambda: _rival("pythae_vae", request, bench, threads),
         "lightning": lambda: _rival("lightning_vae", request, bench, threads),
     }
@@ -124,7 +126,7 @@ def _rival(module: str, request: Request, python: str | Path, threads: int) -> f
     return rate
 
 
-def _ours(request: Request, precision: str, threads: int) -> float:
+def _ours(request: Request, precision: str, threads: int, *more: str) -> float:
     settings = {
         "data": f"npz:{request.data}",
         "epochs": request.epochs,
@@ -133,7 +135,8 @@ def _ours(request: Request, precision: str, threads: int) -> float:
         "device": "cpu",
         "precision": precision,
     }
-    return train_speed(["vae", *(f"--{k}={v}" for k, v in settings.items())], threads)
+    args = ["vae", *(f"--{k}={v}" for k, v in settings.items()), *more]
+    return train_speed(args, threads)
 
 
 def _figures(rates: dict[str, float]) -> dict[str, float]:

@@ -133,7 +133,18 @@ def train_alone(run: Train) -> dict[str, float]:
 def test_search_interrupted_killed_and_resumed(tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     search = ["search", "vae", "--store", str(store)]
-    settings = ["--trials", "2", "--epochs", "30", "--scheduler", "fifo", "--batch-size", "32"]
+    settings = [
+        "--fuse",
+        "off",
+        "--trials",
+        "2",
+        "--epochs",
+        "30",
+        "--scheduler",
+        "fifo",
+        "--batch-size",
+        "32",
+    ]
 
     process = start([*search, *settings], log)  # Ctrl-C in the first trial
     wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/reports/*3.json"))) > 0)

@@ -88,7 +88,9 @@ def _parallel(network: nn.Module) -> DistributedDataParallel:
         # The option that takes this one's place is not there in every torch that we support.
         warnings.filterwarnings("ignore", message="`broadcast_buffers`", category=FutureWarning)
         # Buffers follow from the global batch and the parameters: equal without a broadcast.
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        return DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
 
 def sum_over_workers(values: Tensor) -> Tensor:
