@@ -15,7 +15,7 @@ install: .venv/installed
 
 # Search a VAE's latent dimension, learning rate and KL weight on scikit-learn's digits.
 demo: install
-	$(BIN)/genpipe search vae --data digits --trials 24 --epochs 72 --grace-period 8 \
+	$(BIN)/genpipe search vae --data digits --trials 24 --epochs 60 --grace-period 6 \
 		--batch-size 32 --store $(STORE)
 
 test: install
