@@ -500,6 +500,16 @@ def crowned(
     return journal.delivered()["version"], journal.delivered()["is_champion"]
 
 
+@pytest.mark.parametrize("before", [None, "http://127.0.0.1:1"])
+def test_registering_leaves_the_process_s_tracking_uri_as_it_was(
+    before: str | None, uri: str, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if before:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
+    assert crowned(uri, store, "first", -20.0) == ("1", True)
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+
+
 def test_the_alias_goes_to_the_best_of_its_kind(uri: str, store: Path) -> None:
     assert crowned(uri, store, "first", -20.0) == ("1", True)
     assert crowned(uri, store, "worse", -30.0) == ("2", False)

@@ -9,8 +9,10 @@ digest is not logged again.
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -149,16 +151,17 @@ class CheckpointModel:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         if not self._versions():
-            mlflow.set_tracking_uri(self._client.tracking_uri)  # a database registry looks there
-            self._client.create_model_version(
-                name,
-                model.model_uri,
-                self._run_id,
-                tags=self._tags(),
-                description=self._description(),
-                await_creation_for=0,
-                model_id=model.model_id,
-            )
+            # A database registry looks at the global one.
+            with _global_tracking_uri(self._client.tracking_uri):
+                self._client.create_model_version(
+                    name,
+                    model.model_uri,
+                    self._run_id,
+                    tags=self._tags(),
+                    description=self._description(),
+                    await_creation_for=0,
+                    model_id=model.model_id,
+                )
         first, *repeated = self._versions()
         for number in repeated:
             self._client.delete_model_version(name, str(number))
@@ -189,6 +192,18 @@ class CheckpointModel:
                 holder = mine
             self._client.set_model_version_tag(name, number, _CLAIMED, "true")
         return holder is not None and str(holder.version) == number
+
+
+@contextmanager
+def _global_tracking_uri(uri: str) -> Iterator[None]:
+    """MLflow's global tracking URI, which it keeps in the environment too, for a while: what this
+    process is told next must not be decided by where it recorded last."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: as if never set
 
 
 def champion(client: MlflowClient, name: str) -> ModelVersion | None:
