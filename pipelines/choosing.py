@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import prod
@@ -35,7 +36,7 @@ def domains(run: Search) -> dict[str, Any]:
             if isinstance(value, Mapping):
                 kept |= {name: inner} if (inner := free(value, f"{path}.")) else {}
             elif path not in run.fixed:
-                kept[name] = value
+                kept[name] = _as_text(value)
         return kept
 
     found = free(space(run.family).domains)
@@ -48,13 +49,25 @@ def domains(run: Search) -> dict[str, Any]:
     return found
 
 
+def _as_text(domain: Any) -> Any:
+    """A choice among tuples, such as layers' widths, as one among their texts: Tune looks for
+    domains within tuples, and Optuna knows none. `from_dict` reads them."""
+    if not isinstance(domain, Categorical):
+        return domain
+    return tune.choice([_text(category) for category in domain.categories])
+
+
+def _text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (tuple, list)) else value
+
+
 def default_point(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
     """The config's own values of what is searched, in the same shape: the first trial."""
     own = {"model": asdict(run.model), "optim": asdict(run.optim)}
 
     def pick(shape: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            name: pick(inner, values[name]) if isinstance(inner, Mapping) else values[name]
+            name: pick(inner, values[name]) if isinstance(inner, Mapping) else _text(values[name])
             for name, inner in shape.items()
         }
 

@@ -65,8 +65,9 @@ class Run:
     """Of the networks' products: bf16 is bfloat16 by autocast; auto: bf16 where the device is
     measured to be much faster at it. What was chosen is recorded with the run."""
     compile: Literal["auto", "off", "on"] = "auto"
-    """Run the losses through torch.compile, which takes half a minute to begin with; auto: off,
-    for on the CPUs measured so far it saves no more than a tenth of a step."""
+    """auto: on a GPU, steps are recorded as CUDA graphs and replayed; on: and the losses run
+    through torch.compile, which takes half a minute to begin with and on the CPUs measured so
+    far saves a tenth to a sixth of a step; off: neither."""
     num_workers: int = 1
     """Processes that train one config together, by DDP; each takes a CPU core, or a GPU."""
     max_failures: int = 2

@@ -40,6 +40,7 @@ def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:
         device=data.images.device,
         precision=precision,
         compiled=run.compile == "on",
+        graphs=run.compile != "off",
     )
 
 

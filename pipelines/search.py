@@ -157,5 +157,7 @@ def _tuner(
             verbose=0,
             callbacks=[TuneEvents(folder.name), tune.logger.JsonLoggerCallback()],
             failure_config=tune.FailureConfig(max_failures=run.max_failures),
+            # A trial's last checkpoint lies in its run's folder already.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

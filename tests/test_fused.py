@@ -6,15 +6,18 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from ray import tune
 from test_pipeline import client, genpipe, start, steps, train_alone, wait_until
 
 from pipelines.cli import main, parse_run
 from pipelines.config import Train
+from tune_spaces import vae
 
 pytestmark = pytest.mark.slow
 Search = Callable[..., tuple[dict[str, Any], str]]
@@ -106,6 +109,25 @@ def test_a_grid_is_searched_whole(search: Search) -> None:
     assert len(result["trials"]) == 4
     assert sorted(rates) == pytest.approx([3e-4, 1e-2])
     assert sorted(weights) == pytest.approx([0.25, 4.0])
+
+
+def test_structure_is_searched_too(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members of different networks and depths, side by side in a population."""
+    model = {
+        "arch": tune.choice(["mlp", "conv"]),
+        "hidden": tune.choice([(32,), (16, 16)]),
+        "latent_dim": tune.choice([3, 5]),
+    }
+    monkeypatch.setattr(vae, "SPACE", replace(vae.SPACE, domains={"model": model}))
+    args = ("--trials", "6", "--epochs", "2", "--grace-period", "1", "--searcher", "random")
+    result, _ = search("vae", "--batch-size", "256", "--model.channels", "4", *args, "--fuse", "3")
+    check_recorded(tmp_path, result)
+    configs = [trial["config"] for trial in result["trials"]]
+    assert {config["model.arch"] for config in configs} == {"mlp", "conv"}
+    # The default comes first.
+    assert {c["model.hidden"] for c in configs} == {"(512,)", "(32,)", "(16, 16)"}
 
 
 def test_a_population_that_dies_is_restarted_and_its_trials_go_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -14,7 +15,8 @@ T = TypeVar("T")
 def from_dict(cls: type[T], content: Mapping[str, Any]) -> T:
     """A config from what `dataclasses.asdict` and JSON made of it.
 
-    Raises `InputError` at a field that the config does not have; absent fields keep defaults.
+    A tuple may be JSON text. Raises `InputError` at a field that the config does not have; absent
+    fields keep defaults.
     """
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     for name in content:
@@ -46,7 +48,7 @@ def _value(hint: Any, value: Any) -> Any:
     if is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(hint, value)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        kind = kinds[0]
-        return tuple(_value(kind, each) for each in value)
+        kind, *_ = get_args(hint)
+        items = json.loads(value) if isinstance(value, str) else value
+        return tuple(_value(kind, each) for each in items)
     return float(value) if hint is float else value

@@ -16,6 +16,7 @@ from gen_models.core.adamw import AdamW
 from gen_models.core.batches import Share
 from gen_models.core.contract import Adam, AfterUpdate, Draws, Model, Objective, adams
 from gen_models.core.distributed import rank_and_world, wrap
+from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.meter import Meter
 from gen_models.core.precision import InPrecision, Precision
 from gen_models.core.randomness import global_seed, seeded
@@ -27,7 +28,8 @@ class Learner:
     `steps_per_epoch` turns the position into epochs, for schedules. Several processes in a
     `torch.distributed` group make one learner: each is given its `Share` of every batch.
     `precision` is that of the networks' products; parameters and sums are always float32.
-    With `compiled`, the losses run through `torch.compile`.
+    With `compiled`, the losses run through `torch.compile`. With `graphs`, a lone worker's steps
+    on a GPU are recorded and replayed.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Learner:
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         compiled: bool = False,
+        graphs: bool = False,
     ) -> None:
         self.model = model
         self.optim = optim
@@ -47,11 +50,17 @@ class Learner:
         self.steps_per_epoch = steps_per_epoch
         self.device = torch.device(device)
         self.precision: Precision = precision
-        self.compiled = compiled
+        self.compiled, self.graphs = compiled, graphs
         self.step_count = 0
+        self.steps = torch.zeros((), dtype=torch.float64, device=self.device)
+        """As many, on the device."""
         with global_seed(seed, "init"):
             networks = model.networks()
-        self.networks = {name: network.to(self.device) for name, network in networks.items()}
+        # Convolutions are faster so on GPUs and CPUs alike, up to 1.4 times in bfloat16.
+        self.networks = {
+            name: network.to(self.device).to(memory_format=torch.channels_last)
+            for name, network in networks.items()
+        }
         self.wrapped = wrap(self.networks)
         objectives = model.objectives()
         optimizers = adams(optim, objectives)
@@ -59,6 +68,8 @@ class Learner:
         self._generator = Generator(self.device)
         for network in self.networks.values():
             network.train()
+        record = graphs and self.device.type == "cuda" and rank_and_world()[1] == 1
+        self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
     def step(self, batch: Tensor, share: Share | None = None) -> None:
         """One step of every objective that is due, on images (N, C, H, W) in [0, 1].
@@ -68,10 +79,27 @@ class Learner:
         share = share or Share(0, len(batch), len(batch))
         draws = self.draws(share.num, self.step_count)
         draws = {name: numbers[share.rows] for name, numbers in draws.items()}
-        for update in self.updates:
-            if update.is_due(self.step_count):
-                update(batch, draws, self.epoch, share)
+        due = tuple(update.is_due(self.step_count) for update in self.updates)
+        if self._recorded:
+            self._recorded(batch, draws, due)
+        else:
+            self._run(batch, draws, due, share)
         self.step_count += 1
+
+    def _run(self, batch: Tensor, draws: Draws, due: Due, share: Share | None = None) -> None:
+        """The objectives that are due; what changes in a step but not in its recording lies in
+        tensors."""
+        share = share or Share(0, len(batch), len(batch))
+        epoch = (self.steps / self.steps_per_epoch).to(batch.dtype)
+        for update, is_due in zip(self.updates, due, strict=True):
+            if is_due:
+                update(batch, draws, epoch, share)
+        self.steps += 1
+
+    def _tensors(self) -> list[Tensor]:
+        """All that a step changes."""
+        own = [t for network in self.networks.values() for t in network.state_dict().values()]
+        return [self.steps, *own, *(t for update in self.updates for t in update.tensors())]
 
     def draws(self, num: int, step_count: int) -> Draws:
         """The random numbers of the step after `step_count` steps, over `num` images."""
@@ -87,6 +115,7 @@ class Learner:
             device=self.device,
             precision=self.precision,
             compiled=self.compiled,
+            graphs=self.graphs,
         )
         other.load_state_dict(self.state_dict())
         return other
@@ -128,6 +157,7 @@ class Learner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of a learner of the same model and optimizers."""
         self.seed, self.step_count = state["seed"], state["step_count"]
+        self.steps.fill_(self.step_count)
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         for update in self.updates:
@@ -162,16 +192,21 @@ class Update:
         """Whether the objective runs on the step after `step_count` steps."""
         return (step_count + 1) % self.objective.period == 0
 
-    def __call__(self, batch: Tensor, draws: Draws, epoch: float, share: Share) -> None:
+    def tensors(self) -> list[Tensor]:
+        """What a step changes beside the networks."""
+        optimizer = self.optimizer
+        sums = [] if self.meter.sums is None else [self.meter.sums]
+        moments = [*optimizer.exp_avg, *optimizer.exp_avg_sq, *optimizer.steps]
+        return [*moments, *self._averaged, *sums]
+
+    def __call__(self, batch: Tensor, draws: Draws, epoch: Tensor, share: Share) -> None:
         for parameter in self.frozen:
             parameter.requires_grad_(False)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
             parameter.grad = None
-        # A compiled loss would be compiled anew for every number, but not for a tensor.
-        when = torch.tensor(epoch) if self.learner.compiled else epoch
         with self.precision.loss():
-            loss, metrics = self._loss(self.networks, batch, draws, when)
+            loss, metrics = self._loss(self.networks, batch, draws, epoch)
         # DDP takes the mean over the workers; their rows may differ in number by one.
         world = rank_and_world()[1]
         if share.size * world != share.num:
@@ -186,11 +221,13 @@ class Update:
 
     def _average(self) -> None:
         """Follow the networks; at first faster than `ema_decay`, to forget where they began."""
-        num = self.learner.step_count // self.objective.period
-        decay = min(self.optimizer.settings.ema_decay, (1 + num) / (10 + num))
+        if not self.averages:
+            return
+        num = torch.floor_divide(self.learner.steps, self.objective.period)
+        decay = ((1 + num) / (10 + num)).clamp(max=self.optimizer.settings.ema_decay)
         for average, source in zip(self._averaged, self._sources, strict=True):
             if average.is_floating_point():
-                average.lerp_(source, 1.0 - decay)
+                average.lerp_(source, (1 - decay).to(average.dtype))
             else:
                 average.copy_(source)
 

@@ -13,38 +13,39 @@ from gen_models.core.distributed import sum_over_workers
 class Meter:
     """Means of one set of metrics over the rows seen, in float64.
 
-    A metric is a number (), or one a member (K,).
+    A metric is a number (), or one a member (K,). Sums stay in one tensor for good, so that a
+    step recorded as a CUDA graph finds them.
     """
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.sums: Tensor | None = None
-        self.rows = 0
+        """A row for each metric, and in the last one the number of rows seen."""
 
     @torch.no_grad()
     def add(self, metrics: Mapping[str, Tensor], rows: int) -> None:
         """Count in the means over `rows` images."""
-        values = torch.stack([value.detach() for value in metrics.values()])
+        values = [value.detach() for value in metrics.values()]
+        means = torch.stack([*values, torch.ones_like(values[0])])
         if self.sums is None:
             self.names = list(metrics)
-            self.sums = torch.zeros_like(values, dtype=torch.float64)
-        self.sums.add_(values, alpha=rows)
-        self.rows += rows
+            self.sums = torch.zeros_like(means, dtype=torch.float64)
+        self.sums.add_(means, alpha=rows)
 
     def take(self, other: Meter, member: int) -> None:
         """Count in what `other` has summed for one of its members."""
         if other.sums is None:
             return
-        self.names = other.names
         sums = other.sums[:, member]
-        self.sums = sums.clone() if self.sums is None else self.sums + sums
-        self.rows += other.rows
+        if self.sums is None:
+            self.names, self.sums = other.names, sums.clone()
+        else:
+            self.sums.add_(sums)
 
     def pop(self) -> dict[str, float]:
         """Means since the last call over all images of all workers. Waits for the device."""
         if self.sums is None:
             return {}
-        rows = self.sums.new_full((1,), float(self.rows))
-        totals = sum_over_workers(torch.cat([self.sums, rows]))
-        names, self.sums, self.rows = self.names, None, 0
-        return dict(zip(names, (totals[:-1] / totals[-1]).tolist(), strict=True))
+        *totals, rows = sum_over_workers(self.sums.clone()).tolist()
+        self.sums.zero_()
+        return dict(zip(self.names, (t / rows for t in totals), strict=True)) if rows else {}

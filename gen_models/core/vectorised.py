@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gen_models.core.contract import Draws, Metrics, Model, Networks
+from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.learner import Learner, Update
 from gen_models.core.meter import Meter
 from gen_models.core.precision import InPrecision
@@ -60,18 +61,30 @@ class VectorisedLearners:
             for index in range(len(first.updates))
         ]
         self.counts = [one.step_count for one in learners]
-        self.step_counts = torch.tensor(self.counts, dtype=torch.float64, device=self.device)
+        self.steps = torch.stack([one.steps for one in learners])
+        record = first.graphs and self.device.type == "cuda"
+        self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
     def step(self, batch: Tensor) -> None:
         """One step of each, on images (K, N, C, H, W) in [0, 1]."""
         positions = zip(self.learners, self.counts, strict=True)
         draws = stack_draws([one.draws(batch.shape[1], count) for one, count in positions])
-        epoch = (self.step_counts / self.learners[0].steps_per_epoch).to(batch.dtype)
-        for update in self.updates:
-            if update.members[0].is_due(self.counts[0]):
-                update(batch, draws, epoch)
-        self.step_counts += 1
+        due = tuple(update.members[0].is_due(self.counts[0]) for update in self.updates)
+        (self._recorded or self._run)(batch, draws, due)
         self.counts = [count + 1 for count in self.counts]
+
+    def _run(self, batch: Tensor, draws: Draws, due: Due) -> None:
+        """As `Learner._run`."""
+        epoch = (self.steps / self.learners[0].steps_per_epoch).to(batch.dtype)
+        for update, is_due in zip(self.updates, due, strict=True):
+            if is_due:
+                update(batch, draws, epoch)
+        self.steps += 1
+
+    def _tensors(self) -> list[Tensor]:
+        """All that a step changes."""
+        buffers = [t for tensors in self.buffers.values() for t in tensors.values()]
+        return [self.steps, *buffers, *(t for update in self.updates for t in update.tensors())]
 
     def parameters(self) -> dict[str, dict[str, Tensor]]:
         """Every parameter (K, *shape) by network and name, without gradients."""
@@ -86,6 +99,7 @@ class VectorisedLearners:
         """Give each learner its state."""
         for index, one in enumerate(self.learners):
             one.step_count = self.counts[index]
+            one.steps.copy_(self.steps[index])
             for name, network in one.networks.items():
                 for key, buffer in network.named_buffers():
                     buffer.copy_(crop(self.buffers[name][key][index], buffer.shape))
@@ -139,6 +153,12 @@ class _StackedUpdate:
             found[name][key] = part.view(len(flat), *shape)
         return found
 
+    def tensors(self) -> list[Tensor]:
+        """What a step changes beside the networks' buffers."""
+        averages = [t for tensors in self.averages.values() for t in tensors.values()]
+        sums = [] if self.meter.sums is None else [self.meter.sums]
+        return [self.flat, self.exp_avg, self.exp_avg_sq, self.num_steps, *averages, *sums]
+
     def __call__(self, batch: Tensor, draws: Draws, epoch: Tensor) -> None:
         owner = self.owner
         flat = self.flat.requires_grad_(True)
@@ -178,7 +198,7 @@ class _StackedUpdate:
 
     def _average(self, own: Mapping[str, Mapping[str, Tensor]]) -> None:
         """As `Update._average`."""
-        num = torch.floor_divide(self.owner.step_counts, self.objective.period)[:, None]
+        num = torch.floor_divide(self.owner.steps, self.objective.period)[:, None]
         weight = 1 - torch.minimum(self.ema_decay, (1 + num) / (10 + num))
         for name, averages in self.averages.items():
             sources = {**own[name], **self.owner.buffers[name]}
