@@ -159,11 +159,24 @@ def populations(pid: int) -> Iterator[psutil.Process]:
             continue
 
 
-def test_a_fused_search_is_killed_and_resumed(tmp_path: Path) -> None:
+def test_a_fused_search_is_interrupted_killed_and_resumed(tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     args = ["--trials", "6", "--epochs", "40", "--scheduler", "fifo", "--batch-size", "64"]
-    process = start(["search", "vae", "--store", str(store), *SMALL, *args], log)
-    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/outcome.json"))) > 0)
+    search = ["search", "vae", "--store", str(store)]
+    process = start([*search, *SMALL, *args], log)
+    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/reports/*3.json"))) > 0)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130, log.read_text()
+    (search_id,) = (path.name for path in (store / "searches").iterdir())
+    assert f"--resume {search_id}" in log.read_text()
+    mlflow = client(store)
+    (experiment,) = (e for e in mlflow.search_experiments() if e.name == "vae-digits")
+    interrupted = mlflow.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in interrupted} == {"KILLED"}
+
+    process = start([*search, "--resume", search_id], log)
+    wait_until(lambda: "completed" in log.read_text())
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
@@ -171,8 +184,7 @@ def test_a_fused_search_is_killed_and_resumed(tmp_path: Path) -> None:
     for child in alive:  # Ray's agents outlive a driver that is killed
         os.kill(child.pid, signal.SIGKILL)
     time.sleep(1)
-    (search_id,) = (path.name for path in (store / "searches").iterdir())
-    result = genpipe(["search", "vae", "--store", str(store), "--resume", search_id], log)
+    result = genpipe([*search, "--resume", search_id], log)
     assert len(result["trials"]) == 6
     assert {trial["outcome"] for trial in result["trials"]} == {"completed"}
     check_recorded(store, result)
