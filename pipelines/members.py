@@ -23,8 +23,8 @@ from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.config import flatten
 from gen_models.core.learner import Learner
 from gen_models.core.population import Population
-from pipelines.allocator import keep_freed_memory
 from pipelines.config import Search, Train, as_train, run_from_dict, with_sampled
+from pipelines.cpu import prepare_thread
 from pipelines.epoch import as_tensor, has_diverged, is_picture_epoch, make_learner, record, told
 from pipelines.evaluate import Evaluator
 from pipelines.job import Images, Job, trial_folder
@@ -53,7 +53,7 @@ class Members:
 
     def __init__(self, search: Job, capacity: int, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
-        keep_freed_memory()
+        prepare_thread()
         self.search, self.run = search, run_from_dict(Search, search.run)
         self.capacity = capacity
         images: Images = ray.get(search.images[0])

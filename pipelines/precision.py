@@ -18,9 +18,9 @@ import torch
 from gen_models.core.batches import TrainingImages
 from gen_models.core.contract import DataSpec
 from gen_models.core.precision import Precision
-from pipelines.allocator import keep_freed_memory
 from pipelines.cluster import Cluster
 from pipelines.config import Run, Train, as_train, run_from_dict, to_dict
+from pipelines.cpu import prepare_thread
 from pipelines.epoch import make_learner
 
 R = TypeVar("R", bound=Run)
@@ -52,7 +52,7 @@ def fastest_precision(content: Mapping[str, Any], spec: DataSpec, on_gpu: bool) 
 
     `content`: a run's config, by `to_dict`.
     """
-    keep_freed_memory()
+    prepare_thread()
     device = "cuda" if on_gpu else "cpu"
     run = run_from_dict(Train, content)
     images = torch.randint(0, 256, (run.batch_size, *spec.shape), dtype=torch.uint8)

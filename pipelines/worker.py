@@ -17,8 +17,8 @@ import ray.train.torch
 from gen_models.core.batches import TrainingImages
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.distributed import check_replicas
-from pipelines.allocator import keep_freed_memory
 from pipelines.config import Train, run_from_dict
+from pipelines.cpu import prepare_thread
 from pipelines.epoch import as_tensor, has_diverged, is_picture_epoch, make_learner, record, told
 from pipelines.evaluate import Evaluator
 from pipelines.job import Images, Job
@@ -42,7 +42,7 @@ class Session:
     """One worker's share of a run."""
 
     def __init__(self, job: Job, rank: int, world: int) -> None:
-        keep_freed_memory()
+        prepare_thread()
         self.run = run = run_from_dict(Train, job.run)
         self.rank, self.world = rank, world
         self.folder = job.folder
