@@ -1,8 +1,6 @@
 """`python -m pipelines` is `genpipe`."""
 
-import sys
-
-from pipelines.cli import main
+from pipelines.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -6,11 +6,13 @@ imported by the command that needs them, and not before.
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gen_models
 from gen_models.core.errors import InputError
@@ -38,6 +40,16 @@ families: {families}
 `genpipe COMMAND --help` lists a command's settings; of train and search, with the family:
 `genpipe search vae --help`.
 """
+
+
+def run() -> NoReturn:
+    """The program: `main`, and then the end of the process at once. To take torch, Ray and MLflow
+    apart object by object, as Python does, takes seconds."""
+    code = main()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
