@@ -20,9 +20,10 @@ import tyro
 import gen_models
 from benchmarks.figures import finish, say, setting
 from gen_models.core import Learner
-from gen_models.core.batches import TrainingImages
+from gen_models.core.batches import TrainingImages, unit
 from gen_models.core.population import Population
 from gen_models.core.precision import Precision
+from gen_models.metrics import PCAFeatures
 from pipelines.config import Train, defaults
 from pipelines.data import load
 from pipelines.evaluate import Evaluator
@@ -48,7 +49,8 @@ def main() -> None:
     figures: dict[str, float] = {}
     dataset = load("digits", defaults(Train, "vae").data_root)
     data = TrainingImages(torch.from_numpy(dataset.train), options.batch_size, drop_last=True)
-    evaluator = Evaluator(data.images, torch.from_numpy(dataset.validation))
+    validation = torch.from_numpy(dataset.validation)
+    evaluator = Evaluator(data.images, validation, PCAFeatures("pca-digits", unit(validation)))
     for family in gen_models.names():
         for arch in ("mlp", "conv"):
             run = defaults(Train, family)

@@ -7,7 +7,7 @@ Models of one structure can be validated as one.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import reduce
 from operator import add
 
@@ -21,7 +21,7 @@ from gen_models.core.randomness import seeded
 from gen_models.core.sampling import BLOCK as SAMPLES
 from gen_models.core.sampling import block_noise, sample
 from gen_models.core.stacking import Alone, Ensemble, structure
-from gen_models.metrics import Moments, PCAFeatures, frechet_distance
+from gen_models.metrics import FeatureSpace, Moments, frechet_distance
 from pipelines.pictures import grid_png, pairs_png
 
 BLOCK = 500
@@ -36,14 +36,17 @@ _SEED = 0  # of validation: the same noise for every trial, so that they are com
 class Evaluator:
     """Metrics of models on one validation split, and pictures.
 
-    `train`, `validation`: uint8 (N, C, H, W), on the device.
+    `train`, `validation`: uint8 (N, C, H, W), on the device. `space`: where samples are compared
+    with the validation images.
     """
 
-    def __init__(self, train: Tensor, validation: Tensor) -> None:
+    def __init__(self, train: Tensor, validation: Tensor, space: FeatureSpace) -> None:
         self.codes_from = train[:NUM_CODES]
         self.validation = validation
         self.device = validation.device
-        self.features = PCAFeatures(unit(validation))
+        self.space = space
+        blocks = torch.split(validation, BLOCK)
+        self.real = reduce(add, (Moments.of(space(unit(block))) for block in blocks))
         self._names: dict[Hashable, list[str]] = {}
 
     @torch.no_grad()
@@ -61,7 +64,7 @@ class Evaluator:
         names = self._names_of(models[0])
         values = [*self._means(subject, names), self._frechet(subject)]
         table = torch.stack(values).reshape(len(values), -1).T.tolist()
-        found = [f"val/{name}" for name in [*names, "frechet_pca"]]
+        found = [*(f"val/{name}" for name in names), frechet_name(self.space.name)]
         return [dict(zip(found, row, strict=True)) for row in table]
 
     def _names_of(self, model: Model) -> list[str]:
@@ -105,7 +108,7 @@ class Evaluator:
         total = reduce(add, moments)
         for each in (total.count, total.total, total.outer):
             sum_over_workers(each.mul_(rank < len(indices)))
-        return frechet_distance(self.features.moments, total)
+        return frechet_distance(self.real, total)
 
     def _block_moments(self, subject: Alone | Ensemble, index: int) -> Moments:
         def generate(model: Model, networks: Networks, draws: Draws) -> Tensor:
@@ -114,7 +117,7 @@ class Evaluator:
         def draw(model: Model) -> Draws:
             return {"noise": block_noise(model, index, _SEED, self.device)}
 
-        return Moments.of(self.features(subject.map(generate, draw)))
+        return Moments.of(self.space(subject.map(generate, draw)))
 
     @torch.no_grad()
     def pictures(self, model: Model, networks: Networks) -> dict[str, bytes]:
@@ -136,6 +139,16 @@ def validation_names(model: Model) -> list[str]:
         return sorted(model.validate(networks, blank, model.draws(2, Generator())))
 
 
-def metric_names(model: Model) -> list[str]:
-    """The names of what `Evaluator.metrics` reports of a model."""
-    return [f"val/{name}" for name in [*validation_names(model), "frechet_pca"]]
+def frechet_name(space: str) -> str:
+    """The name of the Fréchet distance: it holds the feature space and the number of samples."""
+    return f"val/fd/{space}/{NUM_SAMPLES // 1000}k"
+
+
+def matching(metric: str, names: Iterable[str]) -> list[str]:
+    """The names that `metric` is, or is the beginning of: `val/fd` of `val/fd/lenet-mnist/2k`."""
+    return [name for name in names if name == metric or name.startswith(f"{metric}/")]
+
+
+def metric_names(model: Model, space: str) -> list[str]:
+    """The names of what `Evaluator.metrics` reports of a model, in a feature space."""
+    return [*(f"val/{name}" for name in validation_names(model)), frechet_name(space)]

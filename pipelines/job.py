@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pipelines.data import Dataset
+    from pipelines.features import Extractor
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Images:
     """uint8 (N, C, H, W)"""
     validation: np.ndarray[Any, Any]
     num_classes: int
+    extractor: Extractor
+    """Makes the feature space in which samples are compared."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class Job:
     on_gpu: bool
 
 
-def share_images(dataset: Dataset) -> tuple[ray.ObjectRef[Images]]:
+def share_images(dataset: Dataset, extractor: Extractor) -> tuple[ray.ObjectRef[Images]]:
     """Put a data set into Ray's object store; the workers of a node read the same memory."""
-    return (ray.put(Images(dataset.train, dataset.validation, dataset.num_classes)),)
+    content = Images(dataset.train, dataset.validation, dataset.num_classes, extractor)
+    return (ray.put(content),)
 
 
 def trial_folder(search_folder: str | Path, trial_id: str) -> Path:

@@ -61,7 +61,9 @@ class Members:
         device = torch.device("cuda" if search.on_gpu else "cpu")
         train = as_tensor(images.train).to(device)
         self.data = TrainingImages(train, self.run.batch_size, self.run.drop_last)
-        self.evaluator = Evaluator(train, as_tensor(images.validation).to(device))
+        validation = as_tensor(images.validation).to(device)
+        space = images.extractor.space(validation, images.num_classes)
+        self.evaluator = Evaluator(train, validation, space)
         self.population = Population(self.data)
         self.together = False
         """Whether members are trained as one, so that they should come together."""

@@ -14,7 +14,8 @@ from gen_models.core.contract import Model
 from gen_models.core.errors import InputError, require
 from pipelines.config import Run
 from pipelines.data import Dataset, load
-from pipelines.evaluate import metric_names
+from pipelines.evaluate import matching, metric_names
+from pipelines.features import Extractor, extractor, space_name
 from pipelines.tracking import tracking_uri
 
 R = TypeVar("R", bound=Run)
@@ -28,6 +29,8 @@ class Plan(Generic[R]):
     dataset: Dataset
     uri: str
     """MLflow's tracking URI."""
+    extractor: Extractor
+    """Of the data set's feature space."""
 
     @property
     def experiment(self) -> str:
@@ -43,10 +46,11 @@ def preflight(run: R) -> Plan[R]:
     _check_machine(run)
     dataset = load_data(run)
     _check_batches(run, len(dataset.train))
-    _check_model(run, dataset)
+    run = replace(run, metric=_metric(run, dataset))
     store = run.store.expanduser().absolute()
     run = replace(run, store=store, data_root=run.data_root.absolute())
-    return Plan(run, dataset, tracking_uri(store, run.tracking_uri))
+    uri = tracking_uri(store, run.tracking_uri)
+    return Plan(run, dataset, uri, extractor(dataset, store))  # last: it may take a minute
 
 
 def load_data(run: Run) -> Dataset:
@@ -88,8 +92,10 @@ def _check_batches(run: Run, num_images: int) -> None:
     require(shared, "drop_last", run.drop_last, expected)
 
 
-def _check_model(run: Run, dataset: Dataset) -> None:
+def _metric(run: Run, dataset: Dataset) -> str:
+    """The metric's full name, of which the beginning may have been given."""
     model: Model = gen_models.family(run.family).Model(run.model, dataset.spec)
-    names = metric_names(model)
-    known = f"one of {', '.join(names)}"
-    require(run.metric in names, "metric", run.metric, known)
+    names = metric_names(model, space_name(dataset))
+    meant = matching(run.metric, names)
+    require(len(meant) == 1, "metric", run.metric, f"one of {', '.join(names)}")
+    return meant[0]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gen_models.core.errors import InputError, require
+from pipelines.evaluate import matching
 from pipelines.journal import write_whole
 from pipelines.preflight import existing_store
 from pipelines.tracking import (
@@ -77,17 +78,20 @@ def best(
     `InputError` where none is recorded.
     """
     require(num >= 1, "num", num, "an integer of at least 1")
-    metric = metric or space(family).metric
+    wanted = f"best/{metric or space(family).metric}"
     rows = [
         row
         for row in list_runs(_delivered(store, uri), tags={"family": family})
-        if row.kind != "search" and _value(row, metric) is not None
+        if row.kind != "search" and matching(wanted, row.metrics)
     ]
     chosen = data or (rows[0].params["data"] if rows else "")
     rows = [row for row in rows if row.params["data"] == chosen]
     if not rows:
         on = f" on {data}" if data else ""
-        raise InputError(f"no run of {family}{on} with {metric} is recorded in {store}")
+        name = wanted.removeprefix("best/")
+        raise InputError(f"no run of {family}{on} with {name} is recorded in {store}")
+    metric = matching(wanted, rows[0].metrics)[0].removeprefix("best/")
+    rows = [row for row in rows if _value(row, metric) is not None]
     mode = _mode(rows, metric)
     ranking = sorted(rows, key=lambda r: (-1 if mode == "max" else 1) * (_value(r, metric) or 0.0))
     return {

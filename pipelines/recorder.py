@@ -178,7 +178,7 @@ class Recorder:
             Outcome(
                 ending=self.ending,
                 last_epoch=0,
-                summary=summary | counts | seconds,
+                summary=summary | counts | seconds | self.plan.extractor.summary,
                 artifacts=artifacts,
             )
         )

@@ -17,6 +17,7 @@ from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.sampling import sample
 from pipelines.config import Mode, Run, command, result_settings
 from pipelines.data import Dataset
+from pipelines.features import space_name
 from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name, write_whole
 from pipelines.pictures import grid_png
 from pipelines.tracking import lineage
@@ -105,6 +106,7 @@ def identity(
             "family": run.family,
             "seed": str(run.seed),
             "data_digest": dataset.digest,
+            "features": space_name(dataset),
             "metric": run.metric,
             "mode": run.mode,
             "rerun": command(run),

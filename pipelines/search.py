@@ -88,7 +88,8 @@ def _run(run: Search, recorder: Recorder, cluster: Cluster, searched: Mapping[st
     folder = recorder.folder
     write_whole(folder / _REQUEST, json.dumps(to_dict(run), indent=1) + "\n")
     recorder.open(run)
-    job = Job(to_dict(run), str(folder), share_images(recorder.plan.dataset), on_gpu)
+    images = share_images(recorder.plan.dataset, recorder.plan.extractor)
+    job = Job(to_dict(run), str(folder), images, on_gpu)
     if run.is_fused:
         spec = recorder.plan.dataset.spec
         fusion = plan_fusion(run, spec, cluster_devices(cluster, on_gpu))

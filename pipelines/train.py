@@ -98,7 +98,7 @@ def _run(plan: Plan[Train], journal: Journal, tracker: Tracker) -> None:
             run = _as_before(run, journal)
             run = resolve_precision(run, plan.dataset.spec, cluster, on_gpu)
             journal.open(_identity(plan, run, journal.run_folder.name))
-            images = share_images(plan.dataset)
+            images = share_images(plan.dataset, plan.extractor)
             trainer = make_trainer(Job(to_dict(run), str(journal.run_folder), images, on_gpu))
             _follow(_in_thread(trainer.fit), journal, run.epochs, tracker)
     except TrainingFailedError as error:
@@ -156,7 +156,9 @@ def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, second
         ending = "diverged"
     last = final.epoch if final else 0
     found = outcome(folder, run, ending, last, message)
-    found = replace(found, summary={**found.summary, "wall_seconds": seconds})
+    found = replace(
+        found, summary={**found.summary, **plan.extractor.summary, "wall_seconds": seconds}
+    )
     best = best_at_end(folder, run.metric, run.mode, ending, last)
     if ending == "completed" and best:
         picture = write_samples(best.checkpoint, folder / "samples.png")

@@ -51,7 +51,9 @@ class Session:
         train = as_tensor(images.train).to(device)
         self.data = TrainingImages(train, run.batch_size, run.drop_last)
         self.learner = make_learner(run, self.data, images.num_classes)
-        self.evaluator = Evaluator(train, as_tensor(images.validation).to(device))
+        validation = as_tensor(images.validation).to(device)
+        space = images.extractor.space(validation, images.num_classes)
+        self.evaluator = Evaluator(train, validation, space)
 
     def restore(self, checkpoint: ray.train.Checkpoint | None) -> int:
         """Take up the checkpoint; the epochs done."""

@@ -12,10 +12,11 @@ import torch.multiprocessing as mp
 from conftest import VARIANTS, make_learner, make_model, some_images
 
 from gen_models.core import Adam, Learner
-from gen_models.core.batches import Share, TrainingImages, num_batches
+from gen_models.core.batches import Share, TrainingImages, num_batches, unit
 from gen_models.core.distributed import check_replicas, fingerprint
 from gen_models.core.memory import footprint
 from gen_models.core.randomness import derive_seed, permutation
+from gen_models.metrics import PCAFeatures
 from pipelines.evaluate import Evaluator, metric_names
 
 NUM, BATCH, EPOCHS = 70, 16, 2
@@ -34,7 +35,7 @@ def _train(
             learner.step(batch, share)
     metrics = learner.pop_metrics()
     check_replicas(learner.networks)
-    evaluator = Evaluator(pixels, pixels)
+    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels)))
     metrics |= evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
     states = {n: net.state_dict() for n, net in learner.networks.items()}
     weights = {f"{n}.{k}": v.clone() for n, state in states.items() for k, v in state.items()}
@@ -146,9 +147,9 @@ def test_metrics_are_means_over_images(variant: str) -> None:
 def test_validation_reports_what_it_says_and_the_same_twice(variant: str) -> None:
     learner = make_learner(variant)
     pixels = (some_images(90) * 255).to(torch.uint8)
-    evaluator = Evaluator(pixels, pixels)
+    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels)))
     (found,) = evaluator.metrics([learner.model], [learner.sampling_networks()])
-    assert sorted(found) == sorted(metric_names(learner.model))
+    assert sorted(found) == sorted(metric_names(learner.model, "pca"))
     assert evaluator.metrics([learner.model], [learner.sampling_networks()]) == [found]
 
 

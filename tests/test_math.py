@@ -190,7 +190,7 @@ def test_frechet_distances_of_several_at_once() -> None:
 
 def test_pca_features_keep_the_distances_that_matter() -> None:
     images = some_images(300, DataSpec((1, 8, 8)))
-    features = PCAFeatures(images, dim=64)
+    features = PCAFeatures("pca", images, dim=64)
     flat = images.flatten(1).double()
     torch.testing.assert_close(
         torch.cdist(features(images), features(images))[:9, :9],
@@ -198,7 +198,7 @@ def test_pca_features_keep_the_distances_that_matter() -> None:
         atol=1e-5,
         rtol=1e-5,
     )
-    assert PCAFeatures(images, dim=5)(images).shape == (300, 5)
+    assert PCAFeatures("pca", images, dim=5)(images).shape == (300, 5)
 
 
 def test_bernoulli_nll_is_torch_s_cross_entropy() -> None:

@@ -22,6 +22,7 @@ from pipelines.config import Train
 from pipelines.data import load
 from pipelines.epoch import make_learner
 from pipelines.evaluate import Evaluator
+from pipelines.features import extractor
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -92,8 +93,8 @@ def test_train_on_two_workers_then_use_it(
     assert rerun[:2] == ["genpipe", "train"]
     alone = parse_run("train", rerun[2:])
     assert isinstance(alone, Train)
-    expected = train_alone(alone)
-    for name in ("val/elbo", "val/frechet_pca"):
+    expected = train_alone(alone, store)
+    for name in ("val/elbo", "val/fd/lenet-digits/2k"):
         assert result["metrics"][name] == pytest.approx(expected[name], rel=1e-3)
 
     # A complete run is not run again, and its name stands for its config.
@@ -116,7 +117,7 @@ def test_train_on_two_workers_then_use_it(
     assert result["run_id"] in capsys.readouterr().out
 
 
-def train_alone(run: Train) -> dict[str, float]:
+def train_alone(run: Train, store: Path) -> dict[str, float]:
     """The validation metrics after a run of one worker, by the learner and the evaluator."""
     dataset = load(run.data, run.data_root)
     images, validation = torch.from_numpy(dataset.train), torch.from_numpy(dataset.validation)
@@ -125,7 +126,8 @@ def train_alone(run: Train) -> dict[str, float]:
     for epoch in range(1, run.epochs + 1):
         for batch, share in data.batches(run.seed, epoch):
             learner.step(batch, share)
-    evaluator = Evaluator(images, validation)
+    space = extractor(dataset, store).space(validation, dataset.num_classes)
+    evaluator = Evaluator(images, validation, space)
     return evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
 
 

@@ -13,10 +13,11 @@ from torch.utils._pytree import tree_flatten
 
 import gen_models
 from gen_models.core import Adam, Learner
-from gen_models.core.batches import TrainingImages
+from gen_models.core.batches import TrainingImages, unit
 from gen_models.core.contract import Objective
 from gen_models.core.population import Population
 from gen_models.core.vectorised import kind
+from gen_models.metrics import PCAFeatures
 from pipelines.evaluate import Evaluator
 
 PIXELS = (some_images(170) * 255).round().to(torch.uint8)
@@ -128,7 +129,7 @@ def test_validation_as_one_is_validation_alone(variant: str) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     learners = [member(variant, index, **changes) for index in range(3)]
     Population(DATA, "in_turn").run_epoch(learners)
-    evaluator = Evaluator(PIXELS, PIXELS[:90])
+    evaluator = Evaluator(PIXELS, PIXELS[:90], PCAFeatures("pca", unit(PIXELS[:90])))
     models = [learner.model for learner in learners]
     networks = [learner.sampling_networks() for learner in learners]
     at_once = evaluator.metrics(models, networks)

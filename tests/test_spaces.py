@@ -11,7 +11,7 @@ import gen_models
 import tune_spaces
 from gen_models.core.config import flatten
 from pipelines.config import Search, defaults, run_from_dict, to_dict, with_sampled
-from pipelines.evaluate import metric_names
+from pipelines.evaluate import matching, metric_names
 
 
 def _sample(content: dict) -> dict:
@@ -48,7 +48,8 @@ def test_the_defaults_lie_within_the_domains(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_metric_is_reported_and_the_grace_period_fits(family: str) -> None:
     module, found = gen_models.family(family), tune_spaces.space(family)
-    assert found.metric in metric_names(module.Model(module.Config(), SPEC))
+    names = metric_names(module.Model(module.Config(), SPEC), "lenet-digits")
+    assert len(matching(found.metric, names)) == 1
     assert 1 <= found.grace_period <= found.epochs
 
 

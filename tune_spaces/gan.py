@@ -13,7 +13,7 @@ SPACE = Space(
             "generator": {"lr": tune.loguniform(5e-5, 1e-3)},
         },
     },
-    metric="val/frechet_pca",
+    metric="val/fd",
     mode="min",
     epochs=30,
     grace_period=5,

@@ -1,5 +1,6 @@
 """How good samples are, measured against real images."""
 
-from gen_models.metrics.frechet import Moments, PCAFeatures, frechet_distance
+from gen_models.metrics.features import FeatureSpace, PCAFeatures
+from gen_models.metrics.frechet import Moments, frechet_distance
 
-__all__ = ["Moments", "PCAFeatures", "frechet_distance"]
+__all__ = ["FeatureSpace", "Moments", "PCAFeatures", "frechet_distance"]

@@ -1,6 +1,5 @@
-"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017), here in the space
-of the principal components of the reference images: a stand-in for learned features that needs
-no pretrained network. It is not the Inception FID and is not called that.
+"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017). Only in the features
+of the Inception network is it the FID, and only there may it be called that.
 """
 
 from __future__ import annotations
@@ -62,24 +61,3 @@ def frechet_distance(a: Moments, b: Moments) -> Tensor:
     traces = (first + second).diagonal(dim1=-2, dim2=-1).sum(-1)
     distance = (gap + traces - 2 * cross).clamp(min=0)
     return torch.where(finite, distance, torch.nan)
-
-
-class PCAFeatures:
-    """Projection of flattened images on the leading principal components of reference images.
-
-    `dim` components, or as many as the images have values. With `moments` of the reference.
-    """
-
-    def __init__(self, images: Tensor, dim: int = 64) -> None:
-        """`images`: the reference (N, C, H, W), N at least 2."""
-        flat = images.flatten(1).double()
-        self.offset = flat.mean(0)
-        covariance = (flat - self.offset).T @ (flat - self.offset) / (len(flat) - 1)
-        vectors = torch.linalg.eigh(covariance).eigenvectors.flip(1)
-        self.components = vectors[:, : min(dim, flat.shape[1])]
-        self.moments = Moments.of(self(images))
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """(…, C, H, W) -> (…, dim), float64."""
-        features: Tensor = (images.flatten(-3).double() - self.offset) @ self.components
-        return features

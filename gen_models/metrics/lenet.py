@@ -1,0 +1,92 @@
+"""A small classifier of a labelled data set, whose last hidden layer is a feature space: two
+images are near each other if they look alike to one who tells the classes apart.
+
+It is trained once for a data set and kept, so that every model is judged by the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from gen_models.core.batches import TrainingImages, unit
+from gen_models.core.contract import DataSpec
+from gen_models.core.randomness import global_seed, seeded
+
+_BATCH, _LR, _SHIFT = 128, 4e-3, 2
+_EPOCHS, _MIN_STEPS = 6, 600
+_SEED = 0
+_BLOCK = 1000
+
+
+class LeNet(nn.Module):
+    """LeNet-5 (LeCun et al. 1998) with rectifiers and more channels, as a feature space."""
+
+    def __init__(self, name: str, spec: DataSpec) -> None:
+        super().__init__()
+        self.name = name
+        channels, height, width = spec.shape
+        self.body = nn.Sequential(
+            *_halving(channels, 16),
+            *_halving(16, 32),
+            nn.Flatten(),
+            nn.Linear(32 * (height // 4) * (width // 4), 128),
+        )
+        self.head = nn.Linear(128, spec.num_classes)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, num_classes)"""
+        found: Tensor = self.head(F.relu(self.body(2.0 * images - 1.0)))
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(…, C, H, W) -> (…, 128), before the rectifier, which would make some of them 0."""
+        found: Tensor = self.body(2.0 * images.flatten(0, -4) - 1.0)
+        return found.view(*images.shape[:-3], -1)
+
+
+def _halving(inner: int, outer: int) -> list[nn.Module]:
+    return [nn.Conv2d(inner, outer, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+
+
+def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> LeNet:
+    """Train on uint8 images (N, C, H, W) with labels int64 (N,), on their device.
+
+    The same weights every time on one kind of machine: all randomness is from a fixed seed.
+    """
+    data = TrainingImages(images, min(_BATCH, len(images)), drop_last=True)
+    epochs = max(_EPOCHS, -(-_MIN_STEPS // data.steps_per_epoch))
+    with global_seed(_SEED, "lenet"):
+        network = LeNet(name, DataSpec(tuple(images.shape[1:]), num_classes))  # type: ignore[arg-type]
+    network.to(images.device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_LR)
+    steps = epochs * data.steps_per_epoch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps)
+    for batch, own in _batches(data, labels, epochs):
+        optimizer.zero_grad()
+        F.cross_entropy(network.logits(batch), own).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return network.eval().requires_grad_(False)
+
+
+def _batches(data: TrainingImages, labels: Tensor, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images, a batch at a time shifted by up to two pixels, and their labels."""
+    generator = seeded(Generator(), _SEED, "shifts")
+    for epoch in range(1, epochs + 1):
+        order = data.order(_SEED, epoch)
+        for step in range(data.steps_per_epoch):
+            chosen = order[data.rows(step)]
+            across = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=generator)
+            yield data.gather(chosen).roll(across.tolist(), (2, 3)), labels[chosen]
+
+
+@torch.no_grad()
+def accuracy(network: LeNet, images: Tensor, labels: Tensor) -> float:
+    """The share of uint8 images (N, C, H, W) that are told apart."""
+    parts = zip(torch.split(images, _BLOCK), torch.split(labels, _BLOCK), strict=True)
+    right = sum(int((network.logits(unit(part)).argmax(1) == own).sum()) for part, own in parts)
+    return right / len(images)
