@@ -16,7 +16,8 @@ from gen_models.core.batches import TrainingImages, unit
 from gen_models.core.contract import DataSpec
 from gen_models.core.randomness import global_seed, seeded
 
-_BATCH, _LR, _SHIFT = 128, 4e-3, 2
+_BATCH, _LR = 128, 4e-3
+_SHIFT = 1 / 14
 _EPOCHS, _MIN_STEPS = 6, 600
 _SEED = 0
 _BLOCK = 1000
@@ -74,13 +75,14 @@ def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> 
 
 
 def _batches(data: TrainingImages, labels: Tensor, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images, a batch at a time shifted by up to two pixels, and their labels."""
+    """Images, a batch at a time shifted by up to a fourteenth of their height, and their labels."""
     generator = seeded(Generator(), _SEED, "shifts")
+    most = int(_SHIFT * data.images.shape[-2])
     for epoch in range(1, epochs + 1):
         order = data.order(_SEED, epoch)
         for step in range(data.steps_per_epoch):
             chosen = order[data.rows(step)]
-            across = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=generator)
+            across = torch.randint(-most, most + 1, (2,), generator=generator)
             yield data.gather(chosen).roll(across.tolist(), (2, 3)), labels[chosen]
 
 

@@ -1,0 +1,88 @@
+"""Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al.
+2020), as the latter's package `prdc` computes them: a point's ball reaches to its k-th nearest
+neighbour other than itself, and what lies on its surface is outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gen_models.core.errors import require
+
+BLOCK = 256
+"""Rows of a matrix of distances that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Features and the balls around them. Kept for the real images, it serves every model."""
+
+    features: Tensor
+    """(N, dim), float64: a near neighbour's distance is a small difference of large products."""
+    squared_radii: Tensor
+    """Squared distance of each to the k-th nearest of the others, (N,)."""
+    k: int
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, features: Tensor, k: int = 5, block: int = BLOCK) -> Neighbours:
+        """Of features (N, dim). Raises `InputError` unless k is from 1 to N - 1."""
+        most = len(features) - 1
+        require(1 <= k <= most, "k", k, f"1 to {most}, for {len(features)} features")
+        features = features.double()
+        # The nearest of all is the feature itself.
+        nearest = (
+            _squared_distances(rows, features).topk(k + 1, largest=False).values
+            for rows in torch.split(features, block)
+        )
+        return cls(features, torch.cat([each[:, -1] for each in nearest]), k)
+
+
+@dataclass(frozen=True)
+class PRDC:
+    """Each a float64 tensor () on the features' device."""
+
+    precision: Tensor
+    """Part of the generated features that lie in the ball of a real one."""
+    recall: Tensor
+    """Part of the real features that lie in the ball of a generated one."""
+    density: Tensor
+    """Number of real balls in which a generated feature lies, over k: 1 is expected of a perfect
+    model, and more is possible."""
+    coverage: Tensor
+    """Part of the real features in whose ball a generated one lies."""
+
+
+@torch.no_grad()
+def compute_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> PRDC:
+    """Of generated features (M, dim) with the k of the real ones; all nan where any feature is
+    not finite. Raises `InputError` where M is not above k."""
+    fake = Neighbours.of(generated, real.k, block)
+    precise = torch.zeros(len(generated), dtype=torch.bool, device=generated.device)
+    count = precise.new_zeros((), dtype=torch.int64)
+    recalled, covered = [], []
+    for rows, radii in zip(
+        torch.split(real.features, block), torch.split(real.squared_radii, block), strict=True
+    ):
+        distances = _squared_distances(rows, fake.features)
+        inside = distances < radii[:, None]
+        precise |= inside.any(0)
+        count += inside.count_nonzero()
+        covered.append(inside.any(1))
+        recalled.append((distances < fake.squared_radii).any(1))
+    density = count.double() / (real.k * len(generated))
+    precision, recall, coverage = (
+        flags.double().mean() for flags in (precise, torch.cat(recalled), torch.cat(covered))
+    )
+    finite = torch.isfinite(real.features).all() & torch.isfinite(fake.features).all()
+    found = torch.stack([precision, recall, density, coverage])
+    return PRDC(*torch.where(finite, found, torch.nan).unbind())
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """(N, dim), (M, dim) -> (N, M)."""
+    products = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
+    return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0)
