@@ -28,6 +28,9 @@ bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.many_trials
 	$(BIN)/python -m benchmarks.train_throughput
 	$(BIN)/python -m benchmarks.ddp_scaling
+	$(BIN)/python -m benchmarks.metrics_throughput
+	$(BIN)/python -m benchmarks.papers.prdc_gaussians
+	$(BIN)/python -m benchmarks.papers.distances_gaussians
 
 # pythae and Lightning, for benchmarks/train_throughput.py.
 .venv-bench/installed: benchmarks/requirements.txt | install
