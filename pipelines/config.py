@@ -50,6 +50,9 @@ class Run:
     """folder: images are resized and cropped to this many pixels a side."""
     channels: Channels = "auto"
     """folder: read images as they are, or all of them in grey or in colour."""
+    binarise: bool = False
+    """Draw a training image's values anew each time it is used, 1 with the probability of its
+    intensity, else 0; those of validation and test images once."""
 
     epochs: int
     """Passes over the training images."""

@@ -26,7 +26,7 @@ from gen_models.core.population import Population
 from pipelines.config import Search, Train, as_train, run_from_dict, with_sampled
 from pipelines.cpu import prepare_thread
 from pipelines.epoch import as_tensor, has_diverged, is_picture_epoch, make_learner, record, told
-from pipelines.evaluate import Evaluator
+from pipelines.evaluate import NUM_CODES, Evaluator
 from pipelines.job import Images, Job, trial_folder
 from pipelines.journal import Journal, checkpoint_name
 from pipelines.population import Request
@@ -60,10 +60,12 @@ class Members:
         self.num_classes = images.num_classes
         device = torch.device("cuda" if search.on_gpu else "cpu")
         train = as_tensor(images.train).to(device)
-        self.data = TrainingImages(train, self.run.batch_size, self.run.drop_last)
+        self.data = TrainingImages(
+            train, self.run.batch_size, self.run.drop_last, self.run.binarise
+        )
         validation = as_tensor(images.validation).to(device)
         space = images.extractor.space(validation, images.num_classes)
-        self.evaluator = Evaluator(train, validation, space)
+        self.evaluator = Evaluator(self.data.seen(NUM_CODES), validation, space)
         self.population = Population(self.data)
         self.together = False
         """Whether members are trained as one, so that they should come together."""

@@ -55,13 +55,14 @@ def preflight(run: R) -> Plan[R]:
 
 def load_data(run: Run) -> Dataset:
     """The run's data set. Raises `InputError` where it cannot be had."""
-    return load(
+    dataset = load(
         run.data,
         run.data_root,
         download=run.download,
         image_size=run.image_size,
         channels=run.channels,
     )
+    return dataset.with_binary_evaluation() if run.binarise else dataset
 
 
 def existing_store(store: Path) -> Path:

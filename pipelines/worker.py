@@ -20,7 +20,7 @@ from gen_models.core.distributed import check_replicas
 from pipelines.config import Train, run_from_dict
 from pipelines.cpu import prepare_thread
 from pipelines.epoch import as_tensor, has_diverged, is_picture_epoch, make_learner, record, told
-from pipelines.evaluate import Evaluator
+from pipelines.evaluate import NUM_CODES, Evaluator
 from pipelines.job import Images, Job
 from pipelines.journal import Journal, checkpoint_name
 
@@ -49,11 +49,11 @@ class Session:
         images: Images = ray.get(job.images[0])
         device = ray.train.torch.get_device()
         train = as_tensor(images.train).to(device)
-        self.data = TrainingImages(train, run.batch_size, run.drop_last)
+        self.data = TrainingImages(train, run.batch_size, run.drop_last, run.binarise)
         self.learner = make_learner(run, self.data, images.num_classes)
         validation = as_tensor(images.validation).to(device)
         space = images.extractor.space(validation, images.num_classes)
-        self.evaluator = Evaluator(train, validation, space)
+        self.evaluator = Evaluator(self.data.seen(NUM_CODES), validation, space)
 
     def restore(self, checkpoint: ray.train.Checkpoint | None) -> int:
         """Take up the checkpoint; the epochs done."""

@@ -198,6 +198,7 @@ def test_the_printed_command_means_the_same_config(family: str) -> None:
         "--epochs",
         "7",
         "--no-drop-last",
+        "--binarise",
         "--model.latent-dim",
         "5",
         "--model.hidden",

@@ -10,6 +10,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,9 @@ import pytest
 from PIL import Image
 
 from gen_models.core.errors import InputError
+from pipelines.config import Train, defaults
 from pipelines.data import Dataset, load, names
+from pipelines.preflight import load_data
 
 SPLITS = ("train", "validation", "test")
 
@@ -117,6 +120,24 @@ def test_a_test_set_of_its_own_is_kept_whatever_the_seed(tmp_path: Path) -> None
         data = load(name, tmp_path, split_seed=seed)
         assert sizes(data) == (25, 5, 7)
         assert np.array_equal(data.test[:, 0], test)
+
+
+def test_validation_and_test_are_binarised_once(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), (3000, 1, 1))
+    data = load(save_npz(tmp_path / "x.npz", images=ramp), tmp_path)
+    binary, again = data.with_binary_evaluation(), data.with_binary_evaluation()
+    assert np.array_equal(binary.train, data.train) and binary.digest == data.digest
+    for split in ("validation", "test"):
+        images = getattr(binary, split)
+        assert images.dtype == np.uint8 and set(np.unique(images)) == {0, 255}
+        assert np.array_equal(images, getattr(again, split))
+        found, expected = (images == 255).reshape(-1, 256).mean(0), np.arange(256) / 255
+        assert np.abs(found - expected).max() < 4.5 * 0.5 / len(images) ** 0.5
+        assert (found[0], found[255]) == (0.0, 1.0)
+    run = defaults(Train, "vae")
+    for on in (False, True):
+        loaded = load_data(replace(run, data=f"npz:{tmp_path / 'x.npz'}", binarise=on))
+        assert np.array_equal(loaded.test, (binary if on else data).test)
 
 
 def test_digest_changes_with_a_pixel_and_with_a_label(tmp_path: Path) -> None:

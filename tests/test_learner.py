@@ -110,6 +110,35 @@ def test_workers_share_each_image_once(world: int, drop_last: bool) -> None:
     assert num_batches(50, 12, drop_last) == (4 if drop_last else 5)
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_workers_share_the_binarised_batch_of_one(world: int) -> None:
+    pixels = (some_images(50) * 255).to(torch.uint8)
+    data = TrainingImages(pixels, 12, drop_last=False, binarise=True)
+    alone = [batch for batch, _ in data.batches(7, 3)]
+    shared = [[batch for batch, _ in data.batches(7, 3, rank, world)] for rank in range(world)]
+    for batch, parts in zip(alone, zip(*shared, strict=True), strict=True):
+        assert torch.equal(batch, torch.cat(parts))
+
+
+def test_a_binarised_value_is_1_as_often_as_it_is_bright() -> None:
+    ramp = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(500, 1, 16, 16)
+    data = TrainingImages(ramp, 250, drop_last=False, binarise=True)
+    epochs = [torch.cat([batch for batch, _ in data.batches(0, epoch)]) for epoch in (1, 2)]
+    again = torch.cat([batch for batch, _ in data.batches(0, 1)])
+    other = torch.cat([batch for batch, _ in data.batches(1, 1)])
+    assert torch.equal(epochs[0], again)
+    halves = epochs[0].split(250)
+    for one, another in (epochs, halves, (again, other)):
+        assert not torch.equal(one, another)
+    drawn = torch.cat([*epochs, other]).flatten(1)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    expected = torch.arange(256) / 255
+    deviation = (expected * (1 - expected) / len(drawn)).sqrt()
+    assert bool(((drawn.mean(0) - expected).abs() <= 4.5 * deviation).all())
+    assert set(data.seen(3).unique().tolist()) == {0, 255}
+    assert torch.equal(data.seen(3), data.seen(3))
+
+
 def test_shares_cover_a_batch() -> None:
     shares = [Share.of(7, rank, 3) for rank in range(3)]
     assert [s.size for s in shares] == [2, 2, 3]

@@ -104,6 +104,19 @@ def test_members_become_what_they_become_alone(variant: str, changes: Mapping[st
     assert largest_difference(fused[0].state_dict(), fused[1].state_dict()) > 1e-4
 
 
+@pytest.mark.usefixtures("float64")
+def test_members_see_the_binarised_images_that_they_see_alone(variant: str) -> None:
+    data, found = replace(DATA, binarise=True), []
+    changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
+    for execution in ("vectorised", "in_turn"):
+        learners = [member(variant, index, **changes) for index in range(3)]
+        Population(data, "in_turn").run_epoch(learners[:1])  # is an epoch ahead from then on
+        Population(data, execution).run_epoch(learners)  # type: ignore[arg-type]
+        found.append([learner.state_dict() for learner in learners])
+    for fused, alone in zip(*found, strict=True):
+        assert largest_difference(fused, alone) < 1e-8
+
+
 def largest_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """Between the tensors of two states, over what they have in common in shape."""
     pairs = zip(tree_flatten(dict(one))[0], tree_flatten(dict(other))[0], strict=True)

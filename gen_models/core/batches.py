@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from gen_models.core.randomness import permutation
+from gen_models.core.randomness import permutation, seeded
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class TrainingImages:
     images: Tensor
     batch_size: int
     drop_last: bool
+    binarise: bool = False
+    """Each time an image is used, its values are drawn anew: 1 with the probability of its
+    intensity, else 0 (Salakhutdinov & Murray 2008)."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,10 +75,29 @@ class TrainingImages:
         """Where in the order the batch of an epoch's step (counted from 0) lies."""
         return slice(step * self.batch_size, min((step + 1) * self.batch_size, len(self.images)))
 
-    def gather(self, indices: Tensor) -> Tensor:
-        """The images of `indices` (…), as floats (…, C, H, W) in [0, 1]."""
+    def gather(self, indices: Tensor, thresholds: Tensor | None = None) -> Tensor:
+        """The images of `indices` (…), as floats (…, C, H, W) in [0, 1]; with thresholds of that
+        shape, 1 where an image is above them and 0 elsewhere."""
         chosen = self.images.index_select(0, indices.flatten())
-        return unit(chosen).view(*indices.shape, *chosen.shape[1:])
+        images = unit(chosen).view(*indices.shape, *chosen.shape[1:])
+        return images if thresholds is None else (images > thresholds).to(images.dtype)
+
+    def thresholds(self, num: int, seed: int, epoch: int, step: int) -> Tensor | None:
+        """What binarises the `num` images of an epoch's step, uniform (num, C, H, W) in [0, 1);
+        None where images are used as they are."""
+        if not self.binarise:
+            return None
+        device = self.images.device
+        generator = seeded(Generator(device), seed, "binarise", epoch, step)
+        shape = (num, *self.images.shape[1:])
+        return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+
+    def seen(self, num: int) -> Tensor:
+        """The first `num` images as training sees them, the same each time: uint8
+        (num, C, H, W)."""
+        images = self.images[:num]
+        thresholds = self.thresholds(len(images), 0, 0, 0)  # no epoch is counted 0
+        return images if thresholds is None else 255 * (unit(images) > thresholds).to(torch.uint8)
 
     def batches(
         self, seed: int, epoch: int, rank: int = 0, world: int = 1
@@ -86,4 +108,6 @@ class TrainingImages:
         for step in range(self.steps_per_epoch):
             indices = order[self.rows(step)]
             share = Share.of(len(indices), rank, world)
-            yield self.gather(indices[share.rows]), share
+            thresholds = self.thresholds(len(indices), seed, epoch, step)
+            own = None if thresholds is None else thresholds[share.rows]
+            yield self.gather(indices[share.rows], own), share

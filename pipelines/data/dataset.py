@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +29,8 @@ Labels = NDArray[np.int64]
 
 MIN_IMAGES = 12
 """With fewer, a sixth of what is left after cutting a sixth would be no image at all."""
+
+_BINARY_SEED = 0
 
 
 class Part(NamedTuple):
@@ -74,6 +76,14 @@ class Dataset:
         _, channels, height, width = self.train.shape
         return DataSpec((channels, height, width), self.num_classes)
 
+    def with_binary_evaluation(self) -> Dataset:
+        """The data set with validation and test images drawn once, by a fixed seed: 255 with the
+        probability of an intensity, else 0. Training images are drawn at each use
+        (`gen_models.core.batches`)."""
+        rng = np.random.default_rng(_BINARY_SEED)
+        validation, test = (_binary(images, rng) for images in (self.validation, self.test))
+        return replace(self, validation=validation, test=test)
+
     @property
     def slug(self) -> str:
         """A short name for files and MLflow experiments: letters, digits, `.`, `_` and `-`.
@@ -115,6 +125,12 @@ def assemble(name: str, source: Source, split_seed: int) -> Dataset:
         num_classes=source.num_classes,
         digest=_digest(train, validation, test),
     )
+
+
+def _binary(images: Pixels, rng: np.random.Generator) -> Pixels:
+    """An intensity v is 255 in v of 255 cases."""
+    drawn = rng.integers(0, 255, size=images.shape, dtype=np.uint8)
+    return np.where(drawn < images, np.uint8(255), np.uint8(0))
 
 
 def _cut_sixth(part: Part, rng: np.random.Generator) -> tuple[Part, Part]:
