@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,32 @@ def test_the_average_follows_and_is_what_is_sampled() -> None:
     assert fingerprint({"d": learner.sampling_networks()["discriminator"]}) == fingerprint(
         {"d": learner.networks["discriminator"]}
     )
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_learning_rate_falls_as_torch_s_cosine_does() -> None:
+    model = make_model("vae-mlp")
+    adam = Adam(lr=1e-2, decay_epochs=1.5, weight_decay=0.1)
+    learner = Learner(model, adam, seed=0, steps_per_epoch=4)
+    networks = {name: deepcopy(network) for name, network in learner.networks.items()}
+    parameters = [p for network in networks.values() for p in network.parameters()]
+    theirs = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=6)
+    for step in range(6):
+        loss, _ = model.objectives()[0].loss(
+            networks, some_images(16).double(), learner.draws(16, step), 0.0
+        )
+        theirs.zero_grad()
+        loss.backward()
+        theirs.step()
+        schedule.step()
+        learner.step(some_images(16).double())
+    for name, network in learner.networks.items():
+        for ours, value in zip(network.parameters(), networks[name].parameters(), strict=True):
+            torch.testing.assert_close(ours, value, rtol=1e-6, atol=1e-8)
+    before = fingerprint(learner.networks)
+    learner.step(some_images(16).double())
+    assert fingerprint(learner.networks) == before
 
 
 def test_discriminator_steps_are_counted() -> None:

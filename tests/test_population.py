@@ -59,6 +59,7 @@ def own_optim(optim: Any, index: int) -> Any:
         optim,
         lr=optim.lr * (1 + 0.3 * index),
         betas=(0.1 * index, 0.99 - 0.01 * index),
+        decay_epochs=4.0 * index,
         weight_decay=0.01 * index,
         ema_decay=0.9 + 0.01 * index,
     )

@@ -7,6 +7,7 @@ in every process of a cluster; the function beneath it does not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import pi
 from typing import Any
 
 import torch
@@ -14,6 +15,12 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from gen_models.core.contract import Adam
+
+
+def decay(epoch: Tensor, decay_epochs: Tensor | float) -> Tensor:
+    """What the learning rate is multiplied by: half a cosine from 1 to 0 (Loshchilov & Hutter
+    2017)."""
+    return 0.5 * (1.0 + torch.cos(pi * (epoch / decay_epochs).clamp(max=1.0)))
 
 
 class AdamW:
@@ -29,9 +36,12 @@ class AdamW:
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """Update every parameter by its gradient."""
+    def step(self, gradients: Sequence[Tensor], epoch: Tensor) -> None:
+        """Update every parameter by its gradient, at a position in training in epochs ()."""
         settings = self.settings
+        lr: Tensor | float = settings.lr
+        if settings.decay_epochs:
+            lr = (settings.lr * decay(epoch, settings.decay_epochs)).float()  # as CUDA's takes it
         adamw(
             self.parameters,
             list(gradients),
@@ -43,7 +53,7 @@ class AdamW:
             amsgrad=False,
             beta1=settings.betas[0],
             beta2=settings.betas[1],
-            lr=settings.lr,
+            lr=lr,
             weight_decay=settings.weight_decay,
             eps=settings.eps,
             maximize=False,

@@ -62,6 +62,9 @@ class Adam:
 
     lr: float = 1e-3
     """Learning rate."""
+    decay_epochs: float = 0.0
+    """Epochs over which the learning rate falls to 0 along half a cosine (Loshchilov & Hutter
+    2017), after which nothing is learnt any more; 0 keeps it as it is."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the running means of the gradient and of its square."""
     eps: float = 1e-8
@@ -74,6 +77,7 @@ class Adam:
 
     def __post_init__(self) -> None:
         require(0 < self.lr < 10, "lr", self.lr, "a number above 0 and below 10")
+        require(self.decay_epochs >= 0, "decay_epochs", self.decay_epochs, "at least 0")
         require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
         require(self.eps > 0, "eps", self.eps, "a number above 0")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")

@@ -212,7 +212,7 @@ class Update:
         if share.size * world != share.num:
             loss = loss * (share.size * world / share.num)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step([_gradient(p) for p in self.parameters])
+        self.optimizer.step([_gradient(p) for p in self.parameters], epoch)
         self.meter.add(metrics, share.size)
         with torch.no_grad():
             for module in self.after_update:

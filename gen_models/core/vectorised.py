@@ -12,19 +12,13 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gen_models.core.adamw import decay
 from gen_models.core.contract import Draws, Metrics, Model, Networks
 from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.learner import Learner, Update
 from gen_models.core.meter import Meter
 from gen_models.core.precision import InPrecision
-from gen_models.core.stacking import (
-    Stacked,
-    crop,
-    stack,
-    stack_by_name,
-    stack_draws,
-    structure,
-)
+from gen_models.core.stacking import Stacked, crop, stack, stack_by_name, stack_draws, structure
 
 
 def kind(learner: Learner) -> Hashable:
@@ -128,6 +122,8 @@ class _StackedUpdate:
         self.meter = Meter()
         settings = [m.optimizer.settings for m in members]
         self.lr = self._column([s.lr for s in settings])
+        self.decay_epochs = self._column([s.decay_epochs for s in settings])
+        self.decays = any(s.decay_epochs for s in settings)
         self.beta1 = self._column([s.betas[0] for s in settings])
         self.beta2 = self._column([s.betas[1] for s in settings])
         self.eps = self._column([s.eps for s in settings])
@@ -170,7 +166,7 @@ class _StackedUpdate:
         self.flat = flat.detach()
         self.meter.add(metrics, batch.shape[1])
         with torch.no_grad():
-            self._adamw(gradient if self.mask is None else gradient * self.mask)
+            self._adamw(gradient if self.mask is None else gradient * self.mask, epoch)
             own = self.by_network(self.flat)
             for name in self.objective.networks:
                 owner.stacked.after_update(name, {**own[name], **owner.buffers[name]})
@@ -182,19 +178,25 @@ class _StackedUpdate:
         called = self.owner.precision.networks(networks)
         return model.objectives()[self.index].loss(called, batch, draws, epoch)
 
-    def _adamw(self, gradient: Tensor) -> None:
+    def _adamw(self, gradient: Tensor, epoch: Tensor) -> None:
         """As `AdamW.step`, each member with its own settings and number of steps."""
         dtype = gradient.dtype
         self.num_steps += 1
         bias1 = 1 - self.beta1**self.num_steps
         bias2 = 1 - self.beta2**self.num_steps
-        self.flat.mul_((1 - self.lr * self.weight_decay).to(dtype))
+        lr = self._lr(epoch) if self.decays else self.lr
+        self.flat.mul_((1 - lr * self.weight_decay).to(dtype))
         self.exp_avg.lerp_(gradient, (1 - self.beta1).to(dtype))
         self.exp_avg_sq.lerp_(gradient.square(), (1 - self.beta2).to(dtype))
         denominator = self.exp_avg_sq.sqrt().mul_((1 / bias2.sqrt()).to(dtype))
         denominator.add_(self.eps.to(dtype))
-        rate = (self.lr / bias1).to(dtype)
+        rate = (lr / bias1).to(dtype)
         self.flat.sub_((self.exp_avg * rate).div_(denominator))
+
+    def _lr(self, epoch: Tensor) -> Tensor:
+        """(K, 1): each member's learning rate at its position in training (K,)."""
+        decayed = self.lr * decay(epoch[:, None], self.decay_epochs)
+        return torch.where(self.decay_epochs > 0, decayed.float().double(), self.lr)
 
     def _average(self, own: Mapping[str, Mapping[str, Tensor]]) -> None:
         """As `Update._average`."""
