@@ -102,6 +102,10 @@ class Model:
         images: Tensor = networks["decoder"](networks["encoder"](batch)).sigmoid()
         return images
 
+    def encode(self, networks: Networks, batch: Tensor) -> Tensor:
+        codes: Tensor = networks["encoder"](batch)
+        return codes
+
     def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
         """Half the squared error, summed over the image, without input noise."""
         return {"squared_error": _squared_error(self.reconstruct(networks, batch), batch)}

@@ -1,17 +1,26 @@
 """Variational autoencoder (Kingma & Welling 2014), with beta (Higgins et al. 2017), a linear
-warm-up of the KL term and free bits (Kingma et al. 2016). Everything is in nats per image.
+warm-up of the KL term and free bits (Kingma et al. 2016); importance-weighted where it is given
+several samples (Burda et al. 2016). Everything is in nats per image.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log, pi
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.blocks import ConvDecoder, ConvEncoder, bernoulli_nll, mlp, mlp_to_image
+from gen_models.blocks import (
+    ConvDecoder,
+    ConvEncoder,
+    bernoulli_image_nll,
+    bernoulli_nll,
+    glorot_init,
+    mlp,
+    mlp_to_image,
+)
 from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
 from gen_models.core.errors import require, require_sizes
 
@@ -26,6 +35,8 @@ class Config:
     """Networks: fully connected, or convolutional."""
     hidden: tuple[int, ...] = (512,)
     """mlp: widths of the encoder's hidden layers; the decoder's in reverse."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """mlp: what follows each hidden layer; with tanh, weights begin as Glorot & Bengio's."""
     channels: int = 32
     """conv: channels of the largest feature map."""
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
@@ -38,6 +49,8 @@ class Config:
     """Epochs over which the KL term's weight grows linearly from 0 to `kl_weight`."""
     free_bits: float = 0.0
     """Nats per latent dimension and image below which the KL term is not reduced further."""
+    importance_samples: int = 1
+    """z drawn for each image; with more than 1, the loss is the importance-weighted bound."""
 
     def __post_init__(self) -> None:
         require_sizes(self.latent_dim, self.hidden, self.channels)
@@ -47,10 +60,15 @@ class Config:
             self.kl_warmup_epochs >= 0, "kl_warmup_epochs", self.kl_warmup_epochs, "at least 0"
         )
         require(self.free_bits >= 0, "free_bits", self.free_bits, "at least 0")
+        samples = self.importance_samples
+        require(samples >= 1, "importance_samples", samples, "an integer of at least 1")
+        expected = "0, for the importance-weighted bound has no KL term to hold up"
+        require(samples == 1 or self.free_bits == 0, "free_bits", self.free_bits, expected)
 
 
 class Model:
-    """Draws: `eps` (N, latent_dim), the noise of the reparameterisation."""
+    """Draws: `eps` (N, latent_dim), the noise of the reparameterisation; with several
+    importance samples (N, S, latent_dim)."""
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         self.config = config
@@ -66,27 +84,41 @@ class Model:
                 "encoder": ConvEncoder(shape, c.channels, 2 * c.latent_dim),
                 "decoder": ConvDecoder(c.latent_dim, c.channels, shape),
             }
-        return {
-            "encoder": mlp(self.spec.num_values, c.hidden, 2 * c.latent_dim),
-            "decoder": mlp_to_image(c.latent_dim, c.hidden[::-1], shape),
+        activation = nn.Tanh if c.activation == "tanh" else nn.ReLU
+        networks: dict[str, nn.Module] = {
+            "encoder": mlp(
+                self.spec.num_values, c.hidden, 2 * c.latent_dim, activation=activation
+            ),
+            "decoder": mlp_to_image(c.latent_dim, c.hidden[::-1], shape, activation=activation),
         }
+        if c.activation == "tanh":
+            for network in networks.values():
+                glorot_init(network)
+        return networks
 
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("elbo", ("encoder", "decoder"), self._loss),)
 
     def draws(self, num: int, generator: Generator) -> Draws:
-        shape = (num, self.config.latent_dim)
+        c = self.config
+        samples = (c.importance_samples,) if c.importance_samples > 1 else ()
+        shape = (num, *samples, c.latent_dim)
         return {"eps": torch.randn(shape, generator=generator, device=generator.device)}
 
     def _loss(
         self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
-        nll, kl = self._terms(networks, batch, draws)
-        counted = kl.clamp(min=self.config.free_bits) if on(self.config.free_bits) else kl
-        loss = nll + self._kl_weight(epoch) * counted.sum(1)
-        kl = kl.sum(1)
-        metrics = {"loss": loss.mean(), "nll": nll.mean(), "kl": kl.mean()}
-        return loss.mean(), metrics | {"elbo": -(nll + kl).mean()}
+        terms = self._terms(networks, batch, draws)
+        loss = self._negative_bound(terms, self._kl_weight(epoch))
+        return loss, {"loss": loss, **self._metrics(terms)}
+
+    def _negative_bound(self, terms: _Terms, kl_weight: Tensor | float) -> Tensor:
+        """The training loss. With several samples the weight tempers p(z) / q(z|x)."""
+        free_bits = self.config.free_bits
+        if terms.log_ratio is not None:
+            return -_log_mean_exp(kl_weight * terms.log_ratio - terms.nll).mean()
+        counted = terms.kl.clamp(min=free_bits) if on(free_bits) else terms.kl
+        return (terms.nll + kl_weight * counted.sum(1)).mean()
 
     def _kl_weight(self, epoch: Tensor | float) -> Tensor | float:
         warmup = self.config.kl_warmup_epochs
@@ -94,22 +126,32 @@ class Model:
             return self.config.kl_weight
         return self.config.kl_weight * torch.as_tensor(epoch / warmup).clamp(max=1.0)
 
-    def _terms(self, networks: Networks, batch: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """-log p(x|z) (N,) for one z, and KL(q(z|x) || N(0, 1)) per dimension (N, latent_dim)."""
+    def _terms(self, networks: Networks, batch: Tensor, draws: Draws) -> _Terms:
         mu, logvar = _posterior(networks, batch)
-        z = mu + torch.exp(0.5 * logvar) * draws["eps"]
+        eps = draws["eps"].transpose(0, -2)  # (S, N, latent_dim), or as it is
+        z = mu + torch.exp(0.5 * logvar) * eps
         kl = 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
-        return self._nll(networks["decoder"](z), batch), kl
+        several = self.config.importance_samples > 1
+        log_ratio = _log_ratio(z, logvar, eps) if several else None
+        return _Terms(self._nll(_decode(networks, z), batch), kl, log_ratio)
+
+    def _metrics(self, terms: _Terms) -> Metrics:
+        """The bounds at KL weight 1, and the two terms of the first."""
+        nll, kl = terms.nll, terms.kl.sum(1)
+        metrics = {"nll": nll.mean(), "kl": kl.mean(), "elbo": -(nll + kl).mean()}
+        if terms.log_ratio is not None:
+            metrics["iw_bound"] = _log_mean_exp(terms.log_ratio - nll).mean()
+        return metrics
 
     def _nll(self, out: Tensor, batch: Tensor) -> Tensor:
-        """-log p(x|z) (N,) from the decoder's output: logits, or means."""
+        """-log p(x|z) (…, N) from the decoder's output (…, N, C, H, W): logits, or means."""
         if self.config.likelihood == "bernoulli":
             each = bernoulli_nll(out, batch)
         else:
             std = self.config.decoder_std
             log_std = std.log() if isinstance(std, Tensor) else log(std)
             each = 0.5 * ((batch - out) / std).square() + log_std + 0.5 * log(2 * pi)
-        return each.flatten(1).sum(1)
+        return each.flatten(-3).sum(-1)
 
     def _mean(self, out: Tensor) -> Tensor:
         """E[x|z] in [0, 1] from the decoder's output."""
@@ -119,16 +161,32 @@ class Model:
         return self._mean(networks["decoder"](noise))
 
     def reconstruct(self, networks: Networks, batch: Tensor) -> Tensor:
-        return self._mean(networks["decoder"](_posterior(networks, batch)[0]))
+        return self._mean(networks["decoder"](self.encode(networks, batch)))
+
+    def encode(self, networks: Networks, batch: Tensor) -> Tensor:
+        return _posterior(networks, batch)[0]
+
+    def log_terms(self, networks: Networks, batch: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = _posterior(networks, batch)
+        z = mu + torch.exp(0.5 * logvar) * noise
+        out = _decode(networks, z)
+        bernoulli = self.config.likelihood == "bernoulli"
+        nll = bernoulli_image_nll(out, batch) if bernoulli else self._nll(out, batch)
+        return -nll, _log_ratio(z, logvar, noise)
 
     def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
-        """The evidence lower bound at KL weight 1, by one z an image, and its two terms."""
-        nll, kl = self._terms(networks, batch, draws)
-        return {
-            "elbo": -(nll + kl.sum(1)).mean(),
-            "nll": nll.mean(),
-            "kl": kl.sum(1).mean(),
-        }
+        """The evidence lower bound at KL weight 1, and its two terms; where the model is trained
+        by several samples, also the bound by as many."""
+        return self._metrics(self._terms(networks, batch, draws))
+
+
+class _Terms(NamedTuple):
+    nll: Tensor
+    """-log p(x|z), (N,), or (S, N) of several z."""
+    kl: Tensor
+    """KL(q(z|x) || N(0, 1)) per dimension, (N, latent_dim)."""
+    log_ratio: Tensor | None
+    """log p(z) - log q(z|x) of several z, (S, N)."""
 
 
 def _posterior(networks: Networks, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,3 +194,20 @@ def _posterior(networks: Networks, batch: Tensor) -> tuple[Tensor, Tensor]:
     output, so that a narrower model's are its first entries."""
     mu, logvar = networks["encoder"](batch).unflatten(1, (-1, 2)).unbind(2)
     return mu, logvar
+
+
+def _decode(networks: Networks, z: Tensor) -> Tensor:
+    """(…, N, latent_dim) -> (…, N, C, H, W), unbounded."""
+    out: Tensor = networks["decoder"](z.flatten(0, -2))
+    return out.view(*z.shape[:-1], *out.shape[1:])
+
+
+def _log_ratio(z: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """log p(z) - log q(z|x), (…, N), at z = mu + exp(logvar / 2) eps. A difference in each
+    dimension, so that one of padding, where all three are 0, adds nothing."""
+    return 0.5 * (eps.square() - z.square() + logvar).sum(-1)
+
+
+def _log_mean_exp(log_weights: Tensor) -> Tensor:
+    """(S, …) -> (…)"""
+    return log_weights.logsumexp(0) - log(len(log_weights))

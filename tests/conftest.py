@@ -15,12 +15,16 @@ from gen_models.core import DataSpec, Learner
 SPEC = DataSpec((1, 8, 8), 10)
 FAMILIES = gen_models.names()
 
-# Every family in every architecture, small.
-VARIANTS = {
+# Every family in every architecture, small, and a VAE with the importance-weighted bound.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     f"{family}-{arch}": (family, {"arch": arch, "channels": 8, "hidden": (32,), "latent_dim": 4})
     for family in FAMILIES
     for arch in ("mlp", "conv")
 }
+VARIANTS["vae-iwae"] = (
+    "vae",
+    {**VARIANTS["vae-mlp"][1], "importance_samples": 3, "activation": "tanh", "free_bits": 0.0},
+)
 
 
 @pytest.fixture(params=VARIANTS)

@@ -40,7 +40,7 @@ def member(variant: str, index: int, **changes: Any) -> Learner:
     numbers = {
         field.name: 0.1 * (1 + index) + (field.default or 0.1)
         for field in fields(module.Config)
-        if hints[field.name] is float and field.name not in changes
+        if hints[field.name] is float and field.name not in {**settings, **changes}
     }
     config = replace(module.Config(), **{**settings, **numbers, **changes})
     model = module.Model(config, SPEC)
@@ -71,6 +71,8 @@ CASES = [
     ("vae-mlp", {"free_bits": 0.0}),
     ("vae-mlp", {"free_bits": 0.0, "likelihood": "gaussian", "kl_warmup_epochs": 0.0}),
     ("vae-conv", {"free_bits": 0.0}),
+    ("vae-iwae", {"likelihood": "gaussian", "kl_warmup_epochs": 0.0}),
+    ("vae-conv", {"free_bits": 0.0, "importance_samples": 2}),
     ("autoencoder-mlp", {"noise_std": 0.0, "density": "gaussian"}),
     ("gan-mlp", {"loss": "wasserstein", "discriminator_steps": 3}),
     ("gan-conv", {"loss": "non_saturating", "spectral_norm": False, "gradient_penalty": 0.0}),

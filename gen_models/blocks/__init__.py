@@ -1,8 +1,8 @@
 """Networks that families share."""
 
 from gen_models.blocks.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, ConvGenerator
-from gen_models.blocks.likelihood import bernoulli_nll
-from gen_models.blocks.mlp import mlp, mlp_to_image
+from gen_models.blocks.likelihood import bernoulli_image_nll, bernoulli_nll
+from gen_models.blocks.mlp import glorot_init, mlp, mlp_to_image
 from gen_models.blocks.spectral import SpectralConv2d, SpectralLinear
 
 __all__ = [
@@ -12,7 +12,9 @@ __all__ = [
     "ConvGenerator",
     "SpectralConv2d",
     "SpectralLinear",
+    "bernoulli_image_nll",
     "bernoulli_nll",
+    "glorot_init",
     "mlp",
     "mlp_to_image",
 ]

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_MOST_FACTORS = 120
+
 
 class _BernoulliNLL(torch.autograd.Function):
     """Twice as fast on a CPU as torch's `binary_cross_entropy_with_logits`, forward and
@@ -31,6 +33,29 @@ class _BernoulliNLL(torch.autograd.Function):
 
 
 def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
-    """-log p(target) of each value, in nats, same shape as `logits`; `target` in [0, 1]."""
+    """-log p(target) of each value, in nats, same shape as `logits`; `target` in [0, 1], and of a
+    shape that broadcasts to it."""
     nll: Tensor = _BernoulliNLL.apply(logits, target)[0]
     return nll
+
+
+def bernoulli_image_nll(logits: Tensor, target: Tensor) -> Tensor:
+    """-log p(target) of each image (…, N), in nats; logits (…, N, C, H, W), target (N, C, H, W).
+
+    For evaluation, without gradients: several times as fast as the sum of `bernoulli_nll`. With
+    log(1 + exp(x)) = x / 2 + |x| / 2 + log(1 + exp(-|x|)), the arguments of the last logarithm lie
+    in [1, 2], and the product of many of them takes one logarithm.
+    """
+    x = logits.flatten(-3)
+    linear = torch.einsum("...np,np->...n", x, 0.5 - target.flatten(1))
+    size = x.abs()
+    linear += 0.5 * size.sum(-1)
+    factors = size.neg_().exp_().add_(1.0)
+    groups = factors.view(*factors.shape[:-1], -1, _factors(factors.shape[-1]))
+    nll: Tensor = linear + groups.prod(-1).log().sum(-1)
+    return nll
+
+
+def _factors(num_values: int) -> int:
+    """The largest divisor of `num_values` such that 2 to its power is a float32."""
+    return max(n for n in range(1, _MOST_FACTORS + 1) if num_values % n == 0)

@@ -9,6 +9,15 @@ from torch import nn
 Layer = Callable[[int, int], nn.Module]
 
 
+def glorot_init(network: nn.Module) -> None:
+    """Linear layers' weights uniform, of variance 2 / (inputs + outputs), and biases 0: for tanh
+    (Glorot & Bengio 2010)."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
 def mlp(
     in_features: int,
     hidden: Sequence[int],

@@ -138,6 +138,25 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class Encodes(Protocol):
+    """Optional: the family maps an image to a point of its latent space."""
+
+    def encode(self, networks: Networks, batch: Tensor) -> Tensor:
+        """The code of each image, or the mean of its posterior, (N, latent_dim)."""
+
+
+@runtime_checkable
+class BoundsLikelihood(Protocol):
+    """Optional: the family has p(x|z), p(z) and an approximate posterior q(z|x), so that
+    p(x, z) / q(z|x) for z drawn from q bounds log p(x) (Burda et al. 2016)."""
+
+    def log_terms(self, networks: Networks, batch: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x|z) and log p(z) - log q(z|x), each (S, N), in nats; their sum is the log of the
+        importance weight. `noise`: standard normal (S, N, noise_dim), from which z is made. Each
+        image is encoded once."""
+
+
+@runtime_checkable
 class FitsSampler(Protocol):
     """Optional: before sampling, something is fitted to the trained networks' codes."""
 

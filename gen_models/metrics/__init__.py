@@ -1,18 +1,28 @@
-"""How good samples are, measured against real images."""
+"""How good a model is, measured against real data."""
 
 from gen_models.metrics.features import FeatureSpace, PCAFeatures
 from gen_models.metrics.frechet import Moments, frechet_distance
 from gen_models.metrics.kernel import KernelDistance, kernel_distance
+from gen_models.metrics.likelihood import (
+    Likelihood,
+    LikelihoodSums,
+    estimate_likelihood,
+    likelihood_sums,
+)
 from gen_models.metrics.prdc import PRDC, Neighbours, compute_prdc
 
 __all__ = [
     "PRDC",
     "FeatureSpace",
     "KernelDistance",
+    "Likelihood",
+    "LikelihoodSums",
     "Moments",
     "Neighbours",
     "PCAFeatures",
     "compute_prdc",
+    "estimate_likelihood",
     "frechet_distance",
     "kernel_distance",
+    "likelihood_sums",
 ]

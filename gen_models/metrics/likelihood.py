@@ -1,0 +1,185 @@
+"""The likelihood of images under a model with latent variables, by the importance-weighted bound
+(Burda et al. 2016): log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k|x), closer the larger K.
+
+Noise follows from its position: sample k of image n is the same in whatever pieces it is computed,
+and on whichever worker. Images and samples are cut into fixed tiles for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Generator, Tensor, nn
+
+from gen_models.core.contract import BoundsLikelihood, Encodes, Model, Networks, Reconstructs
+from gen_models.core.errors import require
+from gen_models.core.precision import InPrecision, Precision
+from gen_models.core.randomness import seeded
+from gen_models.metrics.frechet import Moments
+
+IMAGES = 20
+"""Images in a tile."""
+SAMPLES = 250
+"""Samples of each in a tile."""
+ACTIVE = 0.01
+"""A latent unit is active if the variance of its posterior mean over images is above this."""
+
+
+@dataclass
+class LikelihoodSums:
+    """Sums over images; they add up over blocks and workers. float64 on the images' device."""
+
+    totals: Tensor
+    """(6,): images, the importance-weighted bound, the bound by one sample, log p(x|z),
+    log p(z) - log q(z|x), half the squared error of reconstructions."""
+    codes: Moments | None
+    """Of the posterior means; None for a family that does not encode, and without images."""
+
+    def __add__(self, other: LikelihoodSums) -> LikelihoodSums:
+        both = [codes for codes in (self.codes, other.codes) if codes is not None]
+        codes = both[0] + both[1] if len(both) == 2 else next(iter(both), None)
+        return LikelihoodSums(self.totals + other.totals, codes)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Means over images; nats per image unless it says otherwise."""
+
+    nll: float
+    """Minus the importance-weighted bound: at least the negative log likelihood, on average."""
+    bits_per_dim: float
+    """`nll` in bits for each value of an image."""
+    elbo: float
+    """The bound by one sample, averaged over the samples."""
+    kl: float
+    """log q(z|x) - log p(z), averaged over the samples."""
+    reconstruction: float
+    """-log p(x|z), averaged over the samples."""
+    squared_error: float | None
+    """Half the squared error of reconstructions, summed over an image; None where the family
+    does not reconstruct."""
+    active_units: int | None
+    """Latent units whose posterior mean varies over the images by more than 0.01 (variance);
+    None where the family does not encode."""
+    num_images: int
+    num_samples: int
+
+    @classmethod
+    def of(cls, sums: LikelihoodSums, model: Model, num_samples: int) -> Likelihood:
+        """From the sums over all images and workers."""
+        num, *totals = sums.totals.tolist()
+        bound, elbo, log_likelihood, log_ratio, error = (total / num for total in totals)
+        variance = None if sums.codes is None else sums.codes.covariance.diagonal()
+        return cls(
+            nll=-bound,
+            bits_per_dim=-bound / (log(2) * model.spec.num_values),
+            elbo=elbo,
+            kl=-log_ratio,
+            reconstruction=-log_likelihood,
+            squared_error=error if isinstance(model, Reconstructs) else None,
+            active_units=None if variance is None else int((variance > ACTIVE).sum()),
+            num_images=int(num),
+            num_samples=num_samples,
+        )
+
+
+@torch.inference_mode()
+def likelihood_sums(
+    model: Model,
+    networks: Mapping[str, nn.Module],
+    images: Tensor,
+    *,
+    num_samples: int = 5000,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    max_rows: int = 1000,
+    precision: Precision = "fp32",
+) -> LikelihoodSums:
+    """The sums of worker `rank` of `world`, over its blocks of `images` (N, C, H, W) in [0, 1].
+
+    Binary images are what a Bernoulli likelihood is compared on. The decoder sees at most
+    `max_rows` codes at a time, or as many as a block has images. `precision`: of the networks'
+    products. Raises `InputError` where the model has no likelihood, or networks are in training
+    mode.
+    """
+    _check(model, networks, num_samples, max_rows)
+    called = InPrecision(images.device, precision).networks(networks)
+    total = LikelihoodSums(torch.zeros(6, dtype=torch.float64, device=images.device), None)
+    for index, block in list(enumerate(torch.split(images, IMAGES)))[rank::world]:
+        noise = _noise(model.noise_dim, len(block), num_samples, max_rows, seed, index, images)
+        total += _block_sums(model, called, block, noise)
+    return total
+
+
+def estimate_likelihood(
+    model: Model,
+    networks: Mapping[str, nn.Module],
+    images: Tensor,
+    *,
+    num_samples: int = 5000,
+    seed: int = 0,
+    precision: Precision = "fp32",
+) -> Likelihood:
+    """As `likelihood_sums`, by one worker."""
+    sums = likelihood_sums(
+        model, networks, images, num_samples=num_samples, seed=seed, precision=precision
+    )
+    return Likelihood.of(sums, model, num_samples)
+
+
+def _check(
+    model: Model, networks: Mapping[str, nn.Module], num_samples: int, max_rows: int
+) -> None:
+    name = type(model).__module__
+    require(isinstance(model, BoundsLikelihood), "model", name, "a family with a likelihood")
+    training = [name for name, network in networks.items() if network.training]
+    require(not training, "networks", training, "networks in evaluation mode")
+    require(num_samples >= 1, "num_samples", num_samples, "an integer of at least 1")
+    require(max_rows >= 1, "max_rows", max_rows, "an integer of at least 1")
+
+
+def _noise(
+    dim: int, num: int, num_samples: int, max_rows: int, seed: int, block: int, like: Tensor
+) -> Iterator[Tensor]:
+    """The noise of a block of `num` images in pieces (S, num, dim), `num_samples` in all."""
+    generator, device = Generator(like.device), like.device
+    for tile in range(-(-num_samples // SAMPLES)):
+        seeded(generator, seed, "likelihood", block, tile)
+        noise = torch.randn(
+            SAMPLES, IMAGES, dim, generator=generator, device=device, dtype=like.dtype
+        )
+        wanted = noise[: num_samples - tile * SAMPLES, :num]
+        yield from torch.split(wanted, max(1, max_rows // num))
+
+
+def _block_sums(
+    model: Model, networks: Networks, block: Tensor, noises: Iterator[Tensor]
+) -> LikelihoodSums:
+    assert isinstance(model, BoundsLikelihood)
+    bound = block.new_full((len(block),), -torch.inf, dtype=torch.float64)
+    totals, num_samples = torch.zeros(2, dtype=torch.float64, device=block.device), 0
+    for noise in noises:
+        log_likelihood, log_ratio = model.log_terms(networks, block, noise)
+        weights = log_likelihood.double() + log_ratio.double()
+        bound = torch.logaddexp(bound, weights.logsumexp(0))
+        totals += torch.stack([log_likelihood.double().sum(), log_ratio.double().sum()])
+        num_samples += len(noise)
+    log_likelihood, log_ratio = (totals / num_samples).unbind()
+    bound = bound.sum() - len(block) * log(num_samples)
+    elbo, error = log_likelihood + log_ratio, _squared_error(model, networks, block)
+    count = bound.new_tensor(len(block))
+    codes = Moments.of(model.encode(networks, block)) if isinstance(model, Encodes) else None
+    found = torch.stack([count, bound, elbo, log_likelihood, log_ratio, error])
+    return LikelihoodSums(found, codes)
+
+
+def _squared_error(model: Model, networks: Networks, block: Tensor) -> Tensor:
+    """Half the squared error, summed over the block; 0 where the model does not reconstruct."""
+    if not isinstance(model, Reconstructs):
+        return torch.zeros((), dtype=torch.float64, device=block.device)
+    error: Tensor = model.reconstruct(networks, block) - block
+    return 0.5 * error.double().square().sum()
