@@ -5,6 +5,7 @@ several samples (Burda et al. 2016). Everything is in nats per image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, pi
 from typing import Literal, NamedTuple
@@ -75,7 +76,7 @@ class Model:
         self.spec = spec
         self.noise_dim = config.latent_dim
         # Free bits are given to every dimension of z, those of the padding too.
-        self.widths = () if on(config.free_bits) else ("latent_dim",)
+        self.widths: tuple[str, ...] = () if on(config.free_bits) else ("latent_dim",)
 
     def networks(self) -> dict[str, nn.Module]:
         c, shape = self.config, self.spec.shape
@@ -166,13 +167,19 @@ class Model:
     def encode(self, networks: Networks, batch: Tensor) -> Tensor:
         return _posterior(networks, batch)[0]
 
-    def log_terms(self, networks: Networks, batch: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def log_terms(
+        self, networks: Networks, batch: Tensor
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         mu, logvar = _posterior(networks, batch)
-        z = mu + torch.exp(0.5 * logvar) * noise
-        out = _decode(networks, z)
+        std = torch.exp(0.5 * logvar)
         bernoulli = self.config.likelihood == "bernoulli"
-        nll = bernoulli_image_nll(out, batch) if bernoulli else self._nll(out, batch)
-        return -nll, _log_ratio(z, logvar, noise)
+        image_nll = bernoulli_image_nll if bernoulli else self._nll
+
+        def terms(noise: Tensor) -> tuple[Tensor, Tensor]:
+            z = mu + std * noise
+            return -image_nll(_decode(networks, z), batch), _log_ratio(z, logvar, noise)
+
+        return terms
 
     def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
         """The evidence lower bound at KL weight 1, and its two terms; where the model is trained

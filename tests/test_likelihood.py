@@ -160,7 +160,7 @@ def test_the_terms_are_those_of_torch_distributions(likelihood: str) -> None:
     out = networks["decoder"](z.flatten(0, 1)).unflatten(0, (7, 5))
     each = Bernoulli(logits=out) if likelihood == "bernoulli" else Normal(out, 0.3)
     with torch.no_grad():
-        log_likelihood, log_ratio = model.log_terms(networks, batch, noise)
+        log_likelihood, log_ratio = model.log_terms(networks, batch)(noise)
     torch.testing.assert_close(log_likelihood, each.log_prob(batch).flatten(2).sum(2))
     prior = Normal(torch.zeros(4), torch.ones(4))
     torch.testing.assert_close(log_ratio, (prior.log_prob(z) - posterior.log_prob(z)).sum(2))

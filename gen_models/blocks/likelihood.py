@@ -1,5 +1,6 @@
 """Likelihoods of images given a decoder's output."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ def bernoulli_image_nll(logits: Tensor, target: Tensor) -> Tensor:
     return nll
 
 
+@cache
 def _factors(num_values: int) -> int:
     """The largest divisor of `num_values` such that 2 to its power is a float32."""
     return max(n for n in range(1, _MOST_FACTORS + 1) if num_values % n == 0)

@@ -150,10 +150,12 @@ class BoundsLikelihood(Protocol):
     """Optional: the family has p(x|z), p(z) and an approximate posterior q(z|x), so that
     p(x, z) / q(z|x) for z drawn from q bounds log p(x) (Burda et al. 2016)."""
 
-    def log_terms(self, networks: Networks, batch: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x|z) and log p(z) - log q(z|x), each (S, N), in nats; their sum is the log of the
-        importance weight. `noise`: standard normal (S, N, noise_dim), from which z is made. Each
-        image is encoded once."""
+    def log_terms(
+        self, networks: Networks, batch: Tensor
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """A function of standard normal noise (S, N, noise_dim), from which z is made: log p(x|z)
+        and log p(z) - log q(z|x) of each image, both (S, N), in nats. Their sum is the log of the
+        importance weight. The images are encoded once, by this call; no gradients."""
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ and on whichever worker. Images and samples are cut into fixed tiles for that.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from math import log
 
@@ -16,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from gen_models.core.contract import BoundsLikelihood, Encodes, Model, Networks, Reconstructs
 from gen_models.core.errors import require
-from gen_models.core.precision import InPrecision, Precision
+from gen_models.core.precision import Precision
 from gen_models.core.randomness import seeded
 from gen_models.metrics.frechet import Moments
 
@@ -107,11 +108,11 @@ def likelihood_sums(
     mode.
     """
     _check(model, networks, num_samples, max_rows)
-    called = InPrecision(images.device, precision).networks(networks)
+    called = {name: _InPrecision(network, precision) for name, network in networks.items()}
     total = LikelihoodSums(torch.zeros(6, dtype=torch.float64, device=images.device), None)
     for index, block in list(enumerate(torch.split(images, IMAGES)))[rank::world]:
-        noise = _noise(model.noise_dim, len(block), num_samples, max_rows, seed, index, images)
-        total += _block_sums(model, called, block, noise)
+        tiles = _tiles(model.noise_dim, len(block), num_samples, seed, index, images)
+        total += _block_sums(model, called, block, tiles, max_rows)
     return total
 
 
@@ -131,6 +132,19 @@ def estimate_likelihood(
     return Likelihood.of(sums, model, num_samples)
 
 
+class _InPrecision:
+    """A network that is no longer trained: with bf16, a copy of it whose weights are cast once,
+    where autocast would cast them at every call."""
+
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
+        self.dtype = torch.bfloat16 if precision == "bf16" else None
+        self.network = deepcopy(network).to(self.dtype) if self.dtype else network
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        out: Tensor = self.network(inputs.to(self.dtype) if self.dtype else inputs)
+        return out.to(inputs.dtype)
+
+
 def _check(
     model: Model, networks: Mapping[str, nn.Module], num_samples: int, max_rows: int
 ) -> None:
@@ -142,36 +156,35 @@ def _check(
     require(max_rows >= 1, "max_rows", max_rows, "an integer of at least 1")
 
 
-def _noise(
-    dim: int, num: int, num_samples: int, max_rows: int, seed: int, block: int, like: Tensor
+def _tiles(
+    dim: int, num: int, num_samples: int, seed: int, block: int, like: Tensor
 ) -> Iterator[Tensor]:
     """The noise of a block of `num` images in pieces (S, num, dim), `num_samples` in all."""
-    generator, device = Generator(like.device), like.device
+    generator, shape = Generator(like.device), (SAMPLES, IMAGES, dim)
     for tile in range(-(-num_samples // SAMPLES)):
         seeded(generator, seed, "likelihood", block, tile)
-        noise = torch.randn(
-            SAMPLES, IMAGES, dim, generator=generator, device=device, dtype=like.dtype
-        )
-        wanted = noise[: num_samples - tile * SAMPLES, :num]
-        yield from torch.split(wanted, max(1, max_rows // num))
+        noise = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        yield noise[: num_samples - tile * SAMPLES, :num]
 
 
 def _block_sums(
-    model: Model, networks: Networks, block: Tensor, noises: Iterator[Tensor]
+    model: Model, networks: Networks, block: Tensor, tiles: Iterator[Tensor], max_rows: int
 ) -> LikelihoodSums:
     assert isinstance(model, BoundsLikelihood)
+    terms = model.log_terms(networks, block)
     bound = block.new_full((len(block),), -torch.inf, dtype=torch.float64)
-    totals, num_samples = torch.zeros(2, dtype=torch.float64, device=block.device), 0
-    for noise in noises:
-        log_likelihood, log_ratio = model.log_terms(networks, block, noise)
-        weights = log_likelihood.double() + log_ratio.double()
-        bound = torch.logaddexp(bound, weights.logsumexp(0))
-        totals += torch.stack([log_likelihood.double().sum(), log_ratio.double().sum()])
-        num_samples += len(noise)
+    totals, num_samples = bound.new_zeros(2), 0
+    for tile in tiles:
+        pieces = torch.split(tile, max(1, max_rows // len(block)))
+        both = zip(*(terms(piece) for piece in pieces), strict=True)
+        log_likelihood, log_ratio = (torch.cat(part).double() for part in both)
+        bound = torch.logaddexp(bound, (log_likelihood + log_ratio).logsumexp(0))
+        totals += torch.stack([log_likelihood.sum(), log_ratio.sum()])
+        num_samples += len(tile)
     log_likelihood, log_ratio = (totals / num_samples).unbind()
     bound = bound.sum() - len(block) * log(num_samples)
-    elbo, error = log_likelihood + log_ratio, _squared_error(model, networks, block)
-    count = bound.new_tensor(len(block))
+    count, error = bound.new_tensor(len(block)), _squared_error(model, networks, block)
+    elbo = log_likelihood + log_ratio
     codes = Moments.of(model.encode(networks, block)) if isinstance(model, Encodes) else None
     found = torch.stack([count, bound, elbo, log_likelihood, log_ratio, error])
     return LikelihoodSums(found, codes)
