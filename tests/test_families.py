@@ -15,7 +15,14 @@ import gen_models
 from gen_models.core import DataSpec, InputError, load_checkpoint, load_sampler, save_checkpoint
 from gen_models.core.checkpoint import restore_learner
 from gen_models.core.config import from_dict
-from gen_models.core.contract import Adam, FitsSampler, Objective, Reconstructs
+from gen_models.core.contract import (
+    Adam,
+    BoundsLikelihood,
+    Encodes,
+    FitsSampler,
+    Objective,
+    Reconstructs,
+)
 from gen_models.core.sampling import sample
 
 
@@ -116,6 +123,21 @@ def test_samples_have_the_data_s_shape_and_range(
             again = model.reconstruct(networks, images)
         assert again.shape == images.shape
         assert float(again.min()) >= 0.0 and float(again.max()) <= 1.0
+
+
+@torch.no_grad()
+def test_what_encodes_gives_a_code_an_image(variant: str) -> None:
+    model = make_model(variant)
+    networks = {name: network.eval() for name, network in model.networks().items()}
+    batch = some_images(5)
+    if isinstance(model, Encodes):
+        codes = model.encode(networks, batch)
+        assert codes.shape == (5, model.config.latent_dim)
+        assert torch.equal(codes, model.encode(networks, batch))
+    if isinstance(model, BoundsLikelihood):
+        terms = model.log_terms(networks, batch)
+        for found in terms(torch.randn(3, 5, model.noise_dim)):
+            assert found.shape == (3, 5) and bool(torch.isfinite(found).all())
 
 
 def test_samples_follow_from_their_position(variant: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from math import log
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gen_models.blocks import bernoulli_image_nll
 from gen_models.core import DataSpec, InputError
+from gen_models.core.contract import Draws, Networks
+from gen_models.core.stacking import Ensemble
 from gen_models.metrics import Likelihood, estimate_likelihood, likelihood_sums
 from gen_models.vae import Config, Model
 
@@ -147,6 +150,28 @@ def test_what_has_no_likelihood_or_is_in_training_is_refused() -> None:
     training["decoder"].train()
     with pytest.raises(InputError, match=r"'decoder'.*expected networks in evaluation mode"):
         estimate_likelihood(MODEL, training, images())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["vae-mlp", "vae-conv", "vae-iwae"])
+def test_what_pads_a_narrower_member_adds_nothing(variant: str) -> None:
+    models = [make_model(variant, latent_dim=dim) for dim in (4, 7)]
+    networks = [{n: net.eval() for n, net in model.networks().items()} for model in models]
+    batch = some_images(5).double()
+
+    def terms(model: Any, networks: Networks, draws: Draws) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = model.log_terms(networks, batch)(draws["noise"])
+        return found
+
+    def draw(model: Any) -> Draws:
+        generator = Generator().manual_seed(0)
+        return {"noise": torch.randn(6, 5, model.noise_dim, generator=generator)}
+
+    at_once = Ensemble(models, networks).map(terms, draw)
+    for index, (model, own) in enumerate(zip(models, networks, strict=True)):
+        for found, expected in zip(at_once, terms(model, own, draw(model)), strict=True):
+            assert expected.shape == (6, 5)
+            torch.testing.assert_close(found[index], expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
