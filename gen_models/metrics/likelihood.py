@@ -37,12 +37,16 @@ class LikelihoodSums:
     """(6,): images, the importance-weighted bound, the bound by one sample, log p(x|z),
     log p(z) - log q(z|x), half the squared error of reconstructions."""
     codes: Moments | None
-    """Of the posterior means; None for a family that does not encode, and without images."""
+    """Of the posterior means; None for a family that does not encode."""
 
     def __add__(self, other: LikelihoodSums) -> LikelihoodSums:
-        both = [codes for codes in (self.codes, other.codes) if codes is not None]
-        codes = both[0] + both[1] if len(both) == 2 else next(iter(both), None)
+        codes = self.codes + other.codes if self.codes and other.codes else None
         return LikelihoodSums(self.totals + other.totals, codes)
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, to be summed over workers in place; of the same shapes on every worker."""
+        codes = self.codes
+        return [self.totals, *((codes.count, codes.total, codes.outer) if codes else ())]
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Likelihood:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def likelihood_sums(
     model: Model,
     networks: Mapping[str, nn.Module],
@@ -109,7 +113,7 @@ def likelihood_sums(
     """
     _check(model, networks, num_samples, max_rows)
     called = {name: _InPrecision(network, precision) for name, network in networks.items()}
-    total = LikelihoodSums(torch.zeros(6, dtype=torch.float64, device=images.device), None)
+    total = _nothing(model, called, images)
     for index, block in list(enumerate(torch.split(images, IMAGES)))[rank::world]:
         tiles = _tiles(model.noise_dim, len(block), num_samples, seed, index, images)
         total += _block_sums(model, called, block, tiles, max_rows)
@@ -130,6 +134,16 @@ def estimate_likelihood(
         model, networks, images, num_samples=num_samples, seed=seed, precision=precision
     )
     return Likelihood.of(sums, model, num_samples)
+
+
+def _nothing(model: Model, networks: Networks, images: Tensor) -> LikelihoodSums:
+    """The sums over no image."""
+    totals = images.new_zeros(6, dtype=torch.float64)
+    if not isinstance(model, Encodes):
+        return LikelihoodSums(totals, None)
+    one = Moments.of(model.encode(networks, images[:1]))
+    parts = (torch.zeros_like(part) for part in (one.count, one.total, one.outer))
+    return LikelihoodSums(totals, Moments(*parts))
 
 
 class _InPrecision:
