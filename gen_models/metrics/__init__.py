@@ -9,6 +9,7 @@ from gen_models.metrics.likelihood import (
     estimate_likelihood,
     likelihood_sums,
 )
+from gen_models.metrics.modes import Modes, modes, nearest_mode
 from gen_models.metrics.prdc import PRDC, Neighbours, compute_prdc
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "KernelDistance",
     "Likelihood",
     "LikelihoodSums",
+    "Modes",
     "Moments",
     "Neighbours",
     "PCAFeatures",
@@ -25,4 +27,6 @@ __all__ = [
     "frechet_distance",
     "kernel_distance",
     "likelihood_sums",
+    "modes",
+    "nearest_mode",
 ]

@@ -1,0 +1,79 @@
+"""Modes found by hand values, and the mixtures on which they are counted."""
+
+import math
+
+import pytest
+import torch
+
+from gen_models.metrics.mixtures import MIXTURES, grid25, ring8
+from gen_models.metrics.modes import modes, nearest_mode
+
+
+def test_modes_have_their_hand_values() -> None:
+    found = modes(torch.tensor([0, 0, 0, 2, -1]), num_modes=4)
+    assert (found.found, found.num_modes, found.collapsed) == (2, 4, True)
+    assert found.share == pytest.approx(4 / 5)
+    # 3/4 and 1/4 against 1/4 each
+    expected = 0.75 * math.log(0.75 / 0.25) + 0.25 * math.log(0.25 / 0.25)
+    assert found.reverse_kl == pytest.approx(expected)
+
+
+def test_the_reference_is_what_samples_are_compared_with() -> None:
+    assigned = torch.tensor([0, 0, 0, 1])
+    same = modes(assigned, 2, reference=torch.tensor([30, 10]))
+    assert same.reverse_kl == pytest.approx(0.0, abs=1e-12) and not same.collapsed
+    other = modes(assigned, 2, reference=torch.tensor([1, 3]))
+    expected = 0.75 * math.log(0.75 / 0.25) + 0.25 * math.log(0.25 / 0.75)
+    assert other.reverse_kl == pytest.approx(expected)
+    assert modes(assigned, 2, reference=torch.tensor([5, 0])).reverse_kl == math.inf
+    assert modes(assigned[:3], 2, reference=torch.tensor([5, 0])).reverse_kl == 0.0
+
+
+def test_samples_of_no_mode() -> None:
+    found = modes(torch.tensor([-1, -1]), num_modes=3)
+    assert (found.found, found.share) == (0, 0.0)
+    assert math.isnan(found.reverse_kl)
+
+
+@pytest.mark.parametrize("wrong", [-2, 3])
+def test_a_mode_out_of_range_is_refused(wrong: int) -> None:
+    with pytest.raises(ValueError, match="expected modes from -1 to 2"):
+        modes(torch.tensor([0, wrong]), num_modes=3)
+
+
+def test_nearest_mode_within_three_deviations() -> None:
+    centres = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    samples = torch.tensor(
+        [[0.29, 0.0], [0.0, -0.31], [0.9, 0.2], [0.5, 0.0], [1.22, 0.22], [math.nan, 0.0]]
+    )
+    assert nearest_mode(samples, centres, std=0.1).tolist() == [0, -1, 1, -1, -1, -1]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_s_samples_are_of_its_modes(name: str) -> None:
+    mixture = MIXTURES[name]()
+    points, chosen = mixture.sample(20_000, seed=0)
+    assert points.shape == (20_000, 2)
+    assert float(points.min()) > 0.0 and float(points.max()) < 1.0
+    found = mixture.modes(points)
+    assert not found.collapsed and found.reverse_kl < 0.002
+    # of a Gaussian in the plane, exp(-9/2) is farther than three deviations
+    assert found.share == pytest.approx(1.0 - math.exp(-4.5), abs=0.003)
+    assigned = nearest_mode(points, mixture.centres, mixture.std, within=9.0)
+    assert torch.equal(assigned, chosen)
+
+
+def test_mixtures_follow_from_their_seed() -> None:
+    first, again, other = (ring8().sample(50, seed) for seed in (0, 0, 1))
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_mixtures_keep_their_proportions() -> None:
+    ring, grid = ring8(), grid25()
+    assert len(ring.centres) == 8 and len(grid.centres) == 25
+    radius = (ring.centres - 0.5).norm(dim=1)
+    torch.testing.assert_close(radius, radius[:1].expand(8))
+    assert float(radius[0]) / ring.std == pytest.approx(1.0 / 0.01, rel=1e-5)
+    spacing = torch.cdist(grid.centres, grid.centres).fill_diagonal_(1.0).min()
+    assert float(spacing) / grid.std == pytest.approx(2.0 / 0.05, rel=1e-5)
