@@ -50,7 +50,7 @@ class Config:
 
 
 class Model:
-    """Draws: `noise` (N, C, H, W), the input noise; none where `noise_std` is 0."""
+    """Draws: `noise` (N, *shape), the input noise; none where `noise_std` is 0."""
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         self.config = config

@@ -2,7 +2,8 @@
 
 Losses: non-saturating, hinge (Lim & Ye 2017), least squares (Mao et al. 2017), Wasserstein
 (Arjovsky et al. 2017). What keeps the discriminator smooth: spectral normalisation (Miyato et
-al. 2018), gradient penalty (Gulrajani et al. 2017), R1 (Mescheder et al. 2018).
+al. 2018), gradient penalty (Gulrajani et al. 2017), R1 (Mescheder et al. 2018). What shows it that
+samples are all alike: packing (Lin et al. 2018), minibatch deviation (Karras et al. 2018).
 
 The defaults are SNGAN's, which converge without tuning.
 """
@@ -23,6 +24,7 @@ from gen_models.blocks import (
     SpectralLinear,
     mlp,
     mlp_to_image,
+    pack,
 )
 from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
 from gen_models.core.errors import require, require_sizes
@@ -56,6 +58,11 @@ class Config:
     """Weight of (|grad D| - 1)^2 between real and generated images."""
     r1_penalty: float = 0.0
     """gamma in gamma/2 |grad D|^2 at real images."""
+    pac: int = 1
+    """Images that the discriminator judges together, as one."""
+    minibatch_std: int = 0
+    """Images, or packs of them, in a group whose deviation the discriminator's last layer sees;
+    0: none. The rows of a batch on each worker are a multiple of `pac` times this."""
     discriminator_steps: int = 1
     """Discriminator steps per generator step."""
 
@@ -67,17 +74,21 @@ class Config:
         require(self.r1_penalty >= 0, "r1_penalty", self.r1_penalty, "at least 0")
         steps = self.discriminator_steps
         require(steps >= 1, "discriminator_steps", steps, "an integer of at least 1")
+        require(self.pac >= 1, "pac", self.pac, "an integer of at least 1")
+        group = self.minibatch_std
+        require(group == 0 or group >= 2, "minibatch_std", group, "0, or an integer of at least 2")
 
 
 class Model:
     """Draws: `z_discriminator`, `z_generator` (N, latent_dim), the noise of the generated images
-    in either step; with a gradient penalty `mix` (N, 1, 1, 1), uniform in [0, 1)."""
+    in either step; with a gradient penalty `mix` (N, 1, …), uniform in [0, 1)."""
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         self.config = config
         self.spec = spec
         self.noise_dim = config.latent_dim
         self.widths = ("latent_dim",)
+        self.rows_together = config.pac * max(config.minibatch_std, 1)
 
     def networks(self) -> dict[str, nn.Module]:
         c, shape = self.config, self.spec.shape
@@ -85,16 +96,19 @@ class Model:
             return {
                 "generator": ConvGenerator(c.latent_dim, c.channels, shape),
                 "discriminator": ConvDiscriminator(
-                    shape, c.channels, spectral_norm=c.spectral_norm
+                    (c.pac * shape[0], *shape[1:]),
+                    c.channels,
+                    spectral_norm=c.spectral_norm,
+                    minibatch_std=c.minibatch_std,
                 ),
             }
-        layer = SpectralLinear if c.spectral_norm else nn.Linear
         score = mlp(
-            self.spec.num_values,
+            c.pac * self.spec.num_values,
             c.hidden[::-1],
             1,
             activation=lambda: nn.LeakyReLU(0.1),
-            layer=layer,
+            layer=SpectralLinear if c.spectral_norm else nn.Linear,
+            minibatch_std=c.minibatch_std,
         )
         return {
             "generator": mlp_to_image(c.latent_dim, c.hidden, shape),
@@ -119,15 +133,16 @@ class Model:
             "z_generator": torch.randn(shape, generator=generator, device=device),
         }
         if on(self.config.gradient_penalty):
-            draws["mix"] = torch.rand((num, 1, 1, 1), generator=generator, device=device)
+            each = (num, *[1] * len(self.spec.shape))
+            draws["mix"] = torch.rand(each, generator=generator, device=device)
         return draws
 
     def _discriminator_loss(
         self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
         discriminator = networks["discriminator"]
-        real = 2.0 * batch - 1.0
-        fake = networks["generator"](draws["z_discriminator"]).tanh().detach()
+        real = self._packed(2.0 * batch - 1.0)
+        fake = self._packed(networks["generator"](draws["z_discriminator"]).tanh().detach())
         on_real, on_fake = discriminator(real), discriminator(fake)
         loss = discriminator_loss(self.config.loss, on_real, on_fake)
         metrics = {
@@ -136,7 +151,7 @@ class Model:
             "score_fake": on_fake.mean(),
         }
         if on(self.config.gradient_penalty):
-            between = torch.lerp(real, fake, draws["mix"])
+            between = torch.lerp(real, fake, draws["mix"][:: self.config.pac])
             norm = _input_gradient(discriminator, between).flatten(1).norm(dim=1)
             metrics["gradient_penalty"] = (norm - 1.0).square().mean()
             loss = loss + self.config.gradient_penalty * metrics["gradient_penalty"]
@@ -149,9 +164,15 @@ class Model:
     def _generator_loss(
         self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
-        fake = networks["generator"](draws["z_generator"]).tanh()
+        fake = self._packed(networks["generator"](draws["z_generator"]).tanh())
         loss = generator_loss(self.config.loss, networks["discriminator"](fake))
         return loss, {"generator_loss": loss}
+
+    def _packed(self, images: Tensor) -> Tensor:
+        """As the discriminator takes them, (N / pac, pac C, …)."""
+        expected = f"a multiple of {self.rows_together}, by pac and minibatch_std"
+        require(len(images) % self.rows_together == 0, "rows of a batch", len(images), expected)
+        return pack(images, self.config.pac)
 
     def generate(self, networks: Networks, noise: Tensor) -> Tensor:
         images: Tensor = 0.5 * (networks["generator"](noise).tanh() + 1.0)

@@ -31,7 +31,7 @@ def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:
     """A run's learner at its beginning, on the device of the images."""
     assert run.precision != "auto", "resolved by who started the run"
     precision: Precision = run.precision
-    spec = DataSpec(tuple(data.images.shape[1:]), num_classes)  # type: ignore[arg-type]
+    spec = DataSpec(tuple(data.images.shape[1:]), num_classes)
     return Learner(
         gen_models.family(run.family).Model(run.model, spec),
         run.optim,

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import torch
 
 import gen_models
-from gen_models.core.contract import Model
+from gen_models.core.contract import Model, TakesRowsTogether
 from gen_models.core.errors import InputError, require
 from pipelines.config import Run
 from pipelines.data import Dataset, load
@@ -96,7 +96,19 @@ def _check_batches(run: Run, num_images: int) -> None:
 def _metric(run: Run, dataset: Dataset) -> str:
     """The metric's full name, of which the beginning may have been given."""
     model: Model = gen_models.family(run.family).Model(run.model, dataset.spec)
+    if isinstance(model, TakesRowsTogether):
+        _check_groups(run, model.rows_together, len(dataset.train))
     names = metric_names(model, space_name(dataset))
     meant = matching(run.metric, names)
     require(len(meant) == 1, "metric", run.metric, f"one of {', '.join(names)}")
     return meant[0]
+
+
+def _check_groups(run: Run, together: int, num_images: int) -> None:
+    of_all = together * run.num_workers
+    why = f"for the model takes {together} rows together on each of {run.num_workers} workers"
+    expected = f"a multiple of {of_all}, {why}"
+    require(run.batch_size % of_all == 0, "batch_size", run.batch_size, expected)
+    rest = num_images % run.batch_size
+    expected = f"True, for the last batch has {rest} rows, {why}"
+    require(run.drop_last or rest % of_all == 0, "drop_last", run.drop_last, expected)

@@ -78,6 +78,18 @@ WRONG = {
         "batch_size = 5000: expected at most 1249",
     ),
     "share": (["train", "vae", "--num-workers", "3"], "batch_size = 128: expected a multiple"),
+    "group": (
+        ["train", "gan", "--model.pac", "3", "--batch-size", "64"],
+        "batch_size = 64: expected a multiple of 3, for the model takes 3 rows together",
+    ),
+    "last group": (
+        ["train", "gan", "--model.minibatch-std", "4", "--no-drop-last"],
+        "drop_last = False: expected True, for the last batch has 97 rows",
+    ),
+    "points": (
+        ["train", "gan", "--data", "ring8"],
+        "arch = 'conv': expected mlp, for the data are of shape (2,)",
+    ),
     "workers": (
         ["train", "vae", "--num-workers", "512", "--batch-size", "512"],
         "num_workers = 512: expected at most",

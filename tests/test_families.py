@@ -108,6 +108,34 @@ def test_draws_are_rows_of_a_batch_on_their_generator(variant: str) -> None:
     assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
+POINTS = DataSpec((2,), 8)
+
+
+def some_points(num: int) -> torch.Tensor:
+    """Float (N, 2) in [0, 1], on a circle."""
+    angle = torch.linspace(0, 6, num)
+    return 0.5 + 0.4 * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_points_of_the_plane_are_data_too(variant: str, tmp_path: Path) -> None:
+    family, settings = VARIANTS[variant]
+    if settings["arch"] == "conv":
+        with pytest.raises(InputError, match=r"arch = 'conv': expected mlp, for the data are of"):
+            make_model(variant, POINTS).networks()
+        return
+    learner, points = make_learner(variant, spec=POINTS), some_points(64)
+    for _ in range(30):
+        learner.step(points)
+    assert all(math.isfinite(value) for value in learner.pop_metrics().values())
+    save_checkpoint(tmp_path, family, gen_models.family(family).Optim(), learner)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.model.spec == POINTS
+    samples = sample(loaded.model, loaded.networks, 9, seed=2)
+    assert samples.shape == (9, 2)
+    assert torch.equal(samples, sample(learner.model, learner.sampling_networks(), 9, seed=2))
+    assert float(samples.min()) >= 0.0 and float(samples.max()) <= 1.0
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32), (1, 12, 20)])
 def test_samples_have_the_data_s_shape_and_range(
     variant: str, shape: tuple[int, int, int]
@@ -242,3 +270,4 @@ def test_a_learner_leaves_the_global_generator_alone(variant: str) -> None:
 
 def test_the_spec_counts_values() -> None:
     assert SPEC.num_values == 64
+    assert POINTS.num_values == 2

@@ -9,9 +9,9 @@ from torch import Generator, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from gen_models.blocks import SpectralConv2d, SpectralLinear, bernoulli_nll
+from gen_models.blocks import MinibatchStd, SpectralConv2d, SpectralLinear, bernoulli_nll, pack
 from gen_models.blocks.mixture import GaussianMixture
-from gen_models.core import DataSpec
+from gen_models.core import DataSpec, InputError
 from gen_models.gan import discriminator_loss, generator_loss
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 
@@ -104,24 +104,76 @@ def test_gan_losses_have_their_hand_values(name: str) -> None:
     assert float(generator_loss(name, fake)) == pytest.approx(HAND[name][1], rel=1e-6)
 
 
+@pytest.mark.parametrize("pac", [1, 3])
 @pytest.mark.parametrize("setting", ["gradient_penalty", "r1_penalty"])
-def test_gradient_penalties_are_those_of_autograd(setting: str) -> None:
-    model = make_model("gan-conv", spectral_norm=False, **{setting: 3.0})
+def test_gradient_penalties_are_those_of_autograd(setting: str, pac: int) -> None:
+    model = make_model("gan-conv", spectral_norm=False, pac=pac, **{setting: 3.0})
     networks, batch = model.networks(), some_images(6)
     draws = model.draws(6, Generator().manual_seed(0))
-    plain = make_model("gan-conv", spectral_norm=False).objectives()[0].loss
+    plain = make_model("gan-conv", spectral_norm=False, pac=pac).objectives()[0].loss
     base, _ = plain(networks, batch, draws, 0.0)
     loss, _ = model.objectives()[0].loss(networks, batch, draws, 0.0)
-    real = 2 * batch - 1
+    real = (2 * batch - 1).reshape(6 // pac, pac, 8, 8)
     at = real
     if setting == "gradient_penalty":
-        fake = networks["generator"](draws["z_discriminator"]).tanh().detach()
-        at = real + draws["mix"] * (fake - real)
+        fake = networks["generator"](draws["z_discriminator"]).tanh().detach().view_as(real)
+        at = real + draws["mix"][::pac] * (fake - real)
     at = at.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(networks["discriminator"](at).sum(), at)
     norm = gradient.flatten(1).norm(dim=1)
     expected = 3.0 * ((norm - 1) ** 2 if setting == "gradient_penalty" else 0.5 * norm**2).mean()
     torch.testing.assert_close(loss - base, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_packed_samples_are_neighbours_side_by_side() -> None:
+    points = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    assert pack(points, 2).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    images = some_images(6, DataSpec((3, 4, 4)))
+    torch.testing.assert_close(pack(images, 3)[1], torch.cat([images[3], images[4], images[5]]))
+    assert torch.equal(pack(images, 1), images)
+
+
+def test_minibatch_deviation_has_its_hand_value() -> None:
+    layer = MinibatchStd(2)
+    features = torch.tensor([[0.0, 1.0], [2.0, 7.0], [5.0, 5.0], [5.0, 5.0]])
+    # deviations 1 and 3 in the first group, none in the second
+    expected = torch.tensor([2.0, 2.0, 0.0, 0.0])
+    torch.testing.assert_close(layer(features)[:, 2], expected, atol=2e-4, rtol=0.0)
+    assert torch.equal(layer(features)[:, :2], features)
+    maps = features[:, :, None, None].repeat(1, 1, 3, 3)
+    assert layer(maps).shape == (4, 3, 3, 3)
+    torch.testing.assert_close(layer(maps)[:, 2, 1, 2], expected, atol=2e-4, rtol=0.0)
+
+
+def test_minibatch_deviation_has_a_gradient_where_all_is_equal() -> None:
+    features = torch.ones(4, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(MinibatchStd(4)(features).square().sum(), features)
+    assert bool(torch.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@torch.no_grad()
+def test_discriminators_see_a_collapse_that_no_single_sample_shows(arch: str) -> None:
+    batch = some_images(2)
+    alike, varied = batch[:1].repeat(4, 1, 1, 1), batch[[0, 1, 0, 1]]
+    for settings in ({"pac": 2}, {"minibatch_std": 2}):
+        model = make_model(f"gan-{arch}", **settings)
+        discriminator = model.networks()["discriminator"]
+        scores = [discriminator(pack(x, model.config.pac))[0] for x in (alike, varied)]
+        assert float(scores[0]) != float(scores[1])
+    alone = make_model(f"gan-{arch}").networks()["discriminator"]
+    assert float(alone(alike)[0]) == pytest.approx(float(alone(varied)[0]))
+
+
+def test_rows_that_do_not_fill_their_groups_are_refused() -> None:
+    model = make_model("gan-mlp", pac=2, minibatch_std=2)
+    assert model.rows_together == 4
+    draws = model.draws(6, Generator())
+    with pytest.raises(InputError, match=r"rows of a batch = 6: expected a multiple of 4"):
+        model.objectives()[0].loss(model.networks(), some_images(6), draws, 0.0)
+    for settings in ({"pac": 0}, {"minibatch_std": 1}):
+        with pytest.raises(InputError, match="expected"):
+            make_model("gan-mlp", **settings)
 
 
 @pytest.mark.parametrize("layer", [SpectralLinear(20, 12), SpectralConv2d(3, 8, 4, 2, 1)])
@@ -199,6 +251,13 @@ def test_pca_features_keep_the_distances_that_matter() -> None:
         rtol=1e-5,
     )
     assert PCAFeatures("pca", images, dim=5)(images).shape == (300, 5)
+
+
+def test_pca_features_of_points_of_several_models() -> None:
+    points = torch.rand(3, 50, 2, generator=Generator().manual_seed(0))
+    features = PCAFeatures(points[0])
+    assert features(points).shape == (3, 50, 2)
+    torch.testing.assert_close(features(points)[1], features(points[1]))
 
 
 def test_bernoulli_nll_is_torch_s_cross_entropy() -> None:

@@ -77,6 +77,10 @@ CASES = [
     ("gan-mlp", {"loss": "wasserstein", "discriminator_steps": 3}),
     ("gan-conv", {"loss": "non_saturating", "spectral_norm": False, "gradient_penalty": 0.0}),
     ("gan-mlp", {"loss": "least_squares", "r1_penalty": 0.0}),
+    # Rows that are judged together, with both penalties and without.
+    ("gan-mlp", {"pac": 2, "minibatch_std": 4}),
+    ("gan-conv", {"pac": 4}),
+    ("gan-conv", {"minibatch_std": 8, "gradient_penalty": 0.0, "r1_penalty": 0.0}),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from gen_models.blocks.conv import ConvDecoder, ConvDiscriminator, ConvEncoder, ConvGenerator
 from gen_models.blocks.likelihood import bernoulli_image_nll, bernoulli_nll
+from gen_models.blocks.minibatch import MinibatchStd, pack
 from gen_models.blocks.mlp import glorot_init, mlp, mlp_to_image
 from gen_models.blocks.spectral import SpectralConv2d, SpectralLinear
 
@@ -10,6 +11,7 @@ __all__ = [
     "ConvDiscriminator",
     "ConvEncoder",
     "ConvGenerator",
+    "MinibatchStd",
     "SpectralConv2d",
     "SpectralLinear",
     "bernoulli_image_nll",
@@ -17,4 +19,5 @@ __all__ = [
     "glorot_init",
     "mlp",
     "mlp_to_image",
+    "pack",
 ]

@@ -7,9 +7,11 @@ An image is halved while its sides are even and above 4, so a 32x32 image ends a
 
 from torch import Tensor, nn
 
+from gen_models.blocks.minibatch import MinibatchStd
 from gen_models.blocks.spectral import SpectralConv2d, SpectralLinear
+from gen_models.core.errors import require
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def halvings(height: int, width: int) -> int:
@@ -21,7 +23,12 @@ def halvings(height: int, width: int) -> int:
 
 
 def _plan(shape: Shape, channels: int) -> tuple[list[int], Shape]:
-    """The channels at each halving, and the shape at the end."""
+    """The channels at each halving, and the shape at the end.
+
+    Raises `InputError` where the data are not images.
+    """
+    expected = f"mlp, for the data are of shape {shape}, not images of channels, height, width"
+    require(len(shape) == 3, "arch", "conv", expected)
     _, height, width = shape
     num = halvings(height, width)
     widths = [channels * 2**level for level in range(max(num, 1))]
@@ -98,9 +105,14 @@ class ConvGenerator(ConvDecoder):
 
 
 class ConvDiscriminator(nn.Module):
-    """Images (N, C, H, W) -> scores (N,); SNGAN's: a 3x3 and a strided 4x4 convolution a size."""
+    """Images (N, C, H, W) -> scores (N,); SNGAN's: a 3x3 and a strided 4x4 convolution a size.
 
-    def __init__(self, shape: Shape, channels: int, *, spectral_norm: bool) -> None:
+    `minibatch_std`: the last layer sees the deviation within groups of this many rows; 0: not.
+    """
+
+    def __init__(
+        self, shape: Shape, channels: int, *, spectral_norm: bool, minibatch_std: int = 0
+    ) -> None:
         super().__init__()
         conv = SpectralConv2d if spectral_norm else nn.Conv2d
         linear = SpectralLinear if spectral_norm else nn.Linear
@@ -113,6 +125,9 @@ class ConvDiscriminator(nn.Module):
             if level < num:
                 layers += [conv(outer, outer, 4, 2, 1), nn.LeakyReLU(0.1)]
             inner = outer
+        if minibatch_std:
+            layers.append(MinibatchStd(minibatch_std))
+            depth += 1
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.head = linear(depth * height * width, 1)
 

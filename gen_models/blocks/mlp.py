@@ -6,6 +6,8 @@ from math import prod
 
 from torch import nn
 
+from gen_models.blocks.minibatch import MinibatchStd
+
 Layer = Callable[[int, int], nn.Module]
 
 
@@ -25,22 +27,30 @@ def mlp(
     *,
     activation: Callable[[], nn.Module] = nn.ReLU,
     layer: Layer = nn.Linear,
+    minibatch_std: int = 0,
 ) -> nn.Sequential:
-    """(N, …) flattened to (N, in_features) -> (N, out_features), through the `hidden` widths."""
+    """(N, …) flattened to (N, in_features) -> (N, out_features), through the `hidden` widths.
+
+    `minibatch_std`: the last layer sees the deviation within groups of this many rows; 0: not.
+    """
     layers: list[nn.Module] = [nn.Flatten()]
     for narrow, wide in pairwise((in_features, *hidden)):
         layers += [layer(narrow, wide), activation()]
-    return nn.Sequential(*layers, layer((in_features, *hidden)[-1], out_features))
+    last = (in_features, *hidden)[-1]
+    if minibatch_std:
+        layers.append(MinibatchStd(minibatch_std))
+        last += 1
+    return nn.Sequential(*layers, layer(last, out_features))
 
 
 def mlp_to_image(
     in_features: int,
     hidden: Sequence[int],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     *,
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """(N, in_features) -> (N, C, H, W)."""
+    """(N, in_features) -> (N, *shape)."""
     return nn.Sequential(
         mlp(in_features, hidden, prod(shape), activation=activation), nn.Unflatten(1, shape)
     )

@@ -42,16 +42,19 @@ def num_batches(num_images: int, batch_size: int, drop_last: bool) -> int:
 
 
 def unit(images: Tensor, device: torch.device | str | None = None) -> Tensor:
-    """uint8 images as floats in [0, 1], on the device."""
+    """Data as floats in [0, 1], on the device: uint8 divided by 255, floats as they are."""
     moved = images if device is None else images.to(device, non_blocking=True)
+    if moved.dtype != torch.uint8:
+        return moved.to(torch.get_default_dtype())
     return moved.to(torch.get_default_dtype()).div_(255.0)
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What learners are trained on: uint8 (N, C, H, W), on the device, and how it is cut."""
+    """What learners are trained on, on the device, and how it is cut."""
 
     images: Tensor
+    """uint8 (N, C, H, W), or floats (N, *shape) in [0, 1]."""
     batch_size: int
     drop_last: bool
     binarise: bool = False
@@ -76,7 +79,7 @@ class TrainingImages:
         return slice(step * self.batch_size, min((step + 1) * self.batch_size, len(self.images)))
 
     def gather(self, indices: Tensor, thresholds: Tensor | None = None) -> Tensor:
-        """The images of `indices` (…), as floats (…, C, H, W) in [0, 1]; with thresholds of that
+        """The images of `indices` (…), as floats (…, *shape) in [0, 1]; with thresholds of that
         shape, 1 where an image is above them and 0 elsewhere."""
         chosen = self.images.index_select(0, indices.flatten())
         images = unit(chosen).view(*indices.shape, *chosen.shape[1:])
@@ -102,7 +105,7 @@ class TrainingImages:
     def batches(
         self, seed: int, epoch: int, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Tensor, Share]]:
-        """This worker's images (share.size, C, H, W) in [0, 1] of each batch of an epoch, and
+        """This worker's images (share.size, *shape) in [0, 1] of each batch of an epoch, and
         its share."""
         order = self.order(seed, epoch)
         for step in range(self.steps_per_epoch):

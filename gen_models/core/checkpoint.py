@@ -105,7 +105,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 class Sampler(nn.Module):
-    """A model as a function of noise alone, to be exported: (N, noise_dim) -> (N, C, H, W)."""
+    """A model as a function of noise alone, to be exported: (N, noise_dim) -> (N, *shape)."""
 
     def __init__(self, model: Model, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()

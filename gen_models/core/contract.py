@@ -17,13 +17,15 @@ each tensor is zero-padded to the widest learner's shape, so a learner's part of
 first entries along each dimension, and the zeros behind them must add nothing to a loss, a metric
 or an image.
 
-Images are float tensors of shape (N, C, H, W) with values in [0, 1], everywhere outside a family.
+Data are float tensors (N, *shape) with values in [0, 1], everywhere outside a family: images
+(N, C, H, W), points of the plane (N, 2). What is said of images here holds for any data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
@@ -44,16 +46,15 @@ Metrics = dict[str, Tensor]
 class DataSpec:
     """What a family must know of the data to build its networks."""
 
-    shape: tuple[int, int, int]
-    """Channels, height, width of an image."""
+    shape: tuple[int, ...]
+    """Of one sample: channels, height, width of an image; (2,) for a point of the plane."""
     num_classes: int = 0
     """Number of classes; 0 where images have no labels."""
 
     @property
     def num_values(self) -> int:
-        """Values in one image: channels times height times width."""
-        channels, height, width = self.shape
-        return channels * height * width
+        """Values in one sample, such as channels times height times width."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Model(Protocol):
         """All the randomness of one step over `num` images, on the generator's device."""
 
     def generate(self, networks: Networks, noise: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] from standard normal `noise` (N, noise_dim)."""
+        """Data (N, *shape) in [0, 1] from standard normal `noise` (N, noise_dim)."""
 
     def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
         """What a validation batch says of the model, at the weights of the yardstick and not
@@ -164,6 +165,15 @@ class FitsSampler(Protocol):
 
     def fit_sampler(self, networks: Networks, batches: Iterable[Tensor], seed: int) -> None:
         """Fit on batches of training images; what is fitted is kept in the networks' buffers."""
+
+
+@runtime_checkable
+class TakesRowsTogether(Protocol):
+    """Optional: a loss takes the rows of a batch together, in groups of neighbours."""
+
+    rows_together: int
+    """Rows in a group. What a worker has of a batch is a multiple of it, so that as many workers
+    as there may be compute what one would."""
 
 
 @runtime_checkable

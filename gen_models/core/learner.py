@@ -72,7 +72,7 @@ class Learner:
         self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
     def step(self, batch: Tensor, share: Share | None = None) -> None:
-        """One step of every objective that is due, on images (N, C, H, W) in [0, 1].
+        """One step of every objective that is due, on images (N, *shape) in [0, 1].
 
         `share` says which rows of the global batch these are; without it, all of them.
         """

@@ -22,7 +22,7 @@ def block_noise(model: Model, index: int, seed: int, device: torch.device) -> Te
 def sample(
     model: Model, networks: Networks, num: int, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """`num` images (num, C, H, W) in [0, 1]."""
+    """`num` images (num, *shape) in [0, 1]."""
     blocks = []
     for index in range(-(-num // BLOCK)):
         noise = block_noise(model, index, seed, torch.device(device))

@@ -60,7 +60,7 @@ class VectorisedLearners:
         self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
     def step(self, batch: Tensor) -> None:
-        """One step of each, on images (K, N, C, H, W) in [0, 1]."""
+        """One step of each, on images (K, N, *shape) in [0, 1]."""
         positions = zip(self.learners, self.counts, strict=True)
         draws = stack_draws([one.draws(batch.shape[1], count) for one, count in positions])
         due = tuple(update.members[0].is_due(self.counts[0]) for update in self.updates)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class FeatureSpace(Protocol):
-    """A function of images (…, C, H, W) in [0, 1] to features (…, dim)."""
+    """A function of data (…, *shape) in [0, 1] to features (…, dim)."""
 
     name: str
     """Of the space and the data that it was made from, such as `lenet-mnist`."""
@@ -27,8 +27,9 @@ class PCAFeatures:
     """
 
     def __init__(self, name: str, images: Tensor, dim: int = 64) -> None:
-        """`images`: the reference (N, C, H, W) in [0, 1], N at least 2."""
+        """`images`: the reference (N, *shape) in [0, 1], N at least 2."""
         self.name = name
+        self._dims = images.dim() - 1
         flat = images.flatten(1).double()
         self.offset = flat.mean(0)
         covariance = (flat - self.offset).T @ (flat - self.offset) / (len(flat) - 1)
@@ -36,6 +37,6 @@ class PCAFeatures:
         self.components = vectors[:, : min(dim, flat.shape[1])]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(…, C, H, W) -> (…, dim)"""
-        features: Tensor = (images.flatten(-3).double() - self.offset) @ self.components
+        """(…, *shape) -> (…, dim)"""
+        features: Tensor = (images.flatten(-self._dims).double() - self.offset) @ self.components
         return features
