@@ -39,7 +39,8 @@ class Run:
     """The family; its position on the command line comes first."""
 
     data: str = "digits"
-    """Data set: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or npz:PATH."""
+    """Data set: digits, mnist, fashion_mnist, cifar10, svhn, folder:PATH or npz:PATH; or points of
+    the plane, for networks that are mlp: ring8 or grid25."""
     data_root: Path = field(
         default_factory=lambda: Path(os.environ.get("GENPIPE_DATA_ROOT") or "data")
     )

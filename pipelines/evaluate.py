@@ -22,7 +22,7 @@ from gen_models.core.sampling import BLOCK as SAMPLES
 from gen_models.core.sampling import block_noise, sample
 from gen_models.core.stacking import Alone, Ensemble, structure
 from gen_models.metrics import FeatureSpace, Moments, frechet_distance
-from pipelines.pictures import grid_png, pairs_png
+from pipelines.pictures import drawing
 
 BLOCK = 500
 """Validation images in a block."""
@@ -36,8 +36,8 @@ _SEED = 0  # of validation: the same noise for every trial, so that they are com
 class Evaluator:
     """Metrics of models on one validation split, and pictures.
 
-    `train`, `validation`: uint8 (N, C, H, W), on the device. `space`: where samples are compared
-    with the validation images.
+    `train`, `validation`: uint8 (N, C, H, W), or floats (N, *shape) in [0, 1], on the device.
+    `space`: where samples are compared with the validation data.
     """
 
     def __init__(self, train: Tensor, validation: Tensor, space: FeatureSpace) -> None:
@@ -124,10 +124,12 @@ class Evaluator:
         """PNG files by name: samples, and reconstructions where the family can reconstruct.
 
         The same noise and the same images each time, so that a slider shows them change."""
-        found = {"samples": grid_png(sample(model, networks, 64, _SEED, self.device))}
+        draw = drawing(model.spec.shape)
+        samples = sample(model, networks, draw.num_samples, _SEED, self.device)
+        found = {"samples": draw.samples(samples)}
         if isinstance(model, Reconstructs):
             images = unit(self.validation[:32])
-            found["reconstructions"] = pairs_png(images, model.reconstruct(networks, images))
+            found["reconstructions"] = draw.pairs(images, model.reconstruct(networks, images))
         return found
 
 

@@ -1,4 +1,4 @@
-"""The feature space of a data set: of a labelled one its classifier, trained once for a store and
+"""The feature space of a data set: of labelled images their classifier, trained once for a store and
 kept there; of others the principal components of its validation images.
 """
 
@@ -51,13 +51,18 @@ class Extractor:
 
 def space_name(dataset: Dataset) -> str:
     """The name of a data set's feature space."""
-    return f"{'lenet' if dataset.num_classes else 'pca'}-{dataset.slug}"
+    return f"{'lenet' if _is_labelled(dataset) else 'pca'}-{dataset.slug}"
+
+
+def _is_labelled(dataset: Dataset) -> bool:
+    """Whether there are classes of images to be told apart."""
+    return dataset.num_classes > 1 and len(dataset.spec.shape) == 3
 
 
 def extractor(dataset: Dataset, store: Path) -> Extractor:
     """The data set's, from the store if it is there; trained now, and kept, if it is not."""
     name = space_name(dataset)
-    if not dataset.num_classes:
+    if not _is_labelled(dataset):
         return Extractor(name, None, None)
     path = store / "features" / f"{name}-{dataset.digest[:12]}.safetensors"
     if not path.is_file():

@@ -24,7 +24,7 @@ class Images:
     """What a worker needs of a data set; it travels through Ray's object store, once a node."""
 
     train: np.ndarray[Any, Any]
-    """uint8 (N, C, H, W)"""
+    """uint8 (N, C, H, W), or float32 (N, *shape) in [0, 1]"""
     validation: np.ndarray[Any, Any]
     num_classes: int
     extractor: Extractor

@@ -58,7 +58,7 @@ class Identity:
     tags: Mapping[str, str] = field(default_factory=dict)
     """Lineage: seed, git commit, versions, the command that re-runs it."""
     dataset: Mapping[str, Any] = field(default_factory=dict)
-    """`{"name", "digest", "shape": [C, H, W], "num_train", "num_validation"}`."""
+    """`{"name", "digest", "shape": [C, H, W] or [2], "num_train", "num_validation"}`."""
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Unique; MLflow's run is found by it, for MLflow lets nobody choose a run's id."""
 

@@ -1,16 +1,23 @@
-"""Images as pictures: grids in PNG, small images enlarged until a person can read them."""
+"""Data as pictures in PNG: images in grids, small ones enlarged until a person can read them, and
+points of the plane scattered over it. What draws which is chosen here and nowhere else."""
+
+from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
 _READABLE = 56
 _GAP = 2
+_SIDE = 384
+"""Pixels of a side of the unit square."""
 
 
 def grid_png(images: Tensor, columns: int = 8) -> bytes:
@@ -19,9 +26,7 @@ def grid_png(images: Tensor, columns: int = 8) -> bytes:
     images = images.detach().float().cpu()
     if factor > 1:
         images = F.interpolate(images, scale_factor=factor, mode="bicubic")
-    out = io.BytesIO()
-    Image.fromarray(_grid(images, columns)).save(out, format="PNG")
-    return out.getvalue()
+    return _png(Image.fromarray(_grid(images, columns)))
 
 
 def _grid(images: Tensor, columns: int) -> np.ndarray[Any, Any]:
@@ -45,3 +50,66 @@ def pairs_png(images: Tensor, reconstructions: Tensor, columns: int = 8) -> byte
     for start in range(0, len(images), columns):
         rows += [images[start : start + columns], reconstructions[start : start + columns]]
     return grid_png(torch.cat(rows), columns)
+
+
+def pixels(images: Tensor) -> np.ndarray[Any, Any]:
+    """Images (N, C, H, W) in [0, 1] as uint8 (N, H, W, C)."""
+    found: np.ndarray[Any, Any] = (images * 255.0).round().byte().permute(0, 2, 3, 1).numpy()
+    return found
+
+
+def scatter_png(points: Tensor) -> bytes:
+    """Points (N, 2) of the unit square, the second coordinate upwards, as a PNG file."""
+    picture, draw = _square()
+    for x, y in _places(points):
+        draw.rectangle((x, y, x + 1, y + 1), fill="black")
+    return _png(picture)
+
+
+def moves_png(points: Tensor, reconstructions: Tensor) -> bytes:
+    """Points of the unit square, and from each a red line to its reconstruction."""
+    picture, draw = _square()
+    for here, there in zip(_places(points), _places(reconstructions), strict=True):
+        draw.line((here, there), fill="red")
+        draw.rectangle((here[0], here[1], here[0] + 1, here[1] + 1), fill="black")
+    return _png(picture)
+
+
+def _square() -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    picture = Image.new("RGB", (_SIDE, _SIDE), "white")
+    return picture, ImageDraw.Draw(picture)
+
+
+def _places(points: Tensor) -> Sequence[tuple[float, float]]:
+    """Pixels, from the top left, of the first two coordinates of each; nan counts as 0."""
+    inside = points.detach().flatten(1)[:, :2].double().nan_to_num().clamp(0.0, 1.0)
+    return [(x, _SIDE - 2 - y) for x, y in (inside * (_SIDE - 2)).tolist()]
+
+
+def _png(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, format="PNG")
+    return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How data of a kind are shown to people, and written for other programs."""
+
+    num_samples: int
+    """Samples in a picture."""
+    samples: Callable[[Tensor], bytes]
+    """A PNG file of samples (N, *shape) in [0, 1]."""
+    pairs: Callable[[Tensor, Tensor], bytes]
+    """A PNG file of data and of what was made of them."""
+    array: Callable[[Tensor], np.ndarray[Any, Any]]
+    """Samples on the CPU as an array."""
+
+
+_IMAGES = Drawing(64, grid_png, pairs_png, pixels)
+_POINTS = Drawing(2048, scatter_png, moves_png, lambda points: points.numpy())
+
+
+def drawing(shape: tuple[int, ...]) -> Drawing:
+    """How data of a shape are drawn."""
+    return _IMAGES if len(shape) == 3 else _POINTS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -46,7 +47,8 @@ def preflight(run: R) -> Plan[R]:
     _check_machine(run)
     dataset = load_data(run)
     _check_batches(run, len(dataset.train))
-    run = replace(run, metric=_metric(run, dataset))
+    model = _model(run, dataset)
+    run = replace(run, metric=_metric(run, metric_names(model, space_name(dataset))))
     store = run.store.expanduser().absolute()
     run = replace(run, store=store, data_root=run.data_root.absolute())
     uri = tracking_uri(store, run.tracking_uri)
@@ -93,12 +95,15 @@ def _check_batches(run: Run, num_images: int) -> None:
     require(shared, "drop_last", run.drop_last, expected)
 
 
-def _metric(run: Run, dataset: Dataset) -> str:
-    """The metric's full name, of which the beginning may have been given."""
+def _model(run: Run, dataset: Dataset) -> Model:
     model: Model = gen_models.family(run.family).Model(run.model, dataset.spec)
     if isinstance(model, TakesRowsTogether):
         _check_groups(run, model.rows_together, len(dataset.train))
-    names = metric_names(model, space_name(dataset))
+    return model
+
+
+def _metric(run: Run, names: Sequence[str]) -> str:
+    """The metric's full name, of which the beginning may have been given."""
     meant = matching(run.metric, names)
     require(len(meant) == 1, "metric", run.metric, f"one of {', '.join(names)}")
     return meant[0]

@@ -31,7 +31,8 @@ DELIVER_SECONDS = 20.0
 def sample_model(
     model: str, num: int, seed: int, out: Path, store: Path, uri: str | None
 ) -> dict[str, Any]:
-    """Write `num` samples of `model` to `out`: a .png grid, or an .npz of uint8 N x H x W x C.
+    """Write `num` samples of `model` to `out`: a .png picture, or an .npz: uint8 N x H x W x C, of
+    points float32 N x 2.
 
     Raises `InputError`.
     """
@@ -40,7 +41,7 @@ def sample_model(
     require(out.suffix in (".png", ".npz"), "out", str(out), "a file name ending in .png or .npz")
     from gen_models.core.checkpoint import load_checkpoint
     from gen_models.core.sampling import sample
-    from pipelines.pictures import grid_png
+    from pipelines.pictures import drawing
 
     with tempfile.TemporaryDirectory() as fetched:
         local = (Path(model) / "model.json").is_file()
@@ -48,11 +49,8 @@ def sample_model(
         folder = resolve_checkpoint(where, model, Path(fetched))
         loaded = load_checkpoint(folder)
     images = sample(loaded.model, loaded.networks, num, seed)
-    if out.suffix == ".png":
-        content = grid_png(images)
-    else:
-        pixels = (images * 255.0).round().byte().permute(0, 2, 3, 1).numpy()
-        content = _npz(images=pixels)
+    draw = drawing(loaded.model.spec.shape)
+    content = draw.samples(images) if out.suffix == ".png" else _npz(images=draw.array(images))
     try:
         write_whole(out, content)
     except OSError as error:

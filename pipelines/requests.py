@@ -23,7 +23,8 @@ class Recorded:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Recorded):
-    """Make images from a model: a picture (.png), or arrays (.npz: `images`, uint8, N H W C)."""
+    """Make images from a model: a picture (.png), or arrays (.npz: `images`, uint8, N H W C;
+    of points float32, N 2)."""
 
     model: Positional[str]
     """A run's id or name, NAME@champion, models:/NAME/VERSION, or a checkpoint's folder."""

@@ -19,7 +19,7 @@ from pipelines.config import Mode, Run, command, result_settings
 from pipelines.data import Dataset
 from pipelines.features import space_name
 from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name, write_whole
-from pipelines.pictures import grid_png
+from pipelines.pictures import drawing
 from pipelines.tracking import lineage
 
 
@@ -140,10 +140,12 @@ def champion_claim(run: Run, best: Best) -> dict[str, str | float]:
     return {"metric": run.metric, "mode": run.mode, "value": best.value}
 
 
-def write_samples(checkpoint: Path, path: Path, num: int = 64, seed: int = 0) -> Path:
-    """Write a grid of a checkpoint's samples as a PNG file."""
+def write_samples(checkpoint: Path, path: Path, seed: int = 0) -> Path:
+    """Write a picture of a checkpoint's samples as a PNG file."""
     loaded = load_checkpoint(checkpoint)
-    write_whole(path, grid_png(sample(loaded.model, loaded.networks, num, seed)))
+    draw = drawing(loaded.model.spec.shape)
+    samples = sample(loaded.model, loaded.networks, draw.num_samples, seed)
+    write_whole(path, draw.samples(samples))
     return path
 
 

@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gen_models.core.errors import InputError
+from gen_models.metrics import mixtures, nearest_mode
 from pipelines.config import Train, defaults
 from pipelines.data import Dataset, load, names
+from pipelines.data.mixtures import MIXTURES
 from pipelines.preflight import load_data
 
 SPLITS = ("train", "validation", "test")
@@ -627,6 +630,26 @@ def test_npy_is_not_npz(tmp_path: Path) -> None:
 def test_npz_without_a_file(tmp_path: Path) -> None:
     assert f"{tmp_path}: is a folder" in message(f"npz:{tmp_path}")
     assert "absent.npz: does not exist" in message(f"npz:{tmp_path}/absent.npz")
+
+
+# Mixtures
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_mixtures(name: str, tmp_path: Path) -> None:
+    data, again = load(name, tmp_path), load(name, tmp_path)
+    mixture = mixtures.MIXTURES[name]()
+    assert sizes(data) == (25_000, 5_000, 6_000)
+    assert data.spec.shape == (2,) and data.num_classes == len(mixture.centres)
+    assert data.train.dtype == np.float32 and data.train.flags.c_contiguous
+    assert data.train.min() > 0.0 and data.train.max() < 1.0
+    assert data.train_labels is not None and data.digest == again.digest
+    points, labels = torch.from_numpy(data.train), torch.from_numpy(data.train_labels)
+    assert torch.equal(nearest_mode(points, mixture.centres, mixture.std, within=9.0), labels)
+
+
+def test_every_mixture_has_a_name() -> None:
+    assert tuple(mixtures.MIXTURES) == MIXTURES
 
 
 # Names and options

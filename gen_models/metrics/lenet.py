@@ -61,7 +61,7 @@ def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> 
     data = TrainingImages(images, min(_BATCH, len(images)), drop_last=True)
     epochs = max(_EPOCHS, -(-_MIN_STEPS // data.steps_per_epoch))
     with global_seed(_SEED, "lenet"):
-        network = LeNet(name, DataSpec(tuple(images.shape[1:]), num_classes))  # type: ignore[arg-type]
+        network = LeNet(name, DataSpec(tuple(images.shape[1:]), num_classes))
     network.to(images.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LR)
     steps = epochs * data.steps_per_epoch

@@ -1,9 +1,10 @@
 """Images for training: a data set, by name, as arrays in memory, split the same way every time.
 
-A name is that of a published data set (`digits`, `mnist`, …), or `folder:` or `npz:` followed by
-the path of the user's own images. Whatever the source, it becomes a `Dataset`: uint8 arrays in
-one layout with training, validation and test splits that depend on the data and on a split seed,
-never on a trial's seed, so that all the trials of a search are judged on the same images.
+A name is that of a published data set (`digits`, `mnist`, …) or of a mixture of Gaussians in the
+plane (`ring8`, `grid25`), or `folder:` or `npz:` followed by the path of the user's own images.
+Whatever the source, it becomes a `Dataset`: arrays in one layout, uint8 for images, with training,
+validation and test splits that depend on the data and on a split seed, never on a trial's seed,
+so that all the trials of a search are judged on the same images.
 """
 
 import difflib
@@ -13,6 +14,7 @@ from pathlib import Path
 from gen_models.core.errors import InputError, require
 from pipelines.data.dataset import Dataset, Source, assemble
 from pipelines.data.folder import CHANNELS, Channels, read_folder
+from pipelines.data.mixtures import MIXTURES, read_mixture
 from pipelines.data.npz import read_npz
 from pipelines.data.published import PUBLISHED, read_digits, read_published
 
@@ -24,7 +26,7 @@ MAX_IMAGE_SIZE = 1024
 
 def names() -> list[str]:
     """What `load` accepts as a name, for help and for error messages."""
-    return ["digits", *PUBLISHED, "folder:PATH", "npz:PATH"]
+    return ["digits", *PUBLISHED, *MIXTURES, "folder:PATH", "npz:PATH"]
 
 
 def load(
@@ -58,6 +60,8 @@ def load(
             source = read_digits()
         elif name in PUBLISHED:
             source = read_published(name, root, download)
+        elif name in MIXTURES:
+            source = read_mixture(name)
         elif path and kind in readers:
             source = readers[kind](Path(path).expanduser())
         else:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # importing it imports torch, which `--help` need not wait fo
 Pixels = NDArray[np.uint8]
 """Images, (N, C, H, W)."""
 
+Points = NDArray[np.float32]
+"""Data that are not images, such as points of the plane (N, 2), in [0, 1]."""
+
 Labels = NDArray[np.int64]
 """Classes, (N,), numbered from 0."""
 
@@ -36,7 +39,7 @@ _BINARY_SEED = 0
 class Part(NamedTuple):
     """Images and, where there are any, their labels."""
 
-    images: Pixels
+    images: Pixels | Points
     labels: Labels | None
 
 
@@ -52,13 +55,14 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images in memory, split: uint8, (N, C, H, W), C-contiguous, with 0 black and 255 white."""
+    """Images in memory, split: uint8, (N, C, H, W), C-contiguous, with 0 black and 255 white; or
+    points."""
 
     name: str
     """As the user gave it."""
-    train: Pixels
-    validation: Pixels
-    test: Pixels
+    train: Pixels | Points
+    validation: Pixels | Points
+    test: Pixels | Points
     train_labels: Labels | None
     """(N,); None in all three splits where the data set is unlabelled."""
     validation_labels: Labels | None
@@ -73,8 +77,7 @@ class Dataset:
         """What a model family must know of the data."""
         from gen_models.core.contract import DataSpec
 
-        _, channels, height, width = self.train.shape
-        return DataSpec((channels, height, width), self.num_classes)
+        return DataSpec(self.train.shape[1:], self.num_classes)
 
     def with_binary_evaluation(self) -> Dataset:
         """The data set with validation and test images drawn once, by a fixed seed: 255 with the
