@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from math import prod
 from typing import Any
 
@@ -22,7 +21,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUnifo
 
 from gen_models.core.config import flatten
 from gen_models.core.errors import InputError
-from pipelines.config import Search
+from pipelines.config import Search, to_dict
 from tune_spaces import space
 
 
@@ -63,7 +62,7 @@ def _text(value: Any) -> Any:
 
 def default_point(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
     """The config's own values of what is searched, in the same shape: the first trial."""
-    own = {"model": asdict(run.model), "optim": asdict(run.optim)}
+    own = to_dict(run)
 
     def pick(shape: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -237,11 +237,15 @@ def run_from_dict(kind: type[R], content: Mapping[str, Any]) -> R:
 
 
 def with_sampled(run: R, sampled: Mapping[str, Any]) -> R:
-    """`run` with a point of the space put over it: `{"model": {…}, "optim": {…}}`."""
-    module = gen_models.family(run.family)
-    model = from_dict(module.Config, merge(asdict(run.model), sampled.get("model", {})))
-    optim = from_dict(module.Optim, merge(asdict(run.optim), sampled.get("optim", {})))
-    return replace(run, model=model, optim=optim)
+    """`run` with a point of the space put over it, in the config's shape: `{"model": {…}}`, or
+    a setting of the run's own, `{"seed": 3}`.
+
+    Raises `InputError` at a setting that the run does not have.
+    """
+    known = {f.name for f in fields(run)}
+    for name, value in sampled.items():
+        require(name in known, name, value, f"one of {sorted(known)}")
+    return run_from_dict(type(run), merge(to_dict(run), sampled))
 
 
 def as_train(run: Run, name: str = "") -> Train:

@@ -1,15 +1,18 @@
 """Spaces fit their families: what is searched exists, is valid, and holds the defaults."""
 
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from conftest import FAMILIES, SPEC
+from ray import tune
 
 import gen_models
 import tune_spaces
 from gen_models.core.config import flatten
+from gen_models.core.errors import InputError
+from pipelines.choosing import default_point
 from pipelines.config import Search, defaults, run_from_dict, to_dict, with_sampled
 from pipelines.evaluate import matching, metric_names
 
@@ -51,6 +54,17 @@ def test_the_metric_is_reported_and_the_grace_period_fits(family: str) -> None:
     names = metric_names(module.Model(module.Config(), SPEC), "lenet-digits")
     assert len(matching(found.metric, names)) == 1
     assert 1 <= found.grace_period <= found.epochs
+
+
+def test_a_setting_of_the_run_s_own_is_searched_like_a_model_s() -> None:
+    base = defaults(Search, "vae")
+    searched = {"seed": tune.choice([1, 2]), "model": {"latent_dim": tune.choice([4, 16])}}
+    assert default_point(base, searched) == {"seed": 0, "model": {"latent_dim": 16}}
+    run = with_sampled(base, {"seed": 2, "model": {"latent_dim": 4}})
+    assert (run.seed, run.model.latent_dim) == (2, 4)
+    assert replace(run, seed=0, model=base.model) == base
+    with pytest.raises(InputError, match="sede = 2: expected one of"):
+        with_sampled(base, {"sede": 2})
 
 
 def test_families_and_spaces_have_the_same_names() -> None:
