@@ -26,7 +26,12 @@ from tune_spaces import space
 
 
 def domains(run: Search) -> dict[str, Any]:
-    """What is searched: the family's space, less what was given on the command line."""
+    """What is searched: the family's space, less what was given on the command line.
+
+    Where a run is confirmed, the seeds after its own, which was chosen for what came of it.
+    """
+    if run.confirms:
+        return {"seed": tune.choice(range(run.seed + 1, run.seed + 1 + run.trials))}
 
     def free(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         kept: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import gen_models
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, require
 
 if TYPE_CHECKING:
     from pipelines.config import Run
@@ -30,6 +30,7 @@ record everything in MLflow.
 
   train FAMILY     train one config, on one worker or several
   search FAMILY    search many configs, register the best
+  confirm RUN      train a recorded config again with other seeds: was it good, or lucky?
   sample MODEL     make pictures, or an .npz, from a run, a registered model or a checkpoint
   runs             what is recorded
   best FAMILY      the best recorded config, and the command that runs it again
@@ -72,6 +73,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     commands = {
         "train": _train,
         "search": _search,
+        "confirm": _confirm,
         "sample": _sample,
         "runs": _runs,
         "best": _best,
@@ -85,7 +87,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     return commands[name]
 
 
-# -- train and search --------------------------------------------------------------------------
+# -- train, search, confirm -----------------------------------------------------------------
 def _train(args: list[str]) -> int:
     run = parse_run("train", args)
     if run is None or _dry(run):
@@ -107,6 +109,22 @@ def _search(args: list[str]) -> int:
 
     result = search(run)  # type: ignore[arg-type]
     show_search(result, run.store)
+    return _end(run, result)
+
+
+def _confirm(args: list[str]) -> int:
+    settings = _parse("Confirm", "confirm", args)
+    require(settings.seeds >= 2, "seeds", settings.seeds, "an integer of at least 2")
+    from pipelines.confirm import as_search
+
+    run = as_search(settings)
+    if _dry(run):
+        return 0
+    from pipelines.search import search
+    from pipelines.show import show_confirmation
+
+    result = search(run)
+    show_confirmation(result, run.store)
     return _end(run, result)
 
 
@@ -229,9 +247,12 @@ def _submit(args: list[str]) -> int:
     settings, command = _parse("Submit", "submit", args[:at]), args[at + 1 :]
     if not command:
         raise InputError("no command to submit: expected one after --, as in -- search vae")
-    if command[0] not in ("train", "search"):
-        raise InputError(f"cannot submit {command[0]!r}: expected train or search")
-    parse_run(command[0], command[1:])
+    if command[0] not in ("train", "search", "confirm"):
+        raise InputError(f"cannot submit {command[0]!r}: expected train, search or confirm")
+    if command[0] == "confirm":
+        _parse("Confirm", "confirm", command[1:])
+    else:
+        parse_run(command[0], command[1:])
     from pipelines.submit import submit
 
     return submit(

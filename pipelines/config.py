@@ -5,7 +5,6 @@ is sent to workers, and what is written down so that it can be run again.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,9 +25,10 @@ R = TypeVar("R", bound="Run")
 
 _WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
 """Settings that say where and how a command runs, and change nothing of its result."""
-_WHICH = {"name", "fixed", "resume"}
+_WHICH = {"name", "fixed", "resume", "confirms"}
 """Settings that say which run or search is meant."""
-_NOT_REPEATED = {"family", *_WHICH, *_WHERE} - {"data_root"}
+NOT_REPEATED = {"family", *_WHICH, *_WHERE} - {"data_root"}
+"""What the command that runs a config again leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +130,20 @@ class Train(Run):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """A recorded run, as the search that confirms its config knows it."""
+
+    run: str
+    """MLflow's id of it, or its name while MLflow has not heard of it."""
+    name: str
+    search_id: str
+    """The search that it is a trial of, or nothing."""
+    data_digest: str
+    value: float | None
+    """The metric at its best epoch; None where it had none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search(Run):
     """Search many configs. A setting of the space that is given a value here is not searched."""
 
@@ -152,10 +166,17 @@ class Search(Run):
     search; off: start workers for each trial. Trials with several workers are never fused."""
     max_concurrent: int | None = None
     """Trials at once; without it, as many as the cluster holds."""
+    confirm: int = 0
+    """When the search has ended, train this many of its best configs again with other seeds; the
+    one with the best mean becomes the champion. See `genpipe confirm`."""
+    seeds: int = 20
+    """confirm: seeds of each of these configs."""
     resume: str = ""
     """Go on with the search of this id, from the config it was started with."""
     fixed: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Settings of the space that were given on the command line."""
+    confirms: tyro.conf.Suppress[Confirmed | None] = None
+    """The run whose config is confirmed: then the seed is searched, and nothing else."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +189,7 @@ class Search(Run):
         require(factor >= 2, "reduction_factor", factor, "an integer of at least 2")
         points = self.grid_points
         require(points >= 1, "grid_points", points, "an integer of at least 1")
+        self._check_confirmation()
         self._check_fusion()
         most = self.max_concurrent
         require(most is None or most >= 1, "max_concurrent", most, "an integer of at least 1")
@@ -181,6 +203,12 @@ class Search(Run):
     def chosen_searcher(self) -> Literal["tpe", "random", "grid"]:
         """The searcher, where none was given the one that suits the scheduler."""
         return self.searcher or ("random" if self.scheduler == "pbt" else "tpe")
+
+    def _check_confirmation(self) -> None:
+        require(self.seeds >= 2, "seeds", self.seeds, "an integer of at least 2")
+        require(self.confirm >= 0, "confirm", self.confirm, "an integer of at least 0")
+        fixed = "0 with pbt, for its trials change their settings while they run"
+        require(not self.confirm or self.scheduler != "pbt", "confirm", self.confirm, fixed)
 
     def _check_fusion(self) -> None:
         if isinstance(self.fuse, int):
@@ -233,6 +261,8 @@ def run_from_dict(kind: type[R], content: Mapping[str, Any]) -> R:
     known = {f.name for f in fields(kind)}
     rest = {k: v for k, v in content.items() if k in known and k not in parts}
     rest |= {k: tuple(v) for k, v in rest.items() if isinstance(v, list)}
+    if rest.get("confirms"):
+        rest["confirms"] = from_dict(Confirmed, rest["confirms"])
     return kind(**rest, **parts)
 
 
@@ -258,24 +288,3 @@ def result_settings(run: Run) -> dict[str, Any]:
     """The settings that the result depends on, flat; they are the run's parameters in MLflow."""
     content = {k: v for k, v in to_dict(run).items() if k not in _WHERE | _WHICH}
     return flatten(content)
-
-
-def command(run: Run) -> str:
-    """The one command that runs this config again: what departs from the family's defaults."""
-    base = flatten(to_dict(defaults(type(run), run.family)))
-    base["data_root"] = str(Path(base["data_root"]).absolute())
-    words = ["genpipe", "search" if isinstance(run, Search) else "train", run.family]
-    settings = flatten(to_dict(run)) | {"data_root": str(run.data_root.absolute())}
-    for name, value in settings.items():
-        given = value != base[name] or name in getattr(run, "fixed", ())
-        if given and name not in _NOT_REPEATED:
-            words += _flag(name, value)
-    return shlex.join(words)
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    flag = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [flag if value else "--no-" + flag[2:]]
-    values = value if isinstance(value, tuple) else [value]
-    return [flag, *(str(each) for each in values)]

@@ -6,7 +6,8 @@ that every head node has, cut so that as many fit as there are members.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -112,8 +113,10 @@ def kept_apart(run: Search, spec: DataSpec, searched: Iterable[str]) -> list[str
     return [f"model.{f}" for f in fields if hints[f] is not float and f not in widths]
 
 
-def start_populations(job: Job, fusion: Fusion) -> list[ray.actor.ActorHandle[Any]]:
-    """Start the populations, on any nodes. One that dies is started again, without members."""
+@contextmanager
+def populations(job: Job, fusion: Fusion) -> Iterator[list[ray.actor.ActorHandle[Any]]]:
+    """Populations on any nodes, which leave their devices after the block to the next search.
+    One that dies is started again, without members."""
     from pipelines.population import PopulationActor
 
     # Ray warns of an actor that may be restarted and is given a reference to an object, which
@@ -126,22 +129,25 @@ def start_populations(job: Job, fusion: Fusion) -> list[ray.actor.ActorHandle[An
         max_concurrency=4 * fusion.members + 8,
         scheduling_strategy="SPREAD",
     )
-    return [actor.remote(pickled, fusion.members, 1) for _ in range(fusion.populations)]
+    started = [actor.remote(pickled, fusion.members, 1) for _ in range(fusion.populations)]
+    yield started
+    for one in started:  # Tune keeps handles for as long as this process lives
+        ray.kill(one)
 
 
-def trainable(populations: list[ray.actor.ActorHandle[Any]], run: Search, fusion: Fusion) -> Any:
+def trainable(started: list[ray.actor.ActorHandle[Any]], run: Search, fusion: Fusion) -> Any:
     """What Tune runs as a trial."""
     from pipelines.fused import FusedTrial
 
     share = int(10_000 / fusion.at_once) / 10_000  # Ray counts resources to four digits
     slot = {"CPU": 0, "node:__internal_head__": share}
-    fused = tune.with_parameters(FusedTrial, populations=populations, epochs=run.epochs)
+    fused = tune.with_parameters(FusedTrial, populations=started, epochs=run.epochs)
     return tune.with_resources(fused, slot)
 
 
-def ask_notes(populations: list[ray.actor.ActorHandle[Any]]) -> list[str]:
+def ask_notes(started: list[ray.actor.ActorHandle[Any]]) -> list[str]:
     """What the populations have measured of how to run their members."""
     try:
-        return list(ray.get([one.note.remote() for one in populations], timeout=10))
+        return list(ray.get([one.note.remote() for one in started], timeout=10))
     except (RayActorError, GetTimeoutError):
         return []

@@ -31,6 +31,10 @@ class Images:
     """Makes the feature space in which samples are compared."""
 
 
+SharedImages = tuple["ray.ObjectRef[Images]"]
+"""One reference. In a tuple, or Ray would put the arrays in its place."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What the processes of one run, or of every trial of a search, are told."""
@@ -39,12 +43,11 @@ class Job:
     """The config, as `pipelines.config.to_dict` gives it."""
     folder: str
     """The run's folder, for the checkpoints and the journal; every node sees it."""
-    images: tuple[ray.ObjectRef[Images], ...]
-    """One reference. In a tuple, or Ray would put the arrays in its place."""
+    images: SharedImages
     on_gpu: bool
 
 
-def share_images(dataset: Dataset, extractor: Extractor) -> tuple[ray.ObjectRef[Images]]:
+def share_images(dataset: Dataset, extractor: Extractor) -> SharedImages:
     """Put a data set into Ray's object store; the workers of a node read the same memory."""
     content = Images(dataset.train, dataset.validation, dataset.num_classes, extractor)
     return (ray.put(content),)

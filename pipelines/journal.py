@@ -47,7 +47,8 @@ class Identity:
     """The run's name in MLflow."""
     experiment: str
     """MLflow experiment, `<family>-<data>`."""
-    kind: Literal["run", "search", "trial"]
+    kind: Literal["run", "search", "confirmation", "trial"]
+    """confirmation: a search over the seed of a recorded run's config."""
     search_id: str = ""
     """The search that this run is, or is a trial of."""
     trial_id: str = ""
@@ -83,7 +84,8 @@ class Outcome:
     """The registered model that it becomes a version of, or nothing."""
     champion: Mapping[str, str | float] = field(default_factory=dict)
     """`{"metric": "val/elbo", "mode": "max", "value": -20.1}`: claim the alias `champion` unless
-    the holder, ranked by the same metric on the same data digest, is better."""
+    the holder, ranked by the same metric on the same data digest, is better. With `"seeds": 50`
+    where the value is a mean over as many."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import Mode
 from pipelines.journal import Journal, Outcome
 from pipelines.results import Best, best_at_end
+from pipelines.spread import Spread, cost
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Standing:
     outcome: Outcome
     best: Best | None
     """None where it diverged, or died before its first epoch's end."""
+    spread: Spread | None = None
+    """Of its config over other seeds, where it was confirmed."""
+
+    def key(self, mode: Mode) -> tuple[int, float, float]:
+        """Sorts trials, the best first: those whose config was confirmed, by its mean; the
+        others, by their own value; those that have none."""
+        if self.spread:
+            return 0, *self.spread.key(mode)
+        return (1, 0.0, cost(self.best.value, mode)) if self.best else (2, 0.0, 0.0)
 
 
 def journals(search_folder: Path) -> list[Journal]:
@@ -44,9 +54,18 @@ def standings(
             best = best_at_end(folder, metric, mode, ended.ending, last)
             own = best.metrics if best else {}  # its config may have changed while it ran
             config = {name: own.get(f"config/{name}", known.params[name]) for name in searched}
-            found.append(Standing(known.trial_id, config, ended, best))
-    sign = -1.0 if mode == "max" else 1.0
-    return sorted(found, key=lambda s: (s.best is None, sign * s.best.value if s.best else 0.0))
+            spread = Spread.from_summary(ended.summary)
+            found.append(Standing(known.trial_id, config, ended, best, spread))
+    return sorted(found, key=lambda standing: standing.key(mode))
+
+
+def most_promising(ranking: Sequence[Standing], mode: Mode, num: int) -> list[Standing]:
+    """The best `num` trials by their own values, each of another config."""
+    found = [(cost(each.best.value, mode), each) for each in ranking if each.best]
+    configs: dict[tuple[Any, ...], Standing] = {}
+    for _, standing in sorted(found, key=lambda pair: pair[0]):
+        configs.setdefault(tuple(standing.config.items()), standing)
+    return list(configs.values())[:num]
 
 
 def as_row(standing: Standing) -> dict[str, Any]:
@@ -58,6 +77,7 @@ def as_row(standing: Standing) -> dict[str, Any]:
         "epochs": standing.outcome.last_epoch,
         "value": best.value if best else None,
         "best_epoch": best.epoch if best else None,
+        "confirmed": asdict(standing.spread) if standing.spread else None,
         "config": dict(standing.config),
         "metrics": dict(best.metrics) if best else {},
         "checkpoint": str(best.checkpoint) if best else None,
@@ -68,9 +88,11 @@ def as_csv(ranking: Sequence[Standing], metric: str) -> str:
     """The ranking as a table, a line a trial."""
     out = io.StringIO()
     rows = csv.writer(out)
-    rows.writerow(["trial_id", "outcome", "epochs", "best_epoch", metric, *ranking[0].config])
+    names = ("trial_id", "outcome", "epochs", "best_epoch")
+    rows.writerow([*names, metric, "mean", "std", *ranking[0].config])
     for each in ranking:
-        row = as_row(each)
-        head = [row[name] for name in ("trial_id", "outcome", "epochs", "best_epoch", "value")]
-        rows.writerow([*head, *each.config.values()])
+        row, spread = as_row(each), each.spread
+        head = [row[name] for name in (*names, "value")]
+        over_seeds = [spread.mean, spread.std] if spread else [None, None]
+        rows.writerow([*head, *over_seeds, *each.config.values()])
     return out.getvalue()

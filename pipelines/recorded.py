@@ -45,7 +45,7 @@ def sample_model(
 
     with tempfile.TemporaryDirectory() as fetched:
         local = (Path(model) / "model.json").is_file()
-        where = "" if local else _uri(store, uri)
+        where = "" if local else recorded_at(store, uri)
         folder = resolve_checkpoint(where, model, Path(fetched))
         loaded = load_checkpoint(folder)
     images = sample(loaded.model, loaded.networks, num, seed)
@@ -80,7 +80,7 @@ def best(
     rows = [
         row
         for row in list_runs(_delivered(store, uri), tags={"family": family})
-        if row.kind != "search" and matching(wanted, row.metrics)
+        if row.kind not in ("search", "confirmation") and matching(wanted, row.metrics)
     ]
     chosen = data or (rows[0].params["data"] if rows else "")
     rows = [row for row in rows if row.params["data"] == chosen]
@@ -108,14 +108,15 @@ def serve(store: Path, uri: str | None, port: int) -> int:
     return 0
 
 
-def _uri(store: Path, uri: str | None) -> str:
+def recorded_at(store: Path, uri: str | None) -> str:
+    """The tracking URI of what is recorded already. Raises `InputError` where nothing is."""
     elsewhere = uri or os.environ.get("MLFLOW_TRACKING_URI")
     return tracking_uri(store if elsewhere else existing_store(store), uri)
 
 
 def _delivered(store: Path, uri: str | None) -> str:
     """The tracking URI, once MLflow was given what it lacks of the store's ended runs."""
-    found = _uri(store, uri)
+    found = recorded_at(store, uri)
     with Tracker(found, store.absolute()) as tracker:
         for journal in undelivered(store, found):
             tracker.sync(journal)
@@ -129,7 +130,8 @@ def _mode(rows: list[RunRow], metric: str) -> str:
 
 
 def _value(row: RunRow, metric: str) -> float | None:
-    return row.metrics.get(f"best/{metric}")
+    """Of the best epoch; of a confirmation the mean over its seeds."""
+    return row.metrics.get("confirm/mean" if row.kind == "confirmation" else f"best/{metric}")
 
 
 def _row(row: RunRow, metric: str) -> dict[str, Any]:

@@ -16,21 +16,21 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from pipelines.config import Search, as_train, with_sampled
+from pipelines.config import Confirmed, Search, as_train, with_sampled
 from pipelines.job import trial_folder
 from pipelines.journal import Ending, Journal, Outcome, write_whole
 from pipelines.preflight import Plan
-from pipelines.progress import SearchProgress, say
-from pipelines.ranking import Standing, as_csv, as_row, journals, standings
+from pipelines.progress import SearchProgress
+from pipelines.ranking import Standing, as_csv, journals, standings
 from pipelines.results import (
     better,
-    champion_claim,
     identity,
     outcome,
     prune,
     write_samples,
 )
 from pipelines.tracking import Tracker
+from pipelines.verdict import verdict
 
 SYNC_SECONDS = 3.0
 """Of a trial's epochs that follow each other faster, MLflow is told together."""
@@ -83,9 +83,8 @@ class Recorder:
         self.search_id = folder.name
         self.journal = Journal(folder)
         self.progress = SearchProgress(self.run.trials, self.run.epochs, self.run.metric)
-        self._start = time.monotonic()
+        self._start, self._end = time.monotonic(), 0.0
         self._seen: set[str] = set()
-        self._known: set[str] = set()
         self._synced: dict[str, float] = {}
         _RECORDERS[self.search_id] = self
 
@@ -93,17 +92,17 @@ class Recorder:
     def open(self, run: Search) -> None:
         """Write down that the search begins, or goes on; `run`: with nothing left to choose."""
         self.run = run
-        self.journal.open(
-            identity(
-                self.run,
-                self.plan.dataset,
-                kind="search",
-                name=self.search_id,
-                experiment=self.plan.experiment,
-                search_id=self.search_id,
-                searched=self.searched,
-            )
+        confirms = self.run.confirms
+        known = identity(
+            self.run,
+            self.plan.dataset,
+            kind="confirmation" if confirms else "search",
+            name=self.search_id,
+            experiment=self.plan.experiment,
+            search_id=self.search_id,
+            searched=self.searched,
         )
+        self.journal.open(replace(known, tags={**known.tags, **_tags(confirms)}))
         self.tracker.sync(self.journal)
         ranking = self.standings()
         for standing in ranking:
@@ -113,26 +112,25 @@ class Recorder:
         self.progress.update()
 
     def finished(self, trial_ids: Collection[str]) -> None:
-        """Tune has run every trial that it knows of."""
-        self._known = {*trial_ids, *self._seen}
+        """Tune has ended, and run what it could of every trial that it knows of."""
+        self.progress.close()
+        self._end = time.monotonic()
+        known = {*trial_ids, *self._seen}
+        for journal in journals(self.folder):
+            if known and journal.run_folder.name not in known:
+                last = max(journal.epochs(), default=0)
+                self._close(journal, "superseded", last, "tried again: Tune had not saved it")
 
     def end(self) -> None:
-        """Close what the search left open, now that Tune has ended."""
+        """Close what the search left open, now that Ray has gone."""
         self.progress.close()
         if self.journal.identity() is None:
             return  # it never began
         for journal in journals(self.folder):
-            last = max(journal.epochs(), default=0)
-            if self._known and journal.run_folder.name not in self._known:
-                self._close(journal, "superseded", last, "tried again: Tune had not saved it")
-            elif journal.outcome() is None:
-                self._close(journal, "interrupted", last)
+            if journal.outcome() is None:
+                self._close(journal, "interrupted", max(journal.epochs(), default=0))
         if self.ending != "completed":
             self._close_search({}, {})
-            say(
-                f"interrupted: `genpipe search {self.run.family} --store {self.run.store} "
-                f"--resume {self.search_id}` goes on from the last checkpoints"
-            )
 
     @property
     def ending(self) -> Ending:
@@ -145,35 +143,44 @@ class Recorder:
         """The trials that have ended, the best first."""
         return standings(self.folder, self.run.metric, self.run.mode, self.searched)
 
-    def crown(self) -> None:
-        """Make the best trial's checkpoint a registered model, and close the search."""
+    def confirmed(self, trial_id: str, summary: Mapping[str, float]) -> None:
+        """Note with a trial what other seeds make of its config."""
+        journal = Journal(trial_folder(self.folder, trial_id))
+        ended = journal.outcome()
+        assert ended
+        journal.close(replace(ended, summary={**ended.summary, **summary}))
+        self.tracker.sync(journal)
+
+    def crown(self, *, register: bool) -> None:
+        """Close a search that has ended. Its winner's checkpoint becomes a model, registered if
+        asked for, which claims the alias `champion`."""
         if self.ending != "completed":
             return
         ranking = self.standings()
+        found = verdict(self.run, ranking)
         table = self.folder / "trials.csv"
         write_whole(table, as_csv(ranking, self.run.metric))
         artifacts = {"search": str(table)}
-        winner = ranking[0]
-        if winner.best:
+        winner = found.winner
+        if winner and winner.best:
             picture = write_samples(winner.best.checkpoint, self.folder / "champion.png")
             artifacts |= {"samples": str(picture)}
             journal = Journal(trial_folder(self.folder, winner.trial_id))
             crowned = replace(
                 winner.outcome,
                 checkpoint=str(winner.best.checkpoint),
-                register=self.plan.experiment,
-                champion=champion_claim(self.run, winner.best),
+                register=self.plan.experiment if register else "",
+                champion=found.claim if register else {},
                 artifacts={"samples": str(picture)},
             )
             journal.close(crowned)
             self.tracker.sync(journal)
-        summary = {f"best/{self.run.metric}": winner.best.value} if winner.best else {}
-        self._close_search(summary, artifacts)
+        self._close_search(found.summary, artifacts)
 
     def _close_search(self, summary: dict[str, float], artifacts: dict[str, str]) -> None:
         endings = [s.outcome.ending for s in self.standings()]
         counts = {f"trials/{e}": float(endings.count(e)) for e in set(endings)}
-        seconds = {"wall_seconds": time.monotonic() - self._start}
+        seconds = {"wall_seconds": (self._end or time.monotonic()) - self._start}
         self.journal.close(
             Outcome(
                 ending=self.ending,
@@ -260,30 +267,13 @@ class Recorder:
         self.progress.ended += ending != "interrupted"
         self.progress.stopped_early += ending == "stopped_early"
 
-    # -- the result ---------------------------------------------------------------------------
-    def result(self) -> dict[str, Any]:
-        """As `--json` prints it."""
-        rows = [self._row(standing) for standing in self.standings()]
-        picture = self.folder / "champion.png"
-        return {
-            "search_id": self.search_id,
-            "run_id": self.tracker.run_id(self.journal),
-            "experiment": self.plan.experiment,
-            "tracking_uri": self.plan.uri,
-            "outcome": self.ending,
-            "metric": self.run.metric,
-            "mode": self.run.mode,
-            "champion": rows[0] if rows and rows[0]["checkpoint"] else None,
-            "samples": str(picture) if picture.is_file() else None,
-            "trials": rows,
-        }
 
-    def _row(self, standing: Standing) -> dict[str, Any]:
-        journal = Journal(trial_folder(self.folder, standing.trial_id))
-        delivered = journal.delivered()
-        recorded = {
-            "run_id": self.tracker.run_id(journal),
-            "model": delivered.get("model_uri"),
-            "version": delivered.get("version"),
-        }
-        return as_row(standing) | recorded
+def _tags(confirms: Confirmed | None) -> dict[str, str]:
+    """What MLflow is told of the run that is confirmed."""
+    if confirms is None:
+        return {}
+    return {
+        "confirms": confirms.run,
+        "confirms_name": confirms.name,
+        "confirms_search": confirms.search_id,
+    }

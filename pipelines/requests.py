@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -34,6 +35,33 @@ class Sample(Recorded):
     """The same seed gives the same images."""
     out: Path = Path("samples.png")
     """File to write; its ending says what: .png or .npz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirm(Recorded):
+    """Train a recorded run's config again with other seeds: was it good, or lucky?
+
+    Says how the metric spreads over them. The run's own seed is not among them, for it was
+    chosen for what came of it. Registers nothing; `genpipe search --confirm` does."""
+
+    run: Positional[str]
+    """A run's id or name, a trial's, NAME@champion or models:/NAME/VERSION."""
+    seeds: int = 50
+    """How many seeds: those that follow the run's own."""
+    data_root: Path | None = None
+    """Where torchvision's data sets lie; without it, where the run found them."""
+    download: bool = False
+    """Download the data set if it is not there."""
+    address: str | None = None
+    """Ray cluster to use; without it (and without RAY_ADDRESS), this machine alone."""
+    fuse: Literal["auto", "off"] | int = "auto"
+    """Train seeds together, this many on each device; off: start the run's workers for each."""
+    max_concurrent: int | None = None
+    """Seeds at once; without it, as many as the cluster holds."""
+    resume: str = ""
+    """Go on with the confirmation of this id, with the seeds that it was started with."""
+    dry_run: bool = False
+    """Print the resolved config, and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from typing import Any
 
 from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.sampling import sample
-from pipelines.config import Mode, Run, command, result_settings
+from pipelines.config import Mode, Run, result_settings
 from pipelines.data import Dataset
 from pipelines.features import space_name
 from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name, write_whole
 from pipelines.pictures import drawing
+from pipelines.rerun import command
 from pipelines.tracking import lineage
 
 
@@ -133,11 +134,6 @@ def outcome(
         summary |= {f"best/{k}": v for k, v in best.metrics.items() if k.startswith("val/")}
         tags |= {"best_epoch": str(best.epoch), "checkpoint": str(best.checkpoint)}
     return Outcome(ending=ending, last_epoch=last_epoch, summary=summary, tags=tags)
-
-
-def champion_claim(run: Run, best: Best) -> dict[str, str | float]:
-    """What makes a registered version claim the alias `champion`."""
-    return {"metric": run.metric, "mode": run.mode, "value": best.value}
 
 
 def write_samples(checkpoint: Path, path: Path, seed: int = 0) -> Path:

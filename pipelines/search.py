@@ -21,6 +21,7 @@ from ray import tune
 
 from gen_models.core.config import flatten
 from gen_models.core.errors import InputError, require
+from pipelines.answer import answer
 from pipelines.choosing import domains, grid, grid_size, make_scheduler, make_searcher
 from pipelines.cluster import Cluster, connect
 from pipelines.config import (
@@ -29,17 +30,20 @@ from pipelines.config import (
     run_from_dict,
     to_dict,
 )
+from pipelines.confirm import confirmation_of
 from pipelines.devices import cluster_devices, local_devices
-from pipelines.fusing import ask_notes, plan_fusion, start_populations, trainable
-from pipelines.job import Job, share_images
+from pipelines.fusing import ask_notes, plan_fusion, populations, trainable
+from pipelines.job import Job, SharedImages, share_images
 from pipelines.journal import write_whole
 from pipelines.precision import resolve_precision
-from pipelines.preflight import preflight
+from pipelines.preflight import Plan, preflight
 from pipelines.progress import say
+from pipelines.ranking import most_promising
 from pipelines.recorder import Recorder, TuneEvents
 from pipelines.tracking import Tracker
 from pipelines.train import deliver, uses_gpu
 from pipelines.trainer import trial
+from pipelines.verdict import verdict
 
 _DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
 """What a trial itself takes: none of the CPUs that its workers need, and a place on the head,
@@ -48,7 +52,7 @@ _REQUEST = "search.json"
 _TUNE = "tune"
 _HERE = ("store", "address", "download", "json")
 """Settings of a resumed search that are always the new command's."""
-_IF_GIVEN = ("tracking_uri", "data_root")
+_IF_GIVEN = ("tracking_uri", "data_root", "confirm", "seeds")
 """Settings of a resumed search that are the new command's where they are not the default."""
 
 
@@ -60,59 +64,126 @@ def max_concurrent(run: Search, cluster: Cluster, on_gpu: bool) -> int:
 
 
 def search(run: Search) -> dict[str, Any]:
-    """Search to the end, from where it stands; the result, as `--json` prints it."""
+    """Search to the end, from where it stands, and confirm the best configs where that is asked
+    for; the result, as `--json` prints it."""
     run, folder = _opened(run)
     if run.chosen_searcher == "grid":
         run = replace(run, trials=grid_size(run))
     plan = preflight(run)
-    searched = domains(run)
+    _check_dataset(plan)
+    searched = list(flatten(domains(run)))
     if run.is_fused and (here := local_devices(run)):
         plan_fusion(run, plan.dataset.spec, here)  # raises where it does not fit
+    confirmations: dict[str, Recorder] = {}
     with Tracker(plan.uri, plan.run.store) as tracker:
-        recorder = Recorder(plan, folder, tracker, list(flatten(searched)))
+        recorder = Recorder(plan, folder, tracker, searched)
         try:
             # Only the clean-up after Ray Train's workers asks Ray's dashboard.
             with connect(run.address, dashboard=not run.is_fused) as cluster:
-                _run(plan.run, recorder, cluster, searched)
+                images = share_images(plan.dataset, plan.extractor)
+                _run(recorder, cluster, images)
+                if recorder.ending == "completed":
+                    _confirm(recorder, confirmations, cluster, images)
         finally:
-            recorder.end()  # not before Ray has gone, and with it all who write to journals
-        recorder.crown()
+            # Not before Ray has gone, and with it all who write to journals.
+            _end(recorder, confirmations)
+        _crown(recorder, confirmations)
         deliver(tracker, plan.uri)
-        return recorder.result()
+        return answer(recorder, confirmations)
 
 
-def _run(run: Search, recorder: Recorder, cluster: Cluster, searched: Mapping[str, Any]) -> None:
+def _run(recorder: Recorder, cluster: Cluster, images: SharedImages) -> None:
     """Have Tune run the trials."""
+    run, spec = recorder.plan.run, recorder.plan.dataset.spec
     on_gpu = uses_gpu(run, cluster)
-    run = resolve_precision(run, recorder.plan.dataset.spec, cluster, on_gpu)
+    run = resolve_precision(run, spec, cluster, on_gpu)
     folder = recorder.folder
     write_whole(folder / _REQUEST, json.dumps(to_dict(run), indent=1) + "\n")
     recorder.open(run)
-    images = share_images(recorder.plan.dataset, recorder.plan.extractor)
     job = Job(to_dict(run), str(folder), images, on_gpu)
     if run.is_fused:
-        spec = recorder.plan.dataset.spec
         fusion = plan_fusion(run, spec, cluster_devices(cluster, on_gpu))
         say(f"search {folder.name}: {run.trials} trials; {fusion.describe()}")
-        populations = start_populations(job, fusion)
-        fused = trainable(populations, run, fusion)
-        results = _tuner(run, folder, fused, searched, fusion.at_once).fit()
-        for note in {note for note in ask_notes(populations) if note}:
-            say(note)
+        with populations(job, fusion) as started:
+            fused = trainable(started, run, fusion)
+            results = _tuner(run, folder, fused, fusion.at_once).fit()
+            for note in {note for note in ask_notes(started) if note}:
+                say(note)
     else:
         concurrent = max_concurrent(run, cluster, on_gpu)
         say(f"search {folder.name}: {run.trials} trials, {concurrent} at once, not fused")
         driver = tune.with_resources(tune.with_parameters(trial, search=job), _DRIVER)
-        results = _tuner(run, folder, driver, searched, concurrent).fit()
+        results = _tuner(run, folder, driver, concurrent).fit()
     recorder.finished([result.metrics["trial_id"] for result in results if result.metrics])
+
+
+def _confirm(
+    search: Recorder, begun: dict[str, Recorder], cluster: Cluster, images: SharedImages
+) -> None:
+    """Confirm the best configs of a search that has ended, one after the other, until one is
+    interrupted. `begun`: their recorders, by trial."""
+    run = search.run
+    for standing in most_promising(search.standings(), run.mode, run.confirm):
+        plan = replace(search.plan, run=confirmation_of(search, standing))
+        name = f"{search.search_id}-{standing.trial_id}-{run.seeds}-seeds"
+        each = Recorder(plan, search.folder.with_name(name), search.tracker, ["seed"])
+        begun[standing.trial_id] = each
+        say(f"trial {standing.trial_id} with {run.seeds} other seeds")
+        _run(each, cluster, images)
+        if each.ending != "completed":
+            return
+        search.confirmed(standing.trial_id, verdict(each.run, each.standings()).summary)
+
+
+def _end(search: Recorder, confirmations: Mapping[str, Recorder]) -> None:
+    """Close what is open; where something is left to do, say what goes on with it."""
+    for each in (search, *confirmations.values()):
+        each.end()
+    run = search.run
+    if search.journal.identity() and not _is_done(search, confirmations):
+        what = f"confirm {run.confirms.run}" if run.confirms else f"search {run.family}"
+        say(
+            f"interrupted: `genpipe {what} --store {run.store} --resume {search.search_id}` "
+            "goes on from the last checkpoints"
+        )
+
+
+def _is_done(search: Recorder, confirmations: Mapping[str, Recorder]) -> bool:
+    """Whether the search has ended, and every confirmation that was asked for."""
+    if any(each.ending != "completed" for each in (search, *confirmations.values())):
+        return False
+    run = search.run
+    due = most_promising(search.standings(), run.mode, run.confirm) if run.confirm else []
+    return len(confirmations) == len(due)
+
+
+def _crown(search: Recorder, confirmations: Mapping[str, Recorder]) -> None:
+    """Close what has ended. The alias is claimed for the best trial; of configs that were all
+    confirmed, for the best by its mean; and for nothing by a confirmation alone."""
+    run, ranking = search.run, search.standings()
+    sure = ranking and ranking[0].spread and _is_done(search, confirmations)
+    best = ranking[0].trial_id if sure else ""
+    for trial_id, each in confirmations.items():
+        each.crown(register=trial_id == best)
+    search.crown(register=not (run.confirm or run.confirms))
+
+
+def _check_dataset(plan: Plan[Search]) -> None:
+    """Refuse to confirm a run on other images than its own."""
+    confirms, run = plan.run.confirms, plan.run
+    if confirms:
+        own = f"the data set that {confirms.name} was trained on, of digest {confirms.data_digest}"
+        found = f"{own}, and not {plan.dataset.digest}"
+        require(confirms.data_digest == plan.dataset.digest, "data", run.data, found)
 
 
 def _opened(run: Search) -> tuple[Search, Path]:
     """The search to run and its folder: a new one, or one to go on with."""
     searches = run.store.expanduser().absolute() / "searches"
     if not run.resume:
+        what = f"{run.family}-confirm" if run.confirms else run.family
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        return run, searches / f"{run.family}-{stamp}-{uuid4().hex[:4]}"
+        return run, searches / f"{what}-{stamp}-{uuid4().hex[:4]}"
     folder = searches / run.resume
     if not (folder / _REQUEST).is_file():
         known = sorted(path.parent.name for path in searches.glob(f"*/{_REQUEST}"))
@@ -123,14 +194,20 @@ def _opened(run: Search) -> tuple[Search, Path]:
     before = run_from_dict(Search, json.loads((folder / _REQUEST).read_text()))
     other = f"a search of {run.family}, and not of {before.family}"
     require(before.family == run.family, "resume", run.resume, other)
+    _check_confirmed(run, before)
     default = defaults(Search, run.family)
     given = [name for name in _IF_GIVEN if getattr(run, name) != getattr(default, name)]
     return replace(before, **{name: getattr(run, name) for name in (*_HERE, *given)}), folder
 
 
-def _tuner(
-    run: Search, folder: Path, trainable: Any, searched: Mapping[str, Any], concurrent: int
-) -> tune.Tuner:
+def _check_confirmed(run: Search, before: Search) -> None:
+    """Refuse to go on with what confirms another run, or none."""
+    wanted, found = (each.confirms.run if each.confirms else "" for each in (run, before))
+    expected = f"a confirmation of {wanted}" if wanted else "a search, and not a confirmation"
+    require(wanted == found, "resume", run.resume, expected)
+
+
+def _tuner(run: Search, folder: Path, trainable: Any, concurrent: int) -> tune.Tuner:
     """A tuner of a new search, or the one that was interrupted."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and CSV: unread here
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its table; the recorder shows progress
@@ -139,10 +216,10 @@ def _tuner(
     path = str(folder / _TUNE)
     if tune.Tuner.can_restore(path):
         return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
-    by_grid = run.chosen_searcher == "grid"
+    searched, by_grid = domains(run), run.chosen_searcher == "grid"
     return tune.Tuner(
         trainable,
-        param_space=grid(run, searched) if by_grid else dict(searched),
+        param_space=grid(run, searched) if by_grid else searched,
         tune_config=tune.TuneConfig(
             num_samples=1 if by_grid else run.trials,
             metric=run.metric,

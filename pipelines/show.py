@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gen_models.core.config import flatten
-from pipelines.config import Run, Search, command, to_dict
+from pipelines.config import Run, Search, to_dict
+from pipelines.rerun import command
 
 _WIDE = 160
 console = Console(highlight=False)
@@ -86,6 +87,8 @@ def show_search(result: Mapping[str, Any], store: Path) -> None:
     champion = result["champion"]
     if champion:
         say(f"champion: trial {champion['trial_id']}, epoch {champion['best_epoch']}")
+        if "of" in champion:
+            say(f"the model of the seed in the middle, of the config of trial {champion['of']}")
         for name, value in champion["config"].items():
             say(f"  {name} = {value}")
         _metrics(champion["metrics"])
@@ -93,6 +96,24 @@ def show_search(result: Mapping[str, Any], store: Path) -> None:
             say(f"model     models:/{result['experiment']}/{champion['version']}")
         say(f"samples   {result['samples']}")
     say(f"browse    {_genpipe()} browse --store {shlex.quote(str(store))}")
+
+
+def show_confirmation(result: Mapping[str, Any], store: Path) -> None:
+    """How the metric spreads over seeds, and where the confirmed run stands among them."""
+    confirms, spread = result["confirms"], result["spread"]
+    name = confirms["name"]
+    if spread is None:
+        say(f"{name}: fewer than two seeds have a value of {result['metric']}")
+    else:
+        lost = f", {spread['lost']} more were lost" if spread["lost"] else ""
+        say(f"{name}: {result['metric']} ({result['mode']}) over {spread['seeds']} seeds{lost}")
+        say(f"  mean      {spread['mean']:.6g}, standard error {spread['sem']:.2g}")
+        for key in ("std", "best", "median", "worst"):
+            say(f"  {key:<9} {spread[key]:.6g}")
+    if result["beaten"] is not None:
+        say(f"  recorded  {confirms['value']:.6g}, better than {result['beaten']} of these seeds")
+    say(f"MLflow run  {result['run_id']} in {result['experiment']}, {result['tracking_uri']}")
+    say(f"browse      {_genpipe()} browse --store {shlex.quote(str(store))}")
 
 
 def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
@@ -151,7 +172,8 @@ def _metrics(metrics: Mapping[str, float]) -> None:
 
 def _ranking(trials: Sequence[Mapping[str, Any]], metric: str) -> None:
     settings = list(trials[0]["config"]) if trials else []
-    table = Table("rank", "trial", "outcome", "epochs", metric, *settings, box=None)
+    spread = ["mean", "std"] if any(trial["confirmed"] for trial in trials) else []
+    table = Table("rank", "trial", "outcome", "epochs", metric, *spread, *settings, box=None)
     for rank, trial in enumerate(trials, 1):
         value = trial["value"]
         table.add_row(
@@ -160,6 +182,7 @@ def _ranking(trials: Sequence[Mapping[str, Any]], metric: str) -> None:
             trial["outcome"].replace("_", " "),
             str(trial["epochs"]),
             _number(value) if value is not None else trial["outcome"],
+            *(_number((trial["confirmed"] or {}).get(name)) for name in spread),
             *(_number(each) for each in trial["config"].values()),
         )
     console.print(table)

@@ -19,7 +19,8 @@ from PIL import Image
 
 from gen_models.core.config import flatten
 from pipelines.cli import main, parse_run
-from pipelines.config import Search, Train, command, defaults, to_dict
+from pipelines.config import Search, Train, defaults, to_dict
+from pipelines.rerun import command, config_of
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,14 @@ WRONG = {
         ],
         "every setting of the space was given",
     ),
+    "confirm": (["search", "vae", "--confirm", "-1"], "confirm = -1: expected an integer of at"),
+    "confirm seeds": (["search", "vae", "--seeds", "1"], "seeds = 1: expected an integer of at"),
+    "confirm pbt": (
+        ["search", "vae", "--confirm", "2", "--scheduler", "pbt"],
+        "confirm = 2: expected 0 with pbt",
+    ),
+    "seeds": (["confirm", "x", "--seeds", "1"], "seeds = 1: expected an integer of at least 2"),
+    "confirm what": (["confirm", "x", "--store", "empty"], "expected a folder in which runs are"),
     "uri": (["train", "vae", "--tracking-uri", "mlruns"], "tracking_uri = 'mlruns': expected"),
     "server": (
         ["train", "vae", "--tracking-uri", "http://127.0.0.1:9"],
@@ -171,8 +180,9 @@ def test_a_model_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None
 
     mlflow.MlflowClient(f"sqlite:///{Path('runs').absolute()}/mlflow.db").search_experiments()
     for model in ("vae-digits@champion", "models:/vae/1", "a" * 32, "no-such-run"):
-        said = refused(["sample", model], capsys)
-        assert model.split("@")[0].removeprefix("models:/").split("/")[0] in said
+        for asked in ("sample", "confirm"):
+            said = refused([asked, model], capsys)
+            assert model.split("@")[0].removeprefix("models:/").split("/")[0] in said
 
 
 def test_help_answers_at_once() -> None:
@@ -200,7 +210,7 @@ def test_help_names_every_setting(
     assert stop.value.code == 0
     text = capsys.readouterr().out
     settings = flatten(to_dict(defaults(Train if kind == "train" else Search, family)))
-    for name in settings.keys() - {"family", "fixed"}:
+    for name in settings.keys() - {"family", "fixed", "confirms"}:
         assert f"--{name.replace('_', '-')}" in text
 
 
@@ -221,7 +231,7 @@ def test_the_printed_command_means_the_same_config(family: str) -> None:
     assert run is not None
     words = command(run).split()
     assert words[:3] == ["genpipe", "train", family]
-    assert parse_run("train", words[2:]) == run
+    assert parse_run("train", words[2:]) == run == config_of(command(run))
 
 
 def test_dry_run_prints_the_config_and_stops(capsys: pytest.CaptureFixture[str]) -> None:

@@ -510,6 +510,18 @@ def test_registering_leaves_the_process_s_tracking_uri_as_it_was(
     assert os.environ.get("MLFLOW_TRACKING_URI") == before
 
 
+def test_a_mean_over_seeds_holds_the_alias_against_luck(uri: str, store: Path) -> None:
+    assert crowned(uri, store, "lucky", -1.0) == ("1", True)
+    assert crowned(uri, store, "confirmed", -5.0, seeds=3) == ("2", True)
+    assert crowned(uri, store, "luckier", -0.5) == ("3", False)
+    assert crowned(uri, store, "worse", -6.0, seeds=50) == ("4", False)
+    assert crowned(uri, store, "better", -4.0, seeds=3) == ("5", True)
+    assert crowned(uri, store, "other-data", -99.0, digest="ffff") == ("6", True)
+    client = connect(uri)
+    assert client.get_model_version("vae-digits", "5").tags["seeds"] == "3"
+    assert "the mean of 3 seeds" in str(client.get_model_version("vae-digits", "5").description)
+
+
 def test_the_alias_goes_to_the_best_of_its_kind(uri: str, store: Path) -> None:
     assert crowned(uri, store, "first", -20.0) == ("1", True)
     assert crowned(uri, store, "worse", -30.0) == ("2", False)

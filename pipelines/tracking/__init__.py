@@ -12,14 +12,14 @@ does so when the first word is spoken and not when this package is imported.
     pictures    its pictures, for MLflow's image grid
     models      its checkpoint -> a logged model, a registered version, the alias `champion`
     reading     runs, back out of MLflow
-    checkpoints a model's checkpoint, from this machine or out of MLflow
+    checkpoints a model's run, and its checkpoint, from this machine or out of MLflow
     page        MLflow's own web page
     lineage     which code ran, and with what
 """
 
 import os
 
-from pipelines.tracking.checkpoints import resolve_checkpoint
+from pipelines.tracking.checkpoints import resolve_checkpoint, resolve_run
 from pipelines.tracking.lineage import lineage
 from pipelines.tracking.page import browse
 from pipelines.tracking.reading import RunRow, list_runs
@@ -33,6 +33,7 @@ __all__ = [
     "lineage",
     "list_runs",
     "resolve_checkpoint",
+    "resolve_run",
     "tracking_uri",
     "undelivered",
 ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen_models.core.errors import InputError
-from pipelines.tracking.reading import experiment_names, quoted, search_runs
+from pipelines.tracking.reading import RunRow, as_row, experiment_names, quoted, search_runs
 from pipelines.tracking.store import connect, without_password
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ CHECKPOINT = "checkpoint"
 """The tag with the folder's path, and the artifact folder that is a copy of it."""
 DIGEST = "checkpoint_digest"
 """The tag, of a run and of a registered version, that tells one checkpoint from another."""
+_NAMES = "a run's id or name, or a registered model"
 
 
 def resolve_checkpoint(uri: str, model: str, into: Path) -> Path:
@@ -28,19 +31,23 @@ def resolve_checkpoint(uri: str, model: str, into: Path) -> Path:
     `models:/NAME@ALIAS` or `NAME@ALIAS`. Raises `InputError` where nothing or more than one
     thing is meant.
     """
-    from mlflow.exceptions import MlflowException
-
     if (Path(model) / "model.json").is_file():
         return Path(model)
     client = connect(uri)
-    try:
+    with _unknown_is_wrong(client, uri, "model", model, f"a checkpoint folder, {_NAMES}"):
         run, digest = _meant(client, model)
         return _checkpoint(client, run, digest, into)
-    except (MlflowException, LookupError) as error:
-        code = getattr(error, "error_code", "RESOURCE_DOES_NOT_EXIST")
-        if code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise
-        raise _unknown(client, uri, model) from error
+
+
+def resolve_run(uri: str, model: str) -> RunRow:
+    """The run that `model` stands for, as in `resolve_checkpoint`, but for a folder.
+
+    Raises `InputError` where nothing or more than one run is meant.
+    """
+    client = connect(uri)
+    with _unknown_is_wrong(client, uri, "run", model, _NAMES):
+        run, _ = _meant(client, model)
+    return as_row(run, experiment_names(client))
 
 
 def folder_digest(folder: Path) -> str:
@@ -97,9 +104,21 @@ def _checkpoint(client: MlflowClient, run: Run, digest: str, into: Path) -> Path
     return fetched
 
 
-def _unknown(client: MlflowClient, uri: str, model: str) -> InputError:
-    known = [f"models:/{m.name}" for m in client.search_registered_models(max_results=20)]
-    return InputError(
-        f"model = {model!r}: expected a checkpoint folder, a run's id or name, or a registered "
-        f"model; registered at {without_password(uri)}: {', '.join(known) or 'nothing'}"
-    )
+@contextmanager
+def _unknown_is_wrong(
+    client: MlflowClient, uri: str, field: str, value: str, expected: str
+) -> Iterator[None]:
+    """Where MLflow knows nothing of that name, say what there is."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, LookupError) as error:
+        code = getattr(error, "error_code", "RESOURCE_DOES_NOT_EXIST")
+        if code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        known = [f"models:/{m.name}" for m in client.search_registered_models(max_results=20)]
+        raise InputError(
+            f"{field} = {value!r}: expected {expected}; registered at {without_password(uri)}: "
+            f"{', '.join(known) or 'nothing'}"
+        ) from error

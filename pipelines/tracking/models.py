@@ -176,6 +176,7 @@ class CheckpointModel:
     def _description(self) -> str:
         claim = self._outcome.champion
         ranked = f": {claim['metric']} = {claim['value']} ({claim['mode']})" if claim else ""
+        ranked += f", the mean of {claim['seeds']} seeds" if "seeds" in claim else ""
         return (
             f"{self._identity.name}{ranked}. Standard normal noise (N, noise_dim) -> images "
             "(N, C, H, W) in [0, 1]."
@@ -242,8 +243,11 @@ def _public(package: str) -> str:
 
 
 def _beats(holder: Mapping[str, str], claimant: Mapping[str, str]) -> bool:
-    """Whether the holder, ranked in the same way on the same data, is strictly better."""
+    """Whether the holder, ranked in the same way on the same data, is strictly better. A mean
+    over seeds is better than a single value, which may be luck."""
     if any(holder.get(key) != claimant.get(key) for key in ("metric", "mode", "data_digest")):
         return False
+    if ("seeds" in holder) != ("seeds" in claimant):
+        return "seeds" in holder
     held, claimed = float(holder["value"]), float(claimant["value"])
     return held > claimed if claimant["mode"] == "max" else held < claimed

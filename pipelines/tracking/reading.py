@@ -56,7 +56,7 @@ def list_runs(
             f"experiment = {experiment!r}: expected one of {', '.join(sorted(known.values()))}"
         )
     condition = " and ".join(f"tags.`{k}` = {quoted(v)}" for k, v in (tags or {}).items())
-    return [_row(run, names) for run in search_runs(client, names, condition)]
+    return [as_row(run, names) for run in search_runs(client, names, condition)]
 
 
 def experiment_names(client: MlflowClient) -> dict[str, str]:
@@ -95,7 +95,8 @@ def _all(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
             return
 
 
-def _row(run: Run, names: Mapping[str, str]) -> RunRow:
+def as_row(run: Run, names: Mapping[str, str]) -> RunRow:
+    """A run as a row; `names`: the experiments', by id."""
     tags = run.data.tags
     return RunRow(
         run_id=run.info.run_id,
