@@ -175,7 +175,13 @@ class Recorder:
             )
             journal.close(crowned)
             self.tracker.sync(journal)
+        artifacts |= {"report": str(self._report())}
         self._close_search(found.summary, artifacts)
+
+    def _report(self) -> Path:
+        from pipelines.report import write_report  # and with it matplotlib, which takes a second
+
+        return write_report(self.folder, self.run.metric, self.run.mode, self.searched)
 
     def _close_search(self, summary: dict[str, float], artifacts: dict[str, str]) -> None:
         endings = [s.outcome.ending for s in self.standings()]

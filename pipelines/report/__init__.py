@@ -1,0 +1,26 @@
+"""A search's report: one page that stands alone, made from the search's journals.
+
+trials      what the page shows of each trial
+figures     its diagrams, as PNG files
+page        the page itself
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.config import Mode
+from pipelines.journal import write_whole
+from pipelines.report.page import render
+from pipelines.report.trials import read_trials
+
+
+def write_report(folder: Path, metric: str, mode: Mode, searched: Sequence[str]) -> Path:
+    """Write `report.html` into a search's folder, from the trials that have ended; its path.
+
+    `searched`: the settings that differ between trials, as `standings` takes them.
+    """
+    path = folder / "report.html"
+    write_whole(path, render(folder, read_trials(folder, metric, mode, searched), metric, mode))
+    return path

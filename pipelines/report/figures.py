@@ -1,0 +1,160 @@
+"""The diagrams of a report, as PNG files, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipelines.config import Mode
+from pipelines.report.trials import Trial
+
+COLOURED = 8
+"""Learning curves that are told apart; the others are grey."""
+_COLUMNS = 3
+_LOG_FROM = 20.0
+"""A setting whose largest value is this many times the smallest has a logarithmic scale."""
+_AT_EDGE = 0.9
+"""The quantile of the metric beyond which trials are drawn at the diagram's edge: the worst
+would leave no room for the others."""
+
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+"""What lies behind a text, so that lines do not cross it."""
+
+
+class Scale:
+    """The positions of a setting's values on an axis: numbers as they are, or their logarithms,
+    where they differ much; anything else in order of its text."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        self.is_number = len(numbers) == len(values)
+        self.names = [] if self.is_number else sorted({str(value) for value in values})
+        self.is_log = (
+            self.is_number and min(numbers) > 0 and max(numbers) > _LOG_FROM * min(numbers)
+        )
+
+    def positions(self, values: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """(N,)"""
+        if not self.is_number:
+            return np.array([self.names.index(str(value)) for value in values], np.float64)
+        numbers = np.array(values, np.float64)
+        return np.log10(numbers) if self.is_log else numbers
+
+
+def learning_curves(trials: Sequence[Trial], metric: str, mode: Mode) -> bytes:
+    """The metric by epoch, the best trials in colour."""
+    figure, axes = _figure(9.0, 4.5)
+    for trial in trials[COLOURED:]:
+        axes.plot(*_points(trial), color="0.8", linewidth=0.7)
+    for rank, trial in reversed(list(enumerate(trials[:COLOURED], 1))):
+        name = f"{rank}: {trial.standing.trial_id}"
+        axes.plot(*_points(trial), marker=".", color=f"C{rank - 1}", label=name)
+    values = [value for trial in trials[:COLOURED] for value in trial.curve.values()]
+    axes.set_ylim(*_limits(values, mode))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"{metric} ({mode})")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], fontsize="small")
+    return _png(figure)
+
+
+def _points(trial: Trial) -> tuple[list[int], list[float]]:
+    return list(trial.curve), list(trial.curve.values())
+
+
+def against_settings(trials: Sequence[Trial], metric: str, mode: Mode) -> bytes:
+    """The metric of each trial's best epoch against each setting that was searched."""
+    names, values = list(trials[0].standing.config), _values(trials)
+    rows, columns = ceil(len(names) / _COLUMNS), min(len(names), _COLUMNS)
+    figure = Figure(figsize=(3.6 * columns + 0.6, 3.2 * rows), layout="constrained")
+    low, high = _limits(values, mode)
+    for index, name in enumerate(names, 1):
+        axes = figure.add_subplot(rows, columns, index)
+        settings = [trial.standing.config[name] for trial in trials]
+        scale = Scale(settings)
+        shown = settings if scale.is_number else scale.positions(settings)
+        colours = _by_rank(len(trials))
+        axes.scatter(shown, np.clip(values, low, high), c=colours, s=18, clip_on=False)
+        if scale.is_log:
+            axes.set_xscale("log")
+        if not scale.is_number:
+            axes.set_xticks(range(len(scale.names)), scale.names)
+        axes.set_ylim(low, high)
+        axes.set_xlabel(name)
+        axes.set_ylabel(metric if index % _COLUMNS == 1 or columns == 1 else "")
+    return _png(figure)
+
+
+def parallel_coordinates(trials: Sequence[Trial], metric: str, mode: Mode) -> bytes:
+    """A line for each trial through its settings and its metric, the best ones on top."""
+    names, values = list(trials[0].standing.config), _values(trials)
+    low, high = _limits(values, mode)
+    columns = [[trial.standing.config[name] for trial in trials] for name in names]
+    columns.append(np.clip(values, low, high).tolist())
+    figure, axes = _figure(1.8 * len(columns) + 2.0, 4.2)
+    heights = np.stack([_draw_scale(axes, x, column) for x, column in enumerate(columns)])
+    colours = _by_rank(len(trials))
+    for index in reversed(range(len(trials))):
+        axes.plot(heights[:, index], color=colours[index], linewidth=1.2, alpha=0.7)
+    axes.set_xticks(range(len(columns)), [*names, metric])
+    axes.set_yticks([])
+    axes.set_xlim(-0.2, len(columns) - 0.4)
+    axes.spines[:].set_visible(False)
+    return _png(figure)
+
+
+def _draw_scale(
+    axes: Axes, x: int, column: Sequence[Any]
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Draw a vertical scale from 0 to 1 with its ends' or its categories' names; the heights
+    (N,) of the values on it."""
+    scale = Scale(column)
+    at = scale.positions(column)
+    low, high = at.min(), at.max()
+    heights: np.ndarray[Any, np.dtype[np.float64]] = (
+        (at - low) / (high - low) if high > low else np.full(len(at), 0.5)
+    )
+    axes.axvline(x, color="0.3", linewidth=0.8)
+    shown = [int(at.argmin()), int(at.argmax())]
+    if not scale.is_number:
+        shown = [[str(value) for value in column].index(name) for name in scale.names]
+    for index in shown:
+        value = column[index]
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        axes.text(x + 0.03, heights[index], text, fontsize="small", va="center", bbox=_BEHIND)
+    return heights
+
+
+def _values(trials: Sequence[Trial]) -> list[float]:
+    return [trial.standing.best.value for trial in trials if trial.standing.best]
+
+
+def _limits(values: Sequence[float], mode: Mode) -> tuple[float, float]:
+    """The part of a metric's range that is shown, with a margin."""
+    quantiles = (1.0 - _AT_EDGE, 1.0) if mode == "max" else (0.0, _AT_EDGE)
+    low, high = (float(each) for each in np.quantile(values, quantiles))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _by_rank(num: int) -> list[Any]:
+    """Colours (N,), from the best trial's to the worst's."""
+    return list(colormaps["viridis"](np.linspace(0.0, 0.95, num)))
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    return out.getvalue()
