@@ -29,7 +29,7 @@ from gen_models.core import Learner, Model, TrainingImages
 from gen_models.core.batches import unit
 from gen_models.core.precision import Precision
 from gen_models.metrics import estimate_likelihood
-from pipelines.allocator import keep_freed_memory
+from pipelines.cpu import prepare_thread
 from pipelines.data import Dataset, load
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     if not options.bench_python.is_file():
         raise SystemExit(f"bench_python = '{options.bench_python}': expected a Python with pythae")
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepare_thread()
     data = load("mnist", options.data_root).with_binary_evaluation()
     model, networks = _trained(data, options)
     images = unit(torch.from_numpy(data.test[: options.images]))

@@ -1,5 +1,5 @@
-"""The feature space of a data set: of labelled images their classifier, trained once for a store and
-kept there; of others the principal components of its validation images.
+"""The feature space of a data set: of labelled images their classifier, trained once for a store
+and kept there; of others the principal components of the validation images.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from gen_models.core.checkpoint import restore_learner
 from gen_models.core.precision import Precision
 from gen_models.metrics import Likelihood, estimate_likelihood
 from gen_models.vae import Config, Model
-from pipelines.allocator import keep_freed_memory
+from pipelines.cpu import prepare_thread
 from pipelines.data import Dataset, load
 
 PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}
@@ -90,7 +90,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__, args=sys.argv[1:])
     found = setting(options)
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    prepare_thread()
     data = load("mnist", options.data_root)
     binary = data.with_binary_evaluation()
     train, validation = _split(data, binary)

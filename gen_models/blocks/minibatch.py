@@ -11,7 +11,8 @@ from torch import Tensor, nn
 def pack(samples: Tensor, size: int) -> Tensor:
     """(N, C, …) -> (N / size, size C, …): `size` neighbours concatenated along the channels, or
     along the values (PacGAN, Lin et al. 2018). N is a multiple of `size`."""
-    return samples.unflatten(0, (-1, size)).flatten(1, 2)
+    packed: Tensor = samples.reshape(-1, size * samples.shape[1], *samples.shape[2:])
+    return packed
 
 
 class MinibatchStd(nn.Module):
@@ -24,7 +25,7 @@ class MinibatchStd(nn.Module):
         self.size = size
 
     def forward(self, features: Tensor) -> Tensor:
-        groups = features.unflatten(0, (-1, self.size))
+        groups = features.reshape(-1, self.size, *features.shape[1:])
         # the epsilon keeps the gradient finite where all rows are equal
         std = (groups.var(1, correction=0) + 1e-8).sqrt().flatten(1).mean(1)
         one = features[:, :1]

@@ -75,7 +75,7 @@ def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> 
 
 
 def _batches(data: TrainingImages, labels: Tensor, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images, a batch at a time shifted by up to a fourteenth of their height, and their labels."""
+    """Images and labels, each batch shifted by up to a fourteenth of the height."""
     generator = seeded(Generator(), _SEED, "shifts")
     most = int(_SHIFT * data.images.shape[-2])
     for epoch in range(1, epochs + 1):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, require
 
 if TYPE_CHECKING:  # importing it imports torch, which `--help` need not wait for
     from gen_models.core.contract import DataSpec
@@ -82,7 +82,9 @@ class Dataset:
     def with_binary_evaluation(self) -> Dataset:
         """The data set with validation and test images drawn once, by a fixed seed: 255 with the
         probability of an intensity, else 0. Training images are drawn at each use
-        (`gen_models.core.batches`)."""
+        (`gen_models.core.batches`). Raises `InputError` where there are no intensities."""
+        images = self.train.dtype == np.uint8
+        require(images, "binarise", True, f"False for data = {self.name!r}, which are no images")
         rng = np.random.default_rng(_BINARY_SEED)
         validation, test = (_binary(images, rng) for images in (self.validation, self.test))
         return replace(self, validation=validation, test=test)
@@ -130,7 +132,7 @@ def assemble(name: str, source: Source, split_seed: int) -> Dataset:
     )
 
 
-def _binary(images: Pixels, rng: np.random.Generator) -> Pixels:
+def _binary(images: Pixels | Points, rng: np.random.Generator) -> Pixels:
     """An intensity v is 255 in v of 255 cases."""
     drawn = rng.integers(0, 255, size=images.shape, dtype=np.uint8)
     return np.where(drawn < images, np.uint8(255), np.uint8(0))
