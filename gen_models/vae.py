@@ -145,14 +145,14 @@ class Model:
         return metrics
 
     def _nll(self, out: Tensor, batch: Tensor) -> Tensor:
-        """-log p(x|z) (…, N) from the decoder's output (…, N, C, H, W): logits, or means."""
+        """-log p(x|z) (…, N) from the decoder's output (…, N, *shape): logits, or means."""
         if self.config.likelihood == "bernoulli":
             each = bernoulli_nll(out, batch)
         else:
             std = self.config.decoder_std
             log_std = std.log() if isinstance(std, Tensor) else log(std)
             each = 0.5 * ((batch - out) / std).square() + log_std + 0.5 * log(2 * pi)
-        return each.flatten(-3).sum(-1)
+        return each.flatten(-len(self.spec.shape)).sum(-1)
 
     def _mean(self, out: Tensor) -> Tensor:
         """E[x|z] in [0, 1] from the decoder's output."""
@@ -204,7 +204,7 @@ def _posterior(networks: Networks, batch: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _decode(networks: Networks, z: Tensor) -> Tensor:
-    """(…, N, latent_dim) -> (…, N, C, H, W), unbounded."""
+    """(…, N, latent_dim) -> (…, N, *shape), unbounded."""
     out: Tensor = networks["decoder"](z.flatten(0, -2))
     return out.view(*z.shape[:-1], *out.shape[1:])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -30,13 +31,16 @@ class Plan(Generic[R]):
     dataset: Dataset
     uri: str
     """MLflow's tracking URI."""
-    extractor: Extractor
-    """Of the data set's feature space."""
 
     @property
     def experiment(self) -> str:
         """MLflow's experiment, and the name of the registered model."""
         return f"{self.run.family}-{self.dataset.slug}"
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Of the data set's feature space; the first time it may take a minute."""
+        return extractor(self.dataset, self.run.store)
 
 
 def preflight(run: R) -> Plan[R]:
@@ -52,7 +56,7 @@ def preflight(run: R) -> Plan[R]:
     store = run.store.expanduser().absolute()
     run = replace(run, store=store, data_root=run.data_root.absolute())
     uri = tracking_uri(store, run.tracking_uri)
-    return Plan(run, dataset, uri, extractor(dataset, store))  # last: it may take a minute
+    return Plan(run, dataset, uri)
 
 
 def load_data(run: Run) -> Dataset:

@@ -75,12 +75,13 @@ def search(run: Search) -> dict[str, Any]:
     if run.is_fused and (here := local_devices(run)):
         plan_fusion(run, plan.dataset.spec, here)  # raises where it does not fit
     confirmations: dict[str, Recorder] = {}
+    extractor = plan.extractor  # before Ray takes the cores
     with Tracker(plan.uri, plan.run.store) as tracker:
         recorder = Recorder(plan, folder, tracker, searched)
         try:
             # Only the clean-up after Ray Train's workers asks Ray's dashboard.
             with connect(run.address, dashboard=not run.is_fused) as cluster:
-                images = share_images(plan.dataset, plan.extractor)
+                images = share_images(plan.dataset, extractor)
                 _run(recorder, cluster, images)
                 if recorder.ending == "completed":
                     _confirm(recorder, confirmations, cluster, images)

@@ -89,6 +89,7 @@ def _identity(plan: Plan[Train], run: Train, name: str) -> Identity:
 
 def _run(plan: Plan[Train], journal: Journal, tracker: Tracker) -> None:
     """Run the workers to their end, and write down how it ended."""
+    extractor = plan.extractor  # before Ray takes the cores
     run, start = plan.run, time.monotonic()
     ending: Ending = "completed"
     message = ""
@@ -98,7 +99,7 @@ def _run(plan: Plan[Train], journal: Journal, tracker: Tracker) -> None:
             run = _as_before(run, journal)
             run = resolve_precision(run, plan.dataset.spec, cluster, on_gpu)
             journal.open(_identity(plan, run, journal.run_folder.name))
-            images = share_images(plan.dataset, plan.extractor)
+            images = share_images(plan.dataset, extractor)
             trainer = make_trainer(Job(to_dict(run), str(journal.run_folder), images, on_gpu))
             _follow(_in_thread(trainer.fit), journal, run.epochs, tracker)
     except TrainingFailedError as error:

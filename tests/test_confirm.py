@@ -37,11 +37,11 @@ def genpipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Genpipe:
     return run
 
 
-def alone(run: Any) -> float:
+def alone(run: Any, store: Path) -> float:
     """What the command of a recorded run gives, without Ray."""
     config = parse_run("train", run.data.tags["rerun"].split()[2:])
     assert isinstance(config, Train) and config.seed == int(run.data.params["seed"])
-    return train_alone(config)["val/elbo"]
+    return train_alone(config, store)["val/elbo"]
 
 
 def check_children(store: Path, result: dict[str, Any], seeds: list[int]) -> None:
@@ -55,7 +55,7 @@ def check_children(store: Path, result: dict[str, Any], seeds: list[int]) -> Non
         assert int(run.data.params["seed"]) == trial["config"]["seed"]
         assert steps(mlflow, trial["run_id"], "val/elbo") == [1, 2]
         last = mlflow.get_metric_history(trial["run_id"], "val/elbo")[-1].value
-        assert last == pytest.approx(alone(run), rel=1e-4)
+        assert last == pytest.approx(alone(run, store), rel=1e-4)
 
 
 def check_spread(metrics: dict[str, float], values: list[float]) -> None:

@@ -255,7 +255,7 @@ def test_pca_features_keep_the_distances_that_matter() -> None:
 
 def test_pca_features_of_points_of_several_models() -> None:
     points = torch.rand(3, 50, 2, generator=Generator().manual_seed(0))
-    features = PCAFeatures(points[0])
+    features = PCAFeatures("pca", points[0])
     assert features(points).shape == (3, 50, 2)
     torch.testing.assert_close(features(points)[1], features(points[1]))
 

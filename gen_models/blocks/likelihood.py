@@ -41,13 +41,13 @@ def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def bernoulli_image_nll(logits: Tensor, target: Tensor) -> Tensor:
-    """-log p(target) of each image (…, N), in nats; logits (…, N, C, H, W), target (N, C, H, W).
+    """-log p(target) of each image (…, N), in nats; logits (…, N, *shape), target (N, *shape).
 
     For evaluation, without gradients: several times as fast as the sum of `bernoulli_nll`. With
     log(1 + exp(x)) = x / 2 + |x| / 2 + log(1 + exp(-|x|)), the arguments of the last logarithm lie
     in [1, 2], and the product of many of them takes one logarithm.
     """
-    x = logits.flatten(-3)
+    x = logits.flatten(1 - target.dim())
     linear = torch.einsum("...np,np->...n", x, 0.5 - target.flatten(1))
     size = x.abs()
     linear += 0.5 * size.sum(-1)
