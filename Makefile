@@ -21,7 +21,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# The figures of benchmarks/README.md that need no GPU: some three quarters of an hour, and
+# The figures of benchmarks/README.md that need no GPU: an hour at most, and
 # MNIST under GENPIPE_DATA_ROOT. Let nothing else run.
 bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.search_throughput --ideal
