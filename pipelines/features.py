@@ -20,6 +20,7 @@ from gen_models.core.batches import unit
 from gen_models.core.contract import DataSpec
 from gen_models.metrics.features import FeatureSpace, PCAFeatures
 from gen_models.metrics.lenet import LeNet, accuracy, train_lenet
+from pipelines.cpu import prepare_thread
 from pipelines.data import Dataset
 from pipelines.journal import write_whole
 from pipelines.progress import say
@@ -77,6 +78,18 @@ def extractor(dataset: Dataset, store: Path) -> Extractor:
 
 
 def _train(name: str, dataset: Dataset) -> tuple[dict[str, Tensor], float]:
+    """Weights and accuracy. By one thread: the same however many cores there are, and small
+    images' steps are no faster by several."""
+    prepare_thread()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _trained(name, dataset)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(name: str, dataset: Dataset) -> tuple[dict[str, Tensor], float]:
     assert dataset.train_labels is not None and dataset.test_labels is not None
     images, labels = torch.from_numpy(dataset.train), torch.from_numpy(dataset.train_labels)
     network = train_lenet(name, images, labels, dataset.num_classes)
