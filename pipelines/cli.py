@@ -31,6 +31,7 @@ record everything in MLflow.
   train FAMILY     train one config, on one worker or several
   search FAMILY    search many configs, register the best
   confirm RUN      train a recorded config again with other seeds: was it good, or lucky?
+  evaluate MODEL   measure a model on the test split: the numbers to report
   sample MODEL     make pictures, or an .npz, from a run, a registered model or a checkpoint
   runs             what is recorded
   best FAMILY      the best recorded config, and the command that runs it again
@@ -74,6 +75,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "train": _train,
         "search": _search,
         "confirm": _confirm,
+        "evaluate": _evaluate,
         "sample": _sample,
         "runs": _runs,
         "best": _best,
@@ -179,6 +181,16 @@ def _end(settings: Any, result: dict[str, Any]) -> int:
         print(json.dumps(result))
     endings = {"completed": 0, "interrupted": EXIT_INTERRUPTED}
     return endings.get(result.get("outcome", "completed"), EXIT_FAILED)
+
+
+def _evaluate(args: list[str]) -> int:
+    settings = _parse("Evaluate", "evaluate", args)
+    from pipelines.assess import assess
+    from pipelines.show import show_evaluation
+
+    result = assess(settings)
+    show_evaluation(result)
+    return _end(settings, result)
 
 
 # -- what is recorded --------------------------------------------------------------------------

@@ -65,6 +65,23 @@ class Confirm(Recorded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluate(Recorded):
+    """Measure a model on the test split, which no choice has seen: distances of its samples to the
+    test images, modes found, and where it has one its likelihood. Recorded with its run."""
+
+    model: Positional[str]
+    """A run's id or name, a trial's, NAME@champion or models:/NAME/VERSION."""
+    num: int = 10_000
+    """Samples."""
+    importance_samples: int = 5_000
+    """Samples of the importance-weighted bound, for each image."""
+    images: int = 1_000
+    """Test images, the first ones, whose likelihood is bounded."""
+    data_root: Path | None = None
+    """Where torchvision's data sets lie; without it, where the run found them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Runs(Recorded):
     """List what is recorded, newest first."""
 

@@ -116,6 +116,13 @@ def show_confirmation(result: Mapping[str, Any], store: Path) -> None:
     say(f"browse      {_genpipe()} browse --store {shlex.quote(str(store))}")
 
 
+def show_evaluation(result: Mapping[str, Any]) -> None:
+    """What the test split says of a model."""
+    say(f"{result['name']}, run {result['run_id']}")
+    for name, value in {**result["metrics"], **result["tags"]}.items():
+        say(f"  {name} {_number(value)}")
+
+
 def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
     """A table of recorded runs."""
     if not found:

@@ -28,7 +28,7 @@ class LeNet(nn.Module):
 
     def __init__(self, name: str, spec: DataSpec) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.num_classes = name, spec.num_classes
         channels, height, width = spec.shape
         self.body = nn.Sequential(
             *_halving(channels, 16),

@@ -15,11 +15,13 @@ does so when the first word is spoken and not when this package is imported.
     checkpoints a model's run, and its checkpoint, from this machine or out of MLflow
     page        MLflow's own web page
     lineage     which code ran, and with what
+    evaluation  what the test split says of a run that has ended
 """
 
 import os
 
 from pipelines.tracking.checkpoints import resolve_checkpoint, resolve_run
+from pipelines.tracking.evaluation import record_evaluation
 from pipelines.tracking.lineage import lineage
 from pipelines.tracking.page import browse
 from pipelines.tracking.reading import RunRow, list_runs
@@ -32,6 +34,7 @@ __all__ = [
     "browse",
     "lineage",
     "list_runs",
+    "record_evaluation",
     "resolve_checkpoint",
     "resolve_run",
     "tracking_uri",

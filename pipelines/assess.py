@@ -1,0 +1,170 @@
+"""What the test split says of a recorded model, once it was chosen: the numbers to report.
+
+Every name says what was measured on: `test/fd/lenet-mnist/10k` is a Fréchet distance in the
+features of MNIST's classifier, of 10,000 samples, to the test images.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen_models.core.batches import unit
+from gen_models.core.checkpoint import Checkpoint, load_checkpoint
+from gen_models.core.contract import BoundsLikelihood
+from gen_models.core.errors import require
+from gen_models.core.sampling import sample
+from gen_models.metrics import (
+    FeatureSpace,
+    Moments,
+    Neighbours,
+    compute_prdc,
+    estimate_likelihood,
+    frechet_distance,
+    kernel_distance,
+    modes,
+)
+from gen_models.metrics.lenet import LeNet
+from pipelines.config import Train
+from pipelines.data import Dataset
+from pipelines.features import extractor
+from pipelines.pictures import drawing
+from pipelines.preflight import load_data
+from pipelines.progress import say
+from pipelines.recorded import recorded_at
+from pipelines.requests import Evaluate
+from pipelines.rerun import config_of
+from pipelines.tracking import record_evaluation, resolve_checkpoint, resolve_run
+
+_BIASED_BELOW = 2048
+_NEIGHBOURS = 5
+_SHOWN = 32
+_BLOCK = 1000
+_SEED = 1  # not validation's
+
+
+def assess(asked: Evaluate) -> dict[str, Any]:
+    """Measure a recorded model on the test split, and tell its MLflow run.
+
+    Raises `InputError` where there is no such run, or its data set has changed.
+    """
+    require(asked.num > _NEIGHBOURS, "num", asked.num, f"at least {_NEIGHBOURS + 1}")
+    for name in ("importance_samples", "images"):
+        require(getattr(asked, name) >= 1, name, getattr(asked, name), "an integer of at least 1")
+    uri = recorded_at(asked.store, asked.tracking_uri)
+    row = resolve_run(uri, asked.model)
+    kept = f"a run or a trial, and not a {row.kind or 'run of another program'}"
+    require(row.kind in ("run", "trial"), "model", asked.model, kept)
+    config = config_of(row.tags["rerun"])
+    config = replace(config, data_root=asked.data_root or config.data_root)
+    dataset = _same_data(config, row.tags["data_digest"])
+    with tempfile.TemporaryDirectory() as fetched:
+        checkpoint = load_checkpoint(resolve_checkpoint(uri, asked.model, Path(fetched)))
+    metrics, tags, pictures = _measured(asked, checkpoint, dataset)
+    record_evaluation(uri, row.run_id, metrics, tags, pictures)
+    return {"run_id": row.run_id, "name": row.name, "metrics": metrics, "tags": tags}
+
+
+def _same_data(config: Train, digest: str) -> Dataset:
+    dataset = load_data(config)
+    same = f"the data set that the run was trained on, of digest {digest}"
+    require(dataset.digest == digest, "data", f"{config.data} ({dataset.digest})", same)
+    return dataset
+
+
+def _measured(
+    asked: Evaluate, checkpoint: Checkpoint, dataset: Dataset
+) -> tuple[dict[str, float], dict[str, str], dict[str, bytes]]:
+    """Metrics and tags by name, and PNG files."""
+    model, networks = checkpoint.model, checkpoint.networks
+    test = torch.from_numpy(dataset.test)
+    validation = torch.from_numpy(dataset.validation)
+    space = extractor(dataset, asked.store.absolute()).space(validation, dataset.num_classes)
+    if asked.num < _BIASED_BELOW:
+        say(
+            f"num = {asked.num}: below {_BIASED_BELOW} samples the Fréchet distance is too large, "
+            "by an amount that shrinks as one over their number: compare equal numbers alone"
+        )
+    samples = sample(model, networks, asked.num, _SEED)
+    metrics = _distances(space, samples, test)
+    tags: dict[str, str] = {"test/images": str(len(test))}
+    if isinstance(space, LeNet) and dataset.test_labels is not None:
+        found = _modes(space, samples, torch.from_numpy(dataset.test_labels))
+        metrics |= found
+        tags["collapsed"] = str(found[f"test/modes/{_where(space, samples)}"] < space.num_classes)
+    if isinstance(model, BoundsLikelihood):
+        metrics |= _likelihood(asked, checkpoint, unit(test[: asked.images]))
+    train = torch.from_numpy(dataset.train)
+    return metrics, tags, {"nearest": _nearest(samples[:_SHOWN], train)}
+
+
+def _where(space: FeatureSpace, samples: Tensor) -> str:
+    num = len(samples)
+    return f"{space.name}/{num // 1000}k" if num >= 1000 else f"{space.name}/{num}"
+
+
+def _distances(space: FeatureSpace, samples: Tensor, test: Tensor) -> dict[str, float]:
+    """Fréchet and kernel distance; precision, recall, density, coverage."""
+    real = torch.cat([space(unit(part)) for part in torch.split(test, _BLOCK)])
+    generated = torch.cat([space(part) for part in torch.split(samples, _BLOCK)])
+    kernel = kernel_distance(real, generated)
+    prdc = compute_prdc(Neighbours.of(real, min(_NEIGHBOURS, len(real) - 1)), generated)
+    found = {
+        "fd": frechet_distance(Moments.of(real), Moments.of(generated)),
+        "kd": kernel.value,
+        "kd_standard_error": kernel.standard_error,
+        **{name: getattr(prdc, name) for name in ("precision", "recall", "density", "coverage")},
+    }
+    where = _where(space, samples)
+    return {f"test/{name}/{where}": float(value) for name, value in found.items()}
+
+
+def _modes(space: LeNet, samples: Tensor, labels: Tensor) -> dict[str, float]:
+    """Classes among the samples, as the classifier tells them apart."""
+    parts = torch.split(samples, _BLOCK)
+    assigned = torch.cat([space.logits(part).argmax(1) for part in parts])
+    reference = torch.bincount(labels, minlength=space.num_classes)
+    found = modes(assigned, space.num_classes, reference)
+    where = _where(space, samples)
+    return {f"test/modes/{where}": found.found, f"test/reverse_kl/{where}": found.reverse_kl}
+
+
+def _likelihood(asked: Evaluate, checkpoint: Checkpoint, images: Tensor) -> dict[str, float]:
+    num = asked.importance_samples
+    found = estimate_likelihood(
+        checkpoint.model, checkpoint.networks, images, num_samples=num, seed=_SEED
+    )
+    own: Mapping[str, float | None] = {
+        f"nll/iw{num}": found.nll,
+        f"bits_per_dim/iw{num}": found.bits_per_dim,
+        "elbo": found.elbo,
+        "kl": found.kl,
+        "reconstruction": found.reconstruction,
+        "squared_error": found.squared_error,
+        "active_units": found.active_units,
+        "likelihood_images": found.num_images,
+    }
+    return {f"test/{name}": float(value) for name, value in own.items() if value is not None}
+
+
+def _nearest(samples: Tensor, train: Tensor) -> bytes:
+    """A picture of samples, and below each the training image nearest to it (in values): a model
+    that has learnt by heart shows pairs."""
+    flat = samples.flatten(1)
+    best = torch.full((len(samples),), torch.inf)
+    index = torch.zeros(len(samples), dtype=torch.int64)
+    for start in range(0, len(train), _BLOCK):
+        block = unit(train[start : start + _BLOCK]).flatten(1)
+        distance, found = torch.cdist(flat, block).min(1)
+        nearer = distance < best
+        best, index = (
+            torch.where(nearer, distance, best),
+            torch.where(nearer, found + start, index),
+        )
+    return drawing(samples.shape[1:]).pairs(samples, unit(train[index]))
