@@ -59,9 +59,9 @@ class Options:
     """Epochs, over which the learning rate falls to 0."""
     minutes: float | None = None
     """Stop training after this long in this process, and judge what there is."""
-    batch_size: int = 200
+    batch_size: int = 100
     """Images in a step."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """Learning rate at the beginning."""
     precision: Precision = "fp32"
     """Of the networks' products, in training. They are judged in fp32."""
