@@ -87,7 +87,7 @@ class Model:
         self.config = config
         self.spec = spec
         self.noise_dim = config.latent_dim
-        self.widths = ("latent_dim",)
+        self.widths: tuple[str, ...] = ("latent_dim",)
         self.rows_together = config.pac * max(config.minibatch_std, 1)
 
     def networks(self) -> dict[str, nn.Module]:

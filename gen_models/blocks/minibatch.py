@@ -11,8 +11,8 @@ from torch import Tensor, nn
 def pack(samples: Tensor, size: int) -> Tensor:
     """(N, C, …) -> (N / size, size C, …): `size` neighbours concatenated along the channels, or
     along the values (PacGAN, Lin et al. 2018). N is a multiple of `size`."""
-    packed: Tensor = samples.reshape(-1, size * samples.shape[1], *samples.shape[2:])
-    return packed
+    channels, *rest = samples.shape[1:]
+    return samples.reshape(-1, size * channels, *rest)
 
 
 class MinibatchStd(nn.Module):
