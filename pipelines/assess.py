@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def _measured(
             "by an amount that shrinks as one over their number: compare equal numbers alone"
         )
     samples = sample(model, networks, asked.num, _SEED)
-    metrics = _distances(space, samples, test)
+    metrics = _distances(space, samples, test) | _neighbourhoods(space, samples, test)
     tags: dict[str, str] = {"test/images": str(len(test))}
     if isinstance(space, LeNet) and dataset.test_labels is not None:
         found = _modes(space, samples, torch.from_numpy(dataset.test_labels))
@@ -110,19 +110,31 @@ def _where(space: FeatureSpace, samples: Tensor) -> str:
 
 
 def _distances(space: FeatureSpace, samples: Tensor, test: Tensor) -> dict[str, float]:
-    """Fréchet and kernel distance; precision, recall, density, coverage."""
-    real = torch.cat([space(unit(part)) for part in torch.split(test, _BLOCK)])
-    generated = torch.cat([space(part) for part in torch.split(samples, _BLOCK)])
+    """Fréchet and kernel distance to the test images."""
+    real, generated = _features(space, unit(test)), _features(space, samples)
     kernel = kernel_distance(real, generated)
-    prdc = compute_prdc(Neighbours.of(real, min(_NEIGHBOURS, len(real) - 1)), generated)
     found = {
         "fd": frechet_distance(Moments.of(real), Moments.of(generated)),
         "kd": kernel.value,
         "kd_standard_error": kernel.standard_error,
-        **{name: getattr(prdc, name) for name in ("precision", "recall", "density", "coverage")},
     }
     where = _where(space, samples)
     return {f"test/{name}/{where}": float(value) for name, value in found.items()}
+
+
+def _neighbourhoods(space: FeatureSpace, samples: Tensor, test: Tensor) -> dict[str, float]:
+    """Precision, recall, density, coverage: of as many samples as test images, for the more there
+    are of either, the smaller the balls around them."""
+    num = min(len(samples), len(test))
+    real = Neighbours.of(_features(space, unit(test[:num])), min(_NEIGHBOURS, num - 1))
+    found = asdict(compute_prdc(real, _features(space, samples[:num])))
+    where = _where(space, samples[:num])
+    return {f"test/{name}/{where}": float(value) for name, value in found.items()}
+
+
+def _features(space: FeatureSpace, images: Tensor) -> Tensor:
+    """(N, *shape) -> (N, dim)"""
+    return torch.cat([space(part) for part in torch.split(images, _BLOCK)])
 
 
 def _modes(space: LeNet, samples: Tensor, labels: Tensor) -> dict[str, float]:

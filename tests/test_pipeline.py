@@ -109,6 +109,16 @@ def test_train_on_two_workers_then_use_it(
     assert main(["sample", result["run_id"], *where]) == 0
     images = np.load(out)["images"]
     assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.std() > 10
+    few = ["--num", "300", "--importance-samples", "50", "--images", "40", "--json"]
+    assert main(["evaluate", result["run_id"], "--store", str(store), *few]) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    recorded = mlflow.get_run(result["run_id"])
+    assert measured["metrics"].items() <= recorded.data.metrics.items()
+    assert recorded.data.tags["collapsed"] in ("True", "False")
+    assert measured["metrics"]["test/fd/lenet-digits/300"] > 0
+    assert -measured["metrics"]["test/elbo"] > measured["metrics"]["test/nll/iw50"] > 0
+    pictures = [file.path for file in mlflow.list_artifacts(result["run_id"], "evaluation")]
+    assert pictures == ["evaluation/nearest.png"]
     assert main(["best", "vae", "--store", str(store), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [row["name"] for row in found["ranking"]] == [result["name"]]
