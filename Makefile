@@ -29,6 +29,8 @@ bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.train_throughput
 	$(BIN)/python -m benchmarks.ddp_scaling
 	$(BIN)/python -m benchmarks.metrics_throughput
+	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.papers.lenet_mnist
 	$(BIN)/python -m benchmarks.papers.prdc_gaussians
 	$(BIN)/python -m benchmarks.papers.distances_gaussians
 

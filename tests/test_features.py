@@ -60,11 +60,3 @@ def test_unlabelled_data_are_compared_in_principal_components(tmp_path: Path) ->
     assert found.name == "pca-npz-some" and found.weights is None and found.summary == {}
     images = torch.from_numpy(unlabelled.validation)
     assert found.space(images, 0)(unit(images)).shape[0] == len(images)
-
-
-@pytest.mark.slow
-@pytest.mark.mnist
-def test_on_mnist_99_2_percent_are_told_apart(mnist_root: Path, tmp_path: Path) -> None:
-    found = extractor(load("mnist", mnist_root), tmp_path)
-    assert found.name == "lenet-mnist"
-    assert found.accuracy is not None and found.accuracy >= 0.992
