@@ -21,14 +21,15 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# The figures of benchmarks/README.md that need no GPU: an hour at most, and
-# MNIST under GENPIPE_DATA_ROOT. Let nothing else run.
+# The figures of benchmarks/README.md that need no GPU: an hour and a half, and MNIST under
+# GENPIPE_DATA_ROOT. Let nothing else run.
 bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.search_throughput --ideal
 	$(BIN)/python -m benchmarks.many_trials
 	$(BIN)/python -m benchmarks.train_throughput
 	$(BIN)/python -m benchmarks.ddp_scaling
 	$(BIN)/python -m benchmarks.metrics_throughput
+	$(BIN)/python -m benchmarks.likelihood_throughput
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.papers.lenet_mnist
 	$(BIN)/python -m benchmarks.papers.prdc_gaussians
