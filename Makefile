@@ -34,6 +34,7 @@ bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.papers.lenet_mnist
 	$(BIN)/python -m benchmarks.papers.prdc_gaussians
 	$(BIN)/python -m benchmarks.papers.distances_gaussians
+	$(BIN)/python -m benchmarks.papers.mixtures
 
 # pythae and Lightning, for benchmarks/train_throughput.py.
 .venv-bench/installed: benchmarks/requirements.txt | install
