@@ -92,43 +92,47 @@ def _measured(
             "by an amount that shrinks as one over their number: compare equal numbers alone"
         )
     samples = sample(model, networks, asked.num, _SEED)
-    metrics = _distances(space, samples, test) | _neighbourhoods(space, samples, test)
+    real, generated = _features(space, unit(test)), _features(space, samples)
+    metrics = _distances(space.name, real, generated) | _neighbourhoods(
+        space.name, real, generated
+    )
     tags: dict[str, str] = {"test/images": str(len(test))}
     if isinstance(space, LeNet) and dataset.test_labels is not None:
         found = _modes(space, samples, torch.from_numpy(dataset.test_labels))
         metrics |= found
-        tags["collapsed"] = str(found[f"test/modes/{_where(space, samples)}"] < space.num_classes)
+        tags["collapsed"] = str(
+            found[f"test/modes/{_where(space.name, asked.num)}"] < space.num_classes
+        )
     if isinstance(model, BoundsLikelihood):
         metrics |= _likelihood(asked, checkpoint, unit(test[: asked.images]))
     train = torch.from_numpy(dataset.train)
     return metrics, tags, {"nearest": _nearest(samples[:_SHOWN], train)}
 
 
-def _where(space: FeatureSpace, samples: Tensor) -> str:
-    num = len(samples)
-    return f"{space.name}/{num // 1000}k" if num >= 1000 else f"{space.name}/{num}"
+def _where(space: str, num: int) -> str:
+    """Of a metric's name: in which features, and of how many samples."""
+    return f"{space}/{num // 1000}k" if num >= 1000 else f"{space}/{num}"
 
 
-def _distances(space: FeatureSpace, samples: Tensor, test: Tensor) -> dict[str, float]:
-    """Fréchet and kernel distance to the test images."""
-    real, generated = _features(space, unit(test)), _features(space, samples)
+def _distances(space: str, real: Tensor, generated: Tensor) -> dict[str, float]:
+    """Fréchet and kernel distance between features."""
     kernel = kernel_distance(real, generated)
     found = {
         "fd": frechet_distance(Moments.of(real), Moments.of(generated)),
         "kd": kernel.value,
         "kd_standard_error": kernel.standard_error,
     }
-    where = _where(space, samples)
+    where = _where(space, len(generated))
     return {f"test/{name}/{where}": float(value) for name, value in found.items()}
 
 
-def _neighbourhoods(space: FeatureSpace, samples: Tensor, test: Tensor) -> dict[str, float]:
+def _neighbourhoods(space: str, real: Tensor, generated: Tensor) -> dict[str, float]:
     """Precision, recall, density, coverage: of as many samples as test images, for the more there
     are of either, the smaller the balls around them."""
-    num = min(len(samples), len(test))
-    real = Neighbours.of(_features(space, unit(test[:num])), min(_NEIGHBOURS, num - 1))
-    found = asdict(compute_prdc(real, _features(space, samples[:num])))
-    where = _where(space, samples[:num])
+    num = min(len(real), len(generated))
+    neighbours = Neighbours.of(real[:num], min(_NEIGHBOURS, num - 1))
+    found = asdict(compute_prdc(neighbours, generated[:num]))
+    where = _where(space, num)
     return {f"test/{name}/{where}": float(value) for name, value in found.items()}
 
 
@@ -143,7 +147,7 @@ def _modes(space: LeNet, samples: Tensor, labels: Tensor) -> dict[str, float]:
     assigned = torch.cat([space.logits(part).argmax(1) for part in parts])
     reference = torch.bincount(labels, minlength=space.num_classes)
     found = modes(assigned, space.num_classes, reference)
-    where = _where(space, samples)
+    where = _where(space.name, len(samples))
     return {f"test/modes/{where}": found.found, f"test/reverse_kl/{where}": found.reverse_kl}
 
 
