@@ -22,6 +22,7 @@ from gen_models.core.errors import require
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
     FeatureSpace,
+    Modes,
     Moments,
     Neighbours,
     compute_prdc,
@@ -31,11 +32,10 @@ from gen_models.metrics import (
     modes,
 )
 from gen_models.metrics.lenet import LeNet
-from pipelines.config import Train
 from pipelines.data import Dataset
 from pipelines.features import extractor
 from pipelines.pictures import drawing
-from pipelines.preflight import load_data
+from pipelines.preflight import load_data, require_same_data
 from pipelines.progress import say
 from pipelines.recorded import recorded_at
 from pipelines.requests import Evaluate
@@ -63,19 +63,13 @@ def assess(asked: Evaluate) -> dict[str, Any]:
     require(row.kind in ("run", "trial"), "model", asked.model, kept)
     config = config_of(row.tags["rerun"])
     config = replace(config, data_root=asked.data_root or config.data_root)
-    dataset = _same_data(config, row.tags["data_digest"])
+    dataset = load_data(config)
+    require_same_data(config, dataset, row.tags["data_digest"], row.name)
     with tempfile.TemporaryDirectory() as fetched:
         checkpoint = load_checkpoint(resolve_checkpoint(uri, asked.model, Path(fetched)))
     metrics, tags, pictures = _measured(asked, checkpoint, dataset)
     record_evaluation(uri, row.run_id, metrics, tags, pictures)
     return {"run_id": row.run_id, "name": row.name, "metrics": metrics, "tags": tags}
-
-
-def _same_data(config: Train, digest: str) -> Dataset:
-    dataset = load_data(config)
-    same = f"the data set that the run was trained on, of digest {digest}"
-    require(dataset.digest == digest, "data", f"{config.data} ({dataset.digest})", same)
-    return dataset
 
 
 def _measured(
@@ -99,10 +93,10 @@ def _measured(
     tags: dict[str, str] = {"test/images": str(len(test))}
     if isinstance(space, LeNet) and dataset.test_labels is not None:
         found = _modes(space, samples, torch.from_numpy(dataset.test_labels))
-        metrics |= found
-        tags["collapsed"] = str(
-            found[f"test/modes/{_where(space.name, asked.num)}"] < space.num_classes
-        )
+        where = _where(space.name, asked.num)
+        metrics |= {f"test/modes/{where}": found.found}
+        metrics |= {f"test/reverse_kl/{where}": found.reverse_kl}
+        tags["collapsed"] = str(found.collapsed)
     if isinstance(model, BoundsLikelihood):
         metrics |= _likelihood(asked, checkpoint, unit(test[: asked.images]))
     train = torch.from_numpy(dataset.train)
@@ -141,14 +135,12 @@ def _features(space: FeatureSpace, images: Tensor) -> Tensor:
     return torch.cat([space(part) for part in torch.split(images, _BLOCK)])
 
 
-def _modes(space: LeNet, samples: Tensor, labels: Tensor) -> dict[str, float]:
+def _modes(space: LeNet, samples: Tensor, labels: Tensor) -> Modes:
     """Classes among the samples, as the classifier tells them apart."""
     parts = torch.split(samples, _BLOCK)
     assigned = torch.cat([space.logits(part).argmax(1) for part in parts])
     reference = torch.bincount(labels, minlength=space.num_classes)
-    found = modes(assigned, space.num_classes, reference)
-    where = _where(space.name, len(samples))
-    return {f"test/modes/{where}": found.found, f"test/reverse_kl/{where}": found.reverse_kl}
+    return modes(assigned, space.num_classes, reference)
 
 
 def _likelihood(asked: Evaluate, checkpoint: Checkpoint, images: Tensor) -> dict[str, float]:

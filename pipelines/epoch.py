@@ -21,6 +21,8 @@ from gen_models.core.contract import DataSpec
 from gen_models.core.learner import Learner
 from gen_models.core.precision import Precision
 from pipelines.config import Run, Train
+from pipelines.evaluate import NUM_CODES, Evaluator
+from pipelines.job import Images
 from pipelines.journal import Journal
 
 WORST = 1e30
@@ -42,6 +44,14 @@ def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:
         compiled=run.compile == "on",
         graphs=run.compile != "off",
     )
+
+
+def make_data(run: Run, images: Images, device: torch.device) -> tuple[TrainingImages, Evaluator]:
+    """What a run is trained on, and what it is validated by, on a device."""
+    train, validation = (as_tensor(x).to(device) for x in (images.train, images.validation))
+    data = TrainingImages(train, run.batch_size, run.drop_last, run.binarise)
+    space = images.extractor.space(validation, images.num_classes)
+    return data, Evaluator(data.seen(NUM_CODES), validation, space)
 
 
 def is_picture_epoch(run: Run, epoch: int) -> bool:

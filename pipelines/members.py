@@ -18,15 +18,13 @@ from typing import Any
 import ray
 import torch
 
-from gen_models.core.batches import TrainingImages
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.config import flatten
 from gen_models.core.learner import Learner
 from gen_models.core.population import Population
 from pipelines.config import Search, Train, as_train, run_from_dict, with_sampled
 from pipelines.cpu import prepare_thread
-from pipelines.epoch import as_tensor, has_diverged, is_picture_epoch, make_learner, record, told
-from pipelines.evaluate import NUM_CODES, Evaluator
+from pipelines.epoch import has_diverged, is_picture_epoch, make_data, make_learner, record, told
 from pipelines.job import Images, Job, trial_folder
 from pipelines.journal import Journal, checkpoint_name
 from pipelines.population import Request
@@ -59,13 +57,7 @@ class Members:
         images: Images = ray.get(search.images[0])
         self.num_classes = images.num_classes
         device = torch.device("cuda" if search.on_gpu else "cpu")
-        train = as_tensor(images.train).to(device)
-        self.data = TrainingImages(
-            train, self.run.batch_size, self.run.drop_last, self.run.binarise
-        )
-        validation = as_tensor(images.validation).to(device)
-        space = images.extractor.space(validation, images.num_classes)
-        self.evaluator = Evaluator(self.data.seen(NUM_CODES), validation, space)
+        self.data, self.evaluator = make_data(self.run, images, device)
         self.population = Population(self.data)
         self.together = False
         """Whether members are trained as one, so that they should come together."""

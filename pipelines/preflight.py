@@ -71,6 +71,13 @@ def load_data(run: Run) -> Dataset:
     return dataset.with_binary_evaluation() if run.binarise else dataset
 
 
+def require_same_data(run: Run, dataset: Dataset, digest: str, name: str) -> None:
+    """Raise `InputError` unless the data set is the one that the run `name` was trained on."""
+    own = f"the data set that {name} was trained on, of digest {digest}"
+    expected = f"{own}, and not {dataset.digest}"
+    require(dataset.digest == digest, "data", run.data, expected)
+
+
 def existing_store(store: Path) -> Path:
     """The store of a command that only reads. Raises `InputError` where there is none."""
     if not (store / "mlflow.db").is_file():

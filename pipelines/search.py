@@ -36,7 +36,7 @@ from pipelines.fusing import ask_notes, plan_fusion, populations, trainable
 from pipelines.job import Job, SharedImages, share_images
 from pipelines.journal import write_whole
 from pipelines.precision import resolve_precision
-from pipelines.preflight import Plan, preflight
+from pipelines.preflight import preflight, require_same_data
 from pipelines.progress import say
 from pipelines.ranking import most_promising
 from pipelines.recorder import Recorder, TuneEvents
@@ -70,7 +70,8 @@ def search(run: Search) -> dict[str, Any]:
     if run.chosen_searcher == "grid":
         run = replace(run, trials=grid_size(run))
     plan = preflight(run)
-    _check_dataset(plan)
+    if of := run.confirms:
+        require_same_data(run, plan.dataset, of.data_digest, of.name)
     searched = list(flatten(domains(run)))
     if run.is_fused and (here := local_devices(run)):
         plan_fusion(run, plan.dataset.spec, here)  # raises where it does not fit
@@ -167,15 +168,6 @@ def _crown(search: Recorder, confirmations: Mapping[str, Recorder]) -> None:
     for trial_id, each in confirmations.items():
         each.crown(register=trial_id == best)
     search.crown(register=not (run.confirm or run.confirms))
-
-
-def _check_dataset(plan: Plan[Search]) -> None:
-    """Refuse to confirm a run on other images than its own."""
-    confirms, run = plan.run.confirms, plan.run
-    if confirms:
-        own = f"the data set that {confirms.name} was trained on, of digest {confirms.data_digest}"
-        found = f"{own}, and not {plan.dataset.digest}"
-        require(confirms.data_digest == plan.dataset.digest, "data", run.data, found)
 
 
 def _opened(run: Search) -> tuple[Search, Path]:

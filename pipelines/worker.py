@@ -14,13 +14,11 @@ import ray
 import ray.train
 import ray.train.torch
 
-from gen_models.core.batches import TrainingImages
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.distributed import check_replicas
 from pipelines.config import Train, run_from_dict
 from pipelines.cpu import prepare_thread
-from pipelines.epoch import as_tensor, has_diverged, is_picture_epoch, make_learner, record, told
-from pipelines.evaluate import NUM_CODES, Evaluator
+from pipelines.epoch import has_diverged, is_picture_epoch, make_data, make_learner, record, told
 from pipelines.job import Images, Job
 from pipelines.journal import Journal, checkpoint_name
 
@@ -48,12 +46,8 @@ class Session:
         self.folder = job.folder
         images: Images = ray.get(job.images[0])
         device = ray.train.torch.get_device()
-        train = as_tensor(images.train).to(device)
-        self.data = TrainingImages(train, run.batch_size, run.drop_last, run.binarise)
+        self.data, self.evaluator = make_data(run, images, device)
         self.learner = make_learner(run, self.data, images.num_classes)
-        validation = as_tensor(images.validation).to(device)
-        space = images.extractor.space(validation, images.num_classes)
-        self.evaluator = Evaluator(self.data.seen(NUM_CODES), validation, space)
 
     def restore(self, checkpoint: ray.train.Checkpoint | None) -> int:
         """Take up the checkpoint; the epochs done."""
