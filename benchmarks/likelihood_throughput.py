@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import gen_models
 from benchmarks.figures import DATA_ROOT, ROOT, finish, medians, run_python, say, scratch, setting
-from gen_models.core import Learner, Model, TrainingImages
+from gen_models.core import Batch, Learner, Model, TrainingImages
 from gen_models.core.batches import unit
 from gen_models.core.precision import Precision
 from gen_models.metrics import estimate_likelihood
@@ -77,7 +77,8 @@ def main() -> None:
 def _trained(data: Dataset, options: Options) -> tuple[Model, dict[str, nn.Module]]:
     """The default VAE and its networks, in evaluation mode."""
     family = gen_models.family("vae")
-    training = TrainingImages(torch.from_numpy(data.train), 128, drop_last=True, binarise=True)
+    train = Batch.of(torch.from_numpy(data.train))
+    training = TrainingImages(train, 128, drop_last=True, binarise=True)
     model: Model = family.Model(family.Config(), data.spec)
     learner = Learner(model, family.Optim(), seed=0, steps_per_epoch=training.steps_per_epoch)
     for epoch in range(1, options.epochs + 1):
@@ -138,7 +139,7 @@ def _ours(
 ) -> float:
     """The negative log likelihood, in nats."""
     return estimate_likelihood(
-        model, networks, images, num_samples=options.samples, precision=precision
+        model, networks, Batch.of(images), num_samples=options.samples, precision=precision
     ).nll
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any
 
-import torch
 import tyro
 
 import gen_models
@@ -26,6 +25,7 @@ from gen_models.core.precision import Precision
 from gen_models.metrics import PCAFeatures
 from pipelines.config import Train, defaults
 from pipelines.data import load
+from pipelines.epoch import as_batch
 from pipelines.evaluate import Evaluator
 
 
@@ -48,9 +48,10 @@ def main() -> None:
     found = setting(options)
     figures: dict[str, float] = {}
     dataset = load("digits", defaults(Train, "vae").data_root)
-    data = TrainingImages(torch.from_numpy(dataset.train), options.batch_size, drop_last=True)
-    validation = torch.from_numpy(dataset.validation)
-    evaluator = Evaluator(data.images, validation, PCAFeatures("pca-digits", unit(validation)))
+    train, validation = (as_batch(dataset.part(split)) for split in ("train", "validation"))
+    data = TrainingImages(train, options.batch_size, drop_last=True)
+    space = PCAFeatures("pca-digits", unit(validation.images))
+    evaluator = Evaluator(train, validation, space)
     for family in gen_models.names():
         for arch in ("mlp", "conv"):
             run = defaults(Train, family)

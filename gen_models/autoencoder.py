@@ -15,7 +15,16 @@ from torch import Generator, Tensor, nn
 
 from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
 from gen_models.blocks.mixture import GaussianMixture
-from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
+from gen_models.core.contract import (
+    Adam,
+    Batch,
+    DataSpec,
+    Draws,
+    Metrics,
+    Networks,
+    Objective,
+    on,
+)
 from gen_models.core.errors import require, require_sizes
 
 Optim = Adam
@@ -84,39 +93,40 @@ class Model:
         return {"noise": torch.randn(shape, generator=generator, device=generator.device)}
 
     def _loss(
-        self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
+        self, networks: Networks, batch: Batch, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
-        noisy = batch + self.config.noise_std * draws["noise"] if draws else batch
+        images = batch.images
+        noisy = images + self.config.noise_std * draws["noise"] if draws else images
         codes = networks["encoder"](noisy)
-        error = _squared_error(networks["decoder"](codes).sigmoid(), batch)
+        error = _squared_error(networks["decoder"](codes).sigmoid(), images)
         l1 = codes.abs().sum(1).mean()
         loss = error + self.config.l1_weight * l1
         return loss, {"loss": loss, "squared_error": error, "code_l1": l1}
 
-    def generate(self, networks: Networks, noise: Tensor) -> Tensor:
+    def generate(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
         codes = networks["density"](noise)
         images: Tensor = networks["decoder"](codes).sigmoid()
         return images
 
-    def reconstruct(self, networks: Networks, batch: Tensor) -> Tensor:
-        images: Tensor = networks["decoder"](networks["encoder"](batch)).sigmoid()
+    def reconstruct(self, networks: Networks, batch: Batch) -> Tensor:
+        images: Tensor = networks["decoder"](self.encode(networks, batch)).sigmoid()
         return images
 
-    def encode(self, networks: Networks, batch: Tensor) -> Tensor:
-        codes: Tensor = networks["encoder"](batch)
+    def encode(self, networks: Networks, batch: Batch) -> Tensor:
+        codes: Tensor = networks["encoder"](batch.images)
         return codes
 
-    def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
+    def validate(self, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
         """Half the squared error, summed over the image, without input noise."""
-        return {"squared_error": _squared_error(self.reconstruct(networks, batch), batch)}
+        return {"squared_error": _squared_error(self.reconstruct(networks, batch), batch.images)}
 
-    def fit_sampler(self, networks: Networks, batches: Iterable[Tensor], seed: int) -> None:
-        codes = torch.cat([networks["encoder"](batch) for batch in batches])
+    def fit_sampler(self, networks: Networks, batches: Iterable[Batch], seed: int) -> None:
+        codes = torch.cat([self.encode(networks, batch) for batch in batches])
         density = networks["density"]
         assert isinstance(density, GaussianMixture)
         density.fit(codes, seed)
 
 
-def _squared_error(images: Tensor, batch: Tensor) -> Tensor:
+def _squared_error(images: Tensor, originals: Tensor) -> Tensor:
     """Half the squared error, summed over an image, averaged over the images."""
-    return 0.5 * (images - batch).square().flatten(1).sum(1).mean()
+    return 0.5 * (images - originals).square().flatten(1).sum(1).mean()

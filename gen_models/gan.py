@@ -3,7 +3,8 @@
 Losses: non-saturating, hinge (Lim & Ye 2017), least squares (Mao et al. 2017), Wasserstein
 (Arjovsky et al. 2017). What keeps the discriminator smooth: spectral normalisation (Miyato et
 al. 2018), gradient penalty (Gulrajani et al. 2017), R1 (Mescheder et al. 2018). What shows it that
-samples are all alike: packing (Lin et al. 2018), minibatch deviation (Karras et al. 2018).
+samples are all alike: packing (Lin et al. 2018), minibatch deviation (Karras et al. 2018). What a
+class-conditional one judges by: a projection (Miyato & Koyama 2018).
 
 The defaults are SNGAN's, which converge without tuning.
 """
@@ -19,15 +20,26 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from gen_models.blocks import (
-    ConvDiscriminator,
     ConvGenerator,
+    Discriminator,
     SpectralLinear,
-    mlp,
+    conv_features,
+    mlp_features,
     mlp_to_image,
+    one_hot,
     pack,
 )
-from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
-from gen_models.core.errors import require, require_sizes
+from gen_models.core.contract import (
+    Adam,
+    Batch,
+    DataSpec,
+    Draws,
+    Metrics,
+    Networks,
+    Objective,
+    on,
+)
+from gen_models.core.errors import require, require_labels, require_sizes
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,8 @@ class Config:
     0: none. The rows of a batch on each worker are a multiple of `pac` times this."""
     discriminator_steps: int = 1
     """Discriminator steps per generator step."""
+    conditional: bool = False
+    """The generator is told the class of the image to make, the discriminator that of an image."""
 
     def __post_init__(self) -> None:
         require_sizes(self.latent_dim, self.hidden, self.channels)
@@ -87,33 +101,42 @@ class Model:
         self.config = config
         self.spec = spec
         self.noise_dim = config.latent_dim
+        self.conditional = config.conditional
+        require_labels(config.conditional, spec.num_classes)
+        self._num_labels = spec.num_classes if config.conditional else 0
         self.widths: tuple[str, ...] = ("latent_dim",)
         self.rows_together = config.pac * max(config.minibatch_std, 1)
 
     def networks(self) -> dict[str, nn.Module]:
         c, shape = self.config, self.spec.shape
-        if c.arch == "conv":
-            return {
-                "generator": ConvGenerator(c.latent_dim, c.channels, shape),
-                "discriminator": ConvDiscriminator(
-                    (c.pac * shape[0], *shape[1:]),
-                    c.channels,
-                    spectral_norm=c.spectral_norm,
-                    minibatch_std=c.minibatch_std,
-                ),
-            }
-        score = mlp(
+        in_features = self._num_labels + c.latent_dim
+        conv = c.arch == "conv"
+        return {
+            "generator": ConvGenerator(in_features, c.channels, shape)
+            if conv
+            else mlp_to_image(in_features, c.hidden, shape),
+            "discriminator": Discriminator(
+                *(self._conv_body() if conv else self._mlp_body()),
+                spectral_norm=c.spectral_norm,
+                minibatch_std=c.minibatch_std,
+                num_labels=c.pac * self._num_labels,
+            ),
+        }
+
+    def _conv_body(self) -> tuple[nn.Sequential, tuple[int, ...]]:
+        """The discriminator's, and the shape of its features."""
+        c, (channels, *size) = self.config, self.spec.shape
+        return conv_features((c.pac * channels, *size), c.channels, spectral_norm=c.spectral_norm)
+
+    def _mlp_body(self) -> tuple[nn.Sequential, tuple[int, ...]]:
+        c = self.config
+        body, features = mlp_features(
             c.pac * self.spec.num_values,
             c.hidden[::-1],
-            1,
             activation=lambda: nn.LeakyReLU(0.1),
             layer=SpectralLinear if c.spectral_norm else nn.Linear,
-            minibatch_std=c.minibatch_std,
         )
-        return {
-            "generator": mlp_to_image(c.latent_dim, c.hidden, shape),
-            "discriminator": nn.Sequential(score, nn.Flatten(0)),
-        }
+        return body, (features,)
 
     def objectives(self) -> tuple[Objective, ...]:
         return (
@@ -138,12 +161,13 @@ class Model:
         return draws
 
     def _discriminator_loss(
-        self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
+        self, networks: Networks, batch: Batch, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
-        discriminator = networks["discriminator"]
-        real = self._packed(2.0 * batch - 1.0)
-        fake = self._packed(networks["generator"](draws["z_discriminator"]).tanh().detach())
-        on_real, on_fake = discriminator(real), discriminator(fake)
+        score = self._score(networks, batch.labels)
+        real = self._packed(2.0 * batch.images - 1.0)
+        fakes = self._fakes(networks, draws["z_discriminator"], batch.labels)
+        fake = self._packed(fakes.detach())
+        on_real, on_fake = score(real), score(fake)
         loss = discriminator_loss(self.config.loss, on_real, on_fake)
         metrics = {
             "discriminator_loss": loss,
@@ -152,21 +176,38 @@ class Model:
         }
         if on(self.config.gradient_penalty):
             between = torch.lerp(real, fake, draws["mix"][:: self.config.pac])
-            norm = _input_gradient(discriminator, between).flatten(1).norm(dim=1)
+            norm = _input_gradient(score, between).flatten(1).norm(dim=1)
             metrics["gradient_penalty"] = (norm - 1.0).square().mean()
             loss = loss + self.config.gradient_penalty * metrics["gradient_penalty"]
         if on(self.config.r1_penalty):
-            square = _input_gradient(discriminator, real).square().flatten(1).sum(1)
+            square = _input_gradient(score, real).square().flatten(1).sum(1)
             metrics["r1_penalty"] = 0.5 * square.mean()
             loss = loss + self.config.r1_penalty * metrics["r1_penalty"]
         return loss, metrics
 
     def _generator_loss(
-        self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
+        self, networks: Networks, batch: Batch, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
-        fake = self._packed(networks["generator"](draws["z_generator"]).tanh())
-        loss = generator_loss(self.config.loss, networks["discriminator"](fake))
+        fakes = self._fakes(networks, draws["z_generator"], batch.labels)
+        scores = self._score(networks, batch.labels)(self._packed(fakes))
+        loss = generator_loss(self.config.loss, scores)
         return loss, {"generator_loss": loss}
+
+    def _fakes(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
+        """Generated images (N, *shape) in [-1, 1]. Labels come first, before what may be
+        padding."""
+        if self.conditional:
+            noise = torch.cat([one_hot(labels, self._num_labels), noise], dim=1)
+        images: Tensor = networks["generator"](noise).tanh()
+        return images
+
+    def _score(self, networks: Networks, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        """The discriminator, of packed images of these labels."""
+        discriminator = networks["discriminator"]
+        if not self.conditional:
+            return discriminator
+        given = pack(one_hot(labels, self._num_labels), self.config.pac)
+        return lambda images: discriminator(images, given)
 
     def _packed(self, images: Tensor) -> Tensor:
         """As the discriminator takes them, (N / pac, pac C, …)."""
@@ -174,11 +215,10 @@ class Model:
         require(len(images) % self.rows_together == 0, "rows of a batch", len(images), expected)
         return pack(images, self.config.pac)
 
-    def generate(self, networks: Networks, noise: Tensor) -> Tensor:
-        images: Tensor = 0.5 * (networks["generator"](noise).tanh() + 1.0)
-        return images
+    def generate(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
+        return 0.5 * (self._fakes(networks, noise, labels) + 1.0)
 
-    def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
+    def validate(self, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
         """Nothing: a GAN is judged by its samples."""
         return {}
 

@@ -1,6 +1,7 @@
 """Variational autoencoder (Kingma & Welling 2014), with beta (Higgins et al. 2017), a linear
 warm-up of the KL term and free bits (Kingma et al. 2016); importance-weighted where it is given
-several samples (Burda et al. 2016). Everything is in nats per image.
+several samples (Burda et al. 2016); class-conditional where it is asked to be (Sohn et al. 2015).
+Everything is in nats per image.
 """
 
 from __future__ import annotations
@@ -19,11 +20,22 @@ from gen_models.blocks import (
     bernoulli_image_nll,
     bernoulli_nll,
     glorot_init,
+    label_maps,
     mlp,
     mlp_to_image,
+    one_hot,
 )
-from gen_models.core.contract import Adam, DataSpec, Draws, Metrics, Networks, Objective, on
-from gen_models.core.errors import require, require_sizes
+from gen_models.core.contract import (
+    Adam,
+    Batch,
+    DataSpec,
+    Draws,
+    Metrics,
+    Networks,
+    Objective,
+    on,
+)
+from gen_models.core.errors import require, require_labels, require_sizes
 
 Optim = Adam
 
@@ -52,6 +64,8 @@ class Config:
     """Nats per latent dimension and image below which the KL term is not reduced further."""
     importance_samples: int = 1
     """z drawn for each image; with more than 1, the loss is the importance-weighted bound."""
+    conditional: bool = False
+    """Encoder and decoder are told the class of an image."""
 
     def __post_init__(self) -> None:
         require_sizes(self.latent_dim, self.hidden, self.channels)
@@ -75,22 +89,26 @@ class Model:
         self.config = config
         self.spec = spec
         self.noise_dim = config.latent_dim
+        self.conditional = config.conditional
+        require_labels(config.conditional, spec.num_classes)
+        self._num_labels = spec.num_classes if config.conditional else 0
         # Free bits are given to every dimension of z, those of the padding too.
         self.widths: tuple[str, ...] = () if on(config.free_bits) else ("latent_dim",)
 
     def networks(self) -> dict[str, nn.Module]:
         c, shape = self.config, self.spec.shape
+        in_features = self._num_labels + c.latent_dim
         if c.arch == "conv":
+            seen = (self._num_labels + shape[0], *shape[1:])
             return {
-                "encoder": ConvEncoder(shape, c.channels, 2 * c.latent_dim),
-                "decoder": ConvDecoder(c.latent_dim, c.channels, shape),
+                "encoder": ConvEncoder(seen, c.channels, 2 * c.latent_dim),
+                "decoder": ConvDecoder(in_features, c.channels, shape),
             }
         activation = nn.Tanh if c.activation == "tanh" else nn.ReLU
+        num_values = self._num_labels + self.spec.num_values
         networks: dict[str, nn.Module] = {
-            "encoder": mlp(
-                self.spec.num_values, c.hidden, 2 * c.latent_dim, activation=activation
-            ),
-            "decoder": mlp_to_image(c.latent_dim, c.hidden[::-1], shape, activation=activation),
+            "encoder": mlp(num_values, c.hidden, 2 * c.latent_dim, activation=activation),
+            "decoder": mlp_to_image(in_features, c.hidden[::-1], shape, activation=activation),
         }
         if c.activation == "tanh":
             for network in networks.values():
@@ -107,11 +125,14 @@ class Model:
         return {"eps": torch.randn(shape, generator=generator, device=generator.device)}
 
     def _loss(
-        self, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor | float
+        self, networks: Networks, batch: Batch, draws: Draws, epoch: Tensor | float
     ) -> tuple[Tensor, Metrics]:
         terms = self._terms(networks, batch, draws)
         loss = self._negative_bound(terms, self._kl_weight(epoch))
-        return loss, {"loss": loss, **self._metrics(terms)}
+        metrics = {"loss": loss, **self._metrics(terms)}
+        if terms.log_ratio is not None:
+            metrics["iw_bound"] = _log_mean_exp(terms.log_ratio - terms.nll).mean()
+        return loss, metrics
 
     def _negative_bound(self, terms: _Terms, kl_weight: Tensor | float) -> Tensor:
         """The training loss. With several samples the weight tempers p(z) / q(z|x)."""
@@ -127,64 +148,86 @@ class Model:
             return self.config.kl_weight
         return self.config.kl_weight * torch.as_tensor(epoch / warmup).clamp(max=1.0)
 
-    def _terms(self, networks: Networks, batch: Tensor, draws: Draws) -> _Terms:
-        mu, logvar = _posterior(networks, batch)
+    def _terms(self, networks: Networks, batch: Batch, draws: Draws) -> _Terms:
+        mu, logvar = self._posterior(networks, batch)
         eps = draws["eps"].transpose(0, -2)  # (S, N, latent_dim), or as it is
         z = mu + torch.exp(0.5 * logvar) * eps
         kl = 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
         several = self.config.importance_samples > 1
         log_ratio = _log_ratio(z, logvar, eps) if several else None
-        return _Terms(self._nll(_decode(networks, z), batch), kl, log_ratio)
+        out = self._decode(networks, z, batch.labels)
+        return _Terms(self._nll(out, batch.images), kl, log_ratio)
 
     def _metrics(self, terms: _Terms) -> Metrics:
-        """The bounds at KL weight 1, and the two terms of the first."""
+        """The bound at KL weight 1, and its two terms."""
         nll, kl = terms.nll, terms.kl.sum(1)
-        metrics = {"nll": nll.mean(), "kl": kl.mean(), "elbo": -(nll + kl).mean()}
-        if terms.log_ratio is not None:
-            metrics["iw_bound"] = _log_mean_exp(terms.log_ratio - nll).mean()
-        return metrics
+        return {"reconstruction": nll.mean(), "kl": kl.mean(), "elbo": -(nll + kl).mean()}
 
-    def _nll(self, out: Tensor, batch: Tensor) -> Tensor:
+    def _nll(self, out: Tensor, images: Tensor) -> Tensor:
         """-log p(x|z) (…, N) from the decoder's output (…, N, *shape): logits, or means."""
         if self.config.likelihood == "bernoulli":
-            each = bernoulli_nll(out, batch)
+            each = bernoulli_nll(out, images)
         else:
             std = self.config.decoder_std
             log_std = std.log() if isinstance(std, Tensor) else log(std)
-            each = 0.5 * ((batch - out) / std).square() + log_std + 0.5 * log(2 * pi)
+            each = 0.5 * ((images - out) / std).square() + log_std + 0.5 * log(2 * pi)
         return each.flatten(-len(self.spec.shape)).sum(-1)
 
     def _mean(self, out: Tensor) -> Tensor:
         """E[x|z] in [0, 1] from the decoder's output."""
         return out.sigmoid() if self.config.likelihood == "bernoulli" else out.clamp(0.0, 1.0)
 
-    def generate(self, networks: Networks, noise: Tensor) -> Tensor:
-        return self._mean(networks["decoder"](noise))
+    def generate(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
+        return self._mean(self._decode(networks, noise, labels))
 
-    def reconstruct(self, networks: Networks, batch: Tensor) -> Tensor:
-        return self._mean(networks["decoder"](self.encode(networks, batch)))
+    def reconstruct(self, networks: Networks, batch: Batch) -> Tensor:
+        return self.generate(networks, self.encode(networks, batch), batch.labels)
 
-    def encode(self, networks: Networks, batch: Tensor) -> Tensor:
-        return _posterior(networks, batch)[0]
+    def encode(self, networks: Networks, batch: Batch) -> Tensor:
+        return self._posterior(networks, batch)[0]
 
     def log_terms(
-        self, networks: Networks, batch: Tensor
+        self, networks: Networks, batch: Batch
     ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        mu, logvar = _posterior(networks, batch)
+        mu, logvar = self._posterior(networks, batch)
         std = torch.exp(0.5 * logvar)
         bernoulli = self.config.likelihood == "bernoulli"
         image_nll = bernoulli_image_nll if bernoulli else self._nll
 
         def terms(noise: Tensor) -> tuple[Tensor, Tensor]:
             z = mu + std * noise
-            return -image_nll(_decode(networks, z), batch), _log_ratio(z, logvar, noise)
+            out = self._decode(networks, z, batch.labels)
+            return -image_nll(out, batch.images), _log_ratio(z, logvar, noise)
 
         return terms
 
-    def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
-        """The evidence lower bound at KL weight 1, and its two terms; where the model is trained
-        by several samples, also the bound by as many."""
+    def validate(self, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
+        """The evidence lower bound at KL weight 1, and its two terms."""
         return self._metrics(self._terms(networks, batch, draws))
+
+    def _posterior(self, networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z|x), each (N, latent_dim). They take turns in the encoder's
+        output, so that a narrower model's are its first entries."""
+        mu, logvar = networks["encoder"](self._seen(batch)).unflatten(1, (-1, 2)).unbind(2)
+        return mu, logvar
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """What the encoder is shown."""
+        if not self.conditional:
+            return batch.images
+        labels = one_hot(batch.labels, self._num_labels)
+        if self.config.arch == "conv":
+            return label_maps(batch.images, labels)
+        return torch.cat([labels, batch.images.flatten(1)], dim=1)
+
+    def _decode(self, networks: Networks, z: Tensor, labels: Tensor) -> Tensor:
+        """(…, N, latent_dim) -> (…, N, *shape), unbounded. Labels come first, before what may be
+        padding."""
+        if self.conditional:
+            given = one_hot(labels, self._num_labels)
+            z = torch.cat([given.expand(*z.shape[:-1], -1), z], dim=-1)
+        out: Tensor = networks["decoder"](z.flatten(0, -2))
+        return out.view(*z.shape[:-1], *out.shape[1:])
 
 
 class _Terms(NamedTuple):
@@ -194,19 +237,6 @@ class _Terms(NamedTuple):
     """KL(q(z|x) || N(0, 1)) per dimension, (N, latent_dim)."""
     log_ratio: Tensor | None
     """log p(z) - log q(z|x) of several z, (S, N)."""
-
-
-def _posterior(networks: Networks, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log variance of q(z|x), each (N, latent_dim). They take turns in the encoder's
-    output, so that a narrower model's are its first entries."""
-    mu, logvar = networks["encoder"](batch).unflatten(1, (-1, 2)).unbind(2)
-    return mu, logvar
-
-
-def _decode(networks: Networks, z: Tensor) -> Tensor:
-    """(…, N, latent_dim) -> (…, N, *shape), unbounded."""
-    out: Tensor = networks["decoder"](z.flatten(0, -2))
-    return out.view(*z.shape[:-1], *out.shape[1:])
 
 
 def _log_ratio(z: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:

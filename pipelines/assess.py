@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gen_models.core.batches import unit
 from gen_models.core.checkpoint import Checkpoint, load_checkpoint
-from gen_models.core.contract import BoundsLikelihood
+from gen_models.core.contract import Batch, BoundsLikelihood
 from gen_models.core.errors import require
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
@@ -33,6 +33,7 @@ from gen_models.metrics import (
 )
 from gen_models.metrics.lenet import LeNet
 from pipelines.data import Dataset
+from pipelines.epoch import as_batch
 from pipelines.features import extractor
 from pipelines.pictures import drawing
 from pipelines.preflight import load_data, require_same_data
@@ -77,7 +78,7 @@ def _measured(
 ) -> tuple[dict[str, float], dict[str, str], dict[str, bytes]]:
     """Metrics and tags by name, and PNG files."""
     model, networks = checkpoint.model, checkpoint.networks
-    test = torch.from_numpy(dataset.test)
+    test = as_batch(dataset.part("test"))
     validation = torch.from_numpy(dataset.validation)
     space = extractor(dataset, asked.store.absolute()).space(validation, dataset.num_classes)
     if asked.num < _BIASED_BELOW:
@@ -85,20 +86,20 @@ def _measured(
             f"num = {asked.num}: below {_BIASED_BELOW} samples the Fréchet distance is too large, "
             "by an amount that shrinks as one over their number: compare equal numbers alone"
         )
-    samples = sample(model, networks, asked.num, _SEED)
-    real, generated = _features(space, unit(test)), _features(space, samples)
+    samples = sample(model, networks, asked.num, _SEED, labels=test.labels)
+    real, generated = _features(space, unit(test.images)), _features(space, samples)
     metrics = _distances(space.name, real, generated) | _neighbourhoods(
         space.name, real, generated
     )
-    tags: dict[str, str] = {"test/images": str(len(test))}
+    tags: dict[str, str] = {"test/images": str(test.num)}
     if isinstance(space, LeNet) and dataset.test_labels is not None:
-        found = _modes(space, samples, torch.from_numpy(dataset.test_labels))
+        found = _modes(space, samples, test.labels)
         where = _where(space.name, asked.num)
         metrics |= {f"test/modes/{where}": found.found}
         metrics |= {f"test/reverse_kl/{where}": found.reverse_kl}
         tags["collapsed"] = str(found.collapsed)
     if isinstance(model, BoundsLikelihood):
-        metrics |= _likelihood(asked, checkpoint, unit(test[: asked.images]))
+        metrics |= _likelihood(asked, checkpoint, test.rows(slice(asked.images)))
     train = torch.from_numpy(dataset.train)
     return metrics, tags, {"nearest": _nearest(samples[:_SHOWN], train)}
 
@@ -143,10 +144,10 @@ def _modes(space: LeNet, samples: Tensor, labels: Tensor) -> Modes:
     return modes(assigned, space.num_classes, reference)
 
 
-def _likelihood(asked: Evaluate, checkpoint: Checkpoint, images: Tensor) -> dict[str, float]:
+def _likelihood(asked: Evaluate, checkpoint: Checkpoint, test: Batch) -> dict[str, float]:
     num = asked.importance_samples
     found = estimate_likelihood(
-        checkpoint.model, checkpoint.networks, images, num_samples=num, seed=_SEED
+        checkpoint.model, checkpoint.networks, test, num_samples=num, seed=_SEED
     )
     own: Mapping[str, float | None] = {
         f"nll/iw{num}": found.nll,

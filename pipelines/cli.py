@@ -206,14 +206,7 @@ def _sample(args: list[str]) -> int:
     settings = _parse("Sample", "sample", args)
     from pipelines.recorded import sample_model
 
-    result = sample_model(
-        settings.model,
-        settings.num,
-        settings.seed,
-        settings.out,
-        settings.store,
-        settings.tracking_uri,
-    )
+    result = sample_model(settings)
     print(f"{result['num']} samples of {settings.model}: {result['path']}")
     return _end(settings, result)
 

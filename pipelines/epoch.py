@@ -17,10 +17,11 @@ from torch import Tensor
 
 import gen_models
 from gen_models.core.batches import TrainingImages
-from gen_models.core.contract import DataSpec
+from gen_models.core.contract import Batch, DataSpec
 from gen_models.core.learner import Learner
 from gen_models.core.precision import Precision
 from pipelines.config import Run, Train
+from pipelines.data.dataset import Part
 from pipelines.evaluate import NUM_CODES, Evaluator
 from pipelines.job import Images
 from pipelines.journal import Journal
@@ -33,13 +34,13 @@ def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:
     """A run's learner at its beginning, on the device of the images."""
     assert run.precision != "auto", "resolved by who started the run"
     precision: Precision = run.precision
-    spec = DataSpec(tuple(data.images.shape[1:]), num_classes)
+    spec = DataSpec(tuple(data.examples.images.shape[1:]), num_classes)
     return Learner(
         gen_models.family(run.family).Model(run.model, spec),
         run.optim,
         seed=run.seed,
         steps_per_epoch=data.steps_per_epoch,
-        device=data.images.device,
+        device=data.device,
         precision=precision,
         compiled=run.compile == "on",
         graphs=run.compile != "off",
@@ -48,9 +49,9 @@ def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:
 
 def make_data(run: Run, images: Images, device: torch.device) -> tuple[TrainingImages, Evaluator]:
     """What a run is trained on, and what it is validated by, on a device."""
-    train, validation = (as_tensor(x).to(device) for x in (images.train, images.validation))
+    train, validation = (as_batch(part, device) for part in (images.train, images.validation))
     data = TrainingImages(train, run.batch_size, run.drop_last, run.binarise)
-    space = images.extractor.space(validation, images.num_classes)
+    space = images.extractor.space(validation.images, images.num_classes)
     return data, Evaluator(data.seen(NUM_CODES), validation, space)
 
 
@@ -86,8 +87,14 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """An array of Ray's object store as a tensor, without a copy."""
+def as_batch(part: Part, device: torch.device | str = "cpu") -> Batch:
+    """Images and labels on a device; those of Ray's object store, on a CPU, without a copy."""
+    images, labels = (None if array is None else _as_tensor(array).to(device) for array in part)
+    assert images is not None
+    return Batch.of(images, labels)
+
+
+def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     with warnings.catch_warnings():
         # The object store's memory is read-only, and nobody writes to images.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -7,22 +7,31 @@ Models of one structure can be validated as one.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
 
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.batches import unit
-from gen_models.core.contract import Draws, FitsSampler, Metrics, Model, Networks, Reconstructs
+from gen_models.core.batches import blocks
+from gen_models.core.contract import (
+    Batch,
+    Draws,
+    FitsSampler,
+    Metrics,
+    Model,
+    Networks,
+    Reconstructs,
+)
 from gen_models.core.distributed import rank_and_world, sum_over_workers
 from gen_models.core.randomness import seeded
 from gen_models.core.sampling import BLOCK as SAMPLES
-from gen_models.core.sampling import block_noise, sample
-from gen_models.core.stacking import Alone, Ensemble, structure
+from gen_models.core.sampling import block_labels, block_noise, sample
+from gen_models.core.stacking import Alone, Ensemble
 from gen_models.metrics import FeatureSpace, Moments, frechet_distance
-from pipelines.pictures import drawing
+from pipelines.measures import Measure, measures, names_of
+from pipelines.pictures import drawing_of
 
 BLOCK = 500
 """Validation images in a block."""
@@ -30,24 +39,24 @@ NUM_SAMPLES = 2048
 """Samples for the Fréchet distance."""
 NUM_CODES = 4096
 """Training images that a sampler is fitted to."""
+_SHOWN = 32
 _SEED = 0  # of validation: the same noise for every trial, so that they are compared fairly
 
 
 class Evaluator:
     """Metrics of models on one validation split, and pictures.
 
-    `train`, `validation`: uint8 (N, C, H, W), or floats (N, *shape) in [0, 1], on the device.
-    `space`: where samples are compared with the validation data.
+    `train`, `validation`: images as uint8 (N, C, H, W), or floats (N, *shape) in [0, 1], on the
+    device. `space`: where samples are compared with the validation data.
     """
 
-    def __init__(self, train: Tensor, validation: Tensor, space: FeatureSpace) -> None:
-        self.codes_from = train[:NUM_CODES]
+    def __init__(self, train: Batch, validation: Batch, space: FeatureSpace) -> None:
+        self.codes_from = train.rows(slice(NUM_CODES))
         self.validation = validation
-        self.device = validation.device
+        self.device = validation.images.device
         self.space = space
-        blocks = torch.split(validation, BLOCK)
-        self.real = reduce(add, (Moments.of(space(unit(block))) for block in blocks))
-        self._names: dict[Hashable, list[str]] = {}
+        real = (Moments.of(space(block.images)) for block in blocks(validation, BLOCK))
+        self.real = reduce(add, real)
 
     @torch.no_grad()
     def metrics(
@@ -57,48 +66,41 @@ class Evaluator:
         structure. On several workers, every one must call."""
         for model, own in zip(models, networks, strict=True):
             if isinstance(model, FitsSampler):
-                parts = torch.split(self.codes_from, BLOCK)
-                model.fit_sampler(own, (unit(part) for part in parts), _SEED)
+                model.fit_sampler(own, blocks(self.codes_from, BLOCK), _SEED)
         alone = len(models) == 1
         subject = Alone(models[0], networks[0]) if alone else Ensemble(models, networks)
-        names = self._names_of(models[0])
-        values = [*self._means(subject, names), self._frechet(subject)]
-        table = torch.stack(values).reshape(len(values), -1).T.tolist()
-        found = [*(f"val/{name}" for name in names), frechet_name(self.space.name)]
+        found = {frechet_name(self.space.name): self._frechet(subject)}
+        for measure in measures(models[0]):
+            found |= self._means(subject, measure)
+        table = torch.stack(list(found.values())).reshape(len(found), -1).T.tolist()
         return [dict(zip(found, row, strict=True)) for row in table]
 
-    def _names_of(self, model: Model) -> list[str]:
-        key = structure(model)
-        if key not in self._names:
-            self._names[key] = validation_names(model)
-        return self._names[key]
-
-    def _means(self, subject: Alone | Ensemble, names: Sequence[str]) -> list[Tensor]:
-        """Means over the validation images: a tensor a name, (), or (K,) of an ensemble."""
-        if not names:
-            return []
+    def _means(self, subject: Alone | Ensemble, measure: Measure) -> dict[str, Tensor]:
+        """Means over the measure's images by name, each (), or (K,) of an ensemble."""
+        images = self.validation.rows(slice(measure.num_images))
         rank, world = rank_and_world()
-        blocks = list(enumerate(torch.split(self.validation, BLOCK)))
-        mine = blocks[rank::world] or blocks[:1]  # without one, for the shape of the sums
-        sums = [self._block_sums(subject, names, index, block) for index, block in mine]
-        total = reduce(add, sums) * (rank < len(blocks))
-        return list(sum_over_workers(total) / len(self.validation))
+        every = list(enumerate(blocks(images, BLOCK)))
+        mine = every[rank::world] or every[:1]  # without one, for the shape of the sums
+        parts = [self._block_sums(subject, measure, index, block) for index, block in mine]
+        found = {}
+        for name in sorted(parts[0]):
+            total = reduce(add, (part[name] for part in parts)) * (rank < len(every))
+            found[f"val/{name}"] = sum_over_workers(total) / images.num
+        return found
 
     def _block_sums(
-        self, subject: Alone | Ensemble, names: Sequence[str], index: int, block: Tensor
-    ) -> Tensor:
-        """(M,) or (M, K), float64."""
-        images = unit(block)
+        self, subject: Alone | Ensemble, measure: Measure, index: int, block: Batch
+    ) -> Metrics:
+        """Float64."""
 
-        def validate(model: Model, networks: Networks, draws: Draws) -> Metrics:
-            return model.validate(networks, images, draws)
+        def of(model: Model, networks: Networks, draws: Draws) -> Metrics:
+            return measure.of(model, networks, block, draws)
 
         def draw(model: Model) -> Draws:
             generator = seeded(Generator(self.device), _SEED, "validation", index)
-            return model.draws(len(block), generator)
+            return measure.draws(model, block.num, generator)
 
-        found = subject.map(validate, draw)
-        return torch.stack([found[name].double() for name in names]) * len(block)
+        return {name: value.double() * block.num for name, value in subject.map(of, draw).items()}
 
     def _frechet(self, subject: Alone | Ensemble) -> Tensor:
         """() or (K,)"""
@@ -111,8 +113,10 @@ class Evaluator:
         return frechet_distance(self.real, total)
 
     def _block_moments(self, subject: Alone | Ensemble, index: int) -> Moments:
+        labels = block_labels(self.validation.labels, index)
+
         def generate(model: Model, networks: Networks, draws: Draws) -> Tensor:
-            return model.generate(networks, draws["noise"])
+            return model.generate(networks, draws["noise"], labels)
 
         def draw(model: Model) -> Draws:
             return {"noise": block_noise(model, index, _SEED, self.device)}
@@ -124,21 +128,13 @@ class Evaluator:
         """PNG files by name: samples, and reconstructions where the family can reconstruct.
 
         The same noise and the same images each time, so that a slider shows them change."""
-        draw = drawing(model.spec.shape)
+        draw = drawing_of(model)
         samples = sample(model, networks, draw.num_samples, _SEED, self.device)
         found = {"samples": draw.samples(samples)}
         if isinstance(model, Reconstructs):
-            images = unit(self.validation[:32])
-            found["reconstructions"] = draw.pairs(images, model.reconstruct(networks, images))
+            (first, *_) = blocks(self.validation, _SHOWN)
+            found["reconstructions"] = draw.pairs(first.images, model.reconstruct(networks, first))
         return found
-
-
-def validation_names(model: Model) -> list[str]:
-    """What a model's `validate` reports, found by running it on blank images."""
-    networks = {name: network.eval() for name, network in model.networks().items()}
-    with torch.no_grad():
-        blank = torch.zeros(2, *model.spec.shape)
-        return sorted(model.validate(networks, blank, model.draws(2, Generator())))
 
 
 def frechet_name(space: str) -> str:
@@ -153,4 +149,5 @@ def matching(metric: str, names: Iterable[str]) -> list[str]:
 
 def metric_names(model: Model, space: str) -> list[str]:
     """The names of what `Evaluator.metrics` reports of a model, in a feature space."""
-    return [*(f"val/{name}" for name in validation_names(model)), frechet_name(space)]
+    own = (f"val/{name}" for measure in measures(model) for name in names_of(measure, model))
+    return [*sorted(own), frechet_name(space)]

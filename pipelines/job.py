@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from pipelines.data import Dataset
+    from pipelines.data.dataset import Part
     from pipelines.features import Extractor
 
 
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 class Images:
     """What a worker needs of a data set; it travels through Ray's object store, once a node."""
 
-    train: np.ndarray[Any, Any]
-    """uint8 (N, C, H, W), or float32 (N, *shape) in [0, 1]"""
-    validation: np.ndarray[Any, Any]
+    train: Part
+    """Images uint8 (N, C, H, W), or float32 (N, *shape) in [0, 1]; labels, if there are any."""
+    validation: Part
     num_classes: int
     extractor: Extractor
     """Makes the feature space in which samples are compared."""
@@ -49,7 +48,8 @@ class Job:
 
 def share_images(dataset: Dataset, extractor: Extractor) -> SharedImages:
     """Put a data set into Ray's object store; the workers of a node read the same memory."""
-    content = Images(dataset.train, dataset.validation, dataset.num_classes, extractor)
+    parts = dataset.part("train"), dataset.part("validation")
+    content = Images(*parts, dataset.num_classes, extractor)
     return (ray.put(content),)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from gen_models.core.contract import Model, is_conditional
+
 _READABLE = 56
 _GAP = 2
+_COLUMNS, _MOST_COLUMNS = 8, 20
 _SIDE = 384
 """Pixels of a side of the unit square."""
 
 
-def grid_png(images: Tensor, columns: int = 8) -> bytes:
+def grid_png(images: Tensor, columns: int = _COLUMNS) -> bytes:
     """Images (N, C, H, W) in [0, 1], row by row in a grid, as a PNG file."""
     factor = -(-_READABLE // max(images.shape[-2:]))
     images = images.detach().float().cpu()
@@ -44,7 +48,7 @@ def _grid(images: Tensor, columns: int) -> np.ndarray[Any, Any]:
     return pixels.transpose(1, 2, 0)
 
 
-def pairs_png(images: Tensor, reconstructions: Tensor, columns: int = 8) -> bytes:
+def pairs_png(images: Tensor, reconstructions: Tensor, columns: int = _COLUMNS) -> bytes:
     """Rows of images, and below each row its reconstructions."""
     rows = []
     for start in range(0, len(images), columns):
@@ -106,10 +110,17 @@ class Drawing:
     """Samples on the CPU as an array."""
 
 
-_IMAGES = Drawing(64, grid_png, pairs_png, pixels)
 _POINTS = Drawing(2048, scatter_png, moves_png, lambda points: points.numpy())
 
 
-def drawing(shape: tuple[int, ...]) -> Drawing:
+def drawing(shape: tuple[int, ...], columns: int = _COLUMNS) -> Drawing:
     """How data of a shape are drawn."""
-    return _IMAGES if len(shape) == 3 else _POINTS
+    if len(shape) != 3:
+        return _POINTS
+    return Drawing(8 * columns, partial(grid_png, columns=columns), pairs_png, pixels)
+
+
+def drawing_of(model: Model) -> Drawing:
+    """How a model's samples are drawn: a column for each class, where it is told the class."""
+    columns = min(model.spec.num_classes, _MOST_COLUMNS) if is_conditional(model) else _COLUMNS
+    return drawing(model.spec.shape, columns)

@@ -16,7 +16,7 @@ import ray
 import torch
 
 from gen_models.core.batches import TrainingImages
-from gen_models.core.contract import DataSpec
+from gen_models.core.contract import Batch, DataSpec
 from gen_models.core.precision import Precision
 from pipelines.cluster import Cluster
 from pipelines.config import Run, Train, as_train, run_from_dict, to_dict
@@ -56,7 +56,7 @@ def fastest_precision(content: Mapping[str, Any], spec: DataSpec, on_gpu: bool) 
     device = "cuda" if on_gpu else "cpu"
     run = run_from_dict(Train, content)
     images = torch.randint(0, 256, (run.batch_size, *spec.shape), dtype=torch.uint8)
-    data = TrainingImages(images.to(device), run.batch_size, drop_last=False)
+    data = TrainingImages(Batch.of(images.to(device)), run.batch_size, drop_last=False)
     batch = data.gather(torch.arange(run.batch_size, device=device))
     learners = {
         p: make_learner(replace(run, precision=p, compile="off"), data, spec.num_classes)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,39 +26,46 @@ from pipelines.tracking import (
 )
 from tune_spaces import space
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gen_models.core.contract import Model
+    from pipelines.requests import Sample
+
 DELIVER_SECONDS = 20.0
 
 
-def sample_model(
-    model: str, num: int, seed: int, out: Path, store: Path, uri: str | None
-) -> dict[str, Any]:
-    """Write `num` samples of `model` to `out`: a .png picture, or an .npz: uint8 N x H x W x C, of
-    points float32 N x 2.
+def sample_model(asked: Sample) -> dict[str, Any]:
+    """Write a model's samples to a file: a .png picture, or an .npz of arrays: uint8
+    N x H x W x C, of points float32 N x 2.
 
     Raises `InputError`.
     """
-    require(num >= 1, "num", num, "an integer of at least 1")
-    require(seed >= 0, "seed", seed, "an integer of at least 0")
-    require(out.suffix in (".png", ".npz"), "out", str(out), "a file name ending in .png or .npz")
+    require(asked.num >= 1, "num", asked.num, "an integer of at least 1")
+    require(asked.seed >= 0, "seed", asked.seed, "an integer of at least 0")
+    named = asked.out.suffix in (".png", ".npz")
+    require(named, "out", str(asked.out), "a file name ending in .png or .npz")
     from gen_models.core.checkpoint import load_checkpoint
     from gen_models.core.sampling import sample
-    from pipelines.pictures import drawing
+    from pipelines.pictures import drawing_of
 
     with tempfile.TemporaryDirectory() as fetched:
-        local = (Path(model) / "model.json").is_file()
-        where = "" if local else recorded_at(store, uri)
-        folder = resolve_checkpoint(where, model, Path(fetched))
+        local = (Path(asked.model) / "model.json").is_file()
+        where = "" if local else recorded_at(asked.store, asked.tracking_uri)
+        folder = resolve_checkpoint(where, asked.model, Path(fetched))
         loaded = load_checkpoint(folder)
-    images = sample(loaded.model, loaded.networks, num, seed)
-    draw = drawing(loaded.model.spec.shape)
-    content = draw.samples(images) if out.suffix == ".png" else _npz(images=draw.array(images))
+    labels = _classes(loaded.model, asked.labels)
+    images = sample(loaded.model, loaded.networks, asked.num, asked.seed, labels=labels)
+    draw, picture = drawing_of(loaded.model), asked.out.suffix == ".png"
+    content = draw.samples(images) if picture else _npz(images=draw.array(images))
     try:
-        write_whole(out, content)
+        write_whole(asked.out, content)
     except OSError as error:
         raise InputError(
-            f"out = {str(out)!r}: expected a file that can be written: {error}"
+            f"out = {str(asked.out)!r}: expected a file that can be written: {error}"
         ) from error
-    return {"path": str(out.absolute()), "num": num, "seed": seed, "family": loaded.family}
+    path = str(asked.out.absolute())
+    return {"path": path, "num": asked.num, "seed": asked.seed, "family": loaded.family}
 
 
 def runs(store: Path, uri: str | None, experiment: str | None, num: int) -> list[dict[str, Any]]:
@@ -152,6 +160,21 @@ def _row(row: RunRow, metric: str) -> dict[str, Any]:
         "rerun": row.tags.get("rerun", ""),
         "started": row.start_time.isoformat(),
     }
+
+
+def _classes(model: Model, labels: Sequence[int]) -> Tensor | None:
+    """What is asked for, as a class-conditional model takes it."""
+    if not labels:
+        return None
+    import torch
+
+    from gen_models.core.contract import is_conditional
+
+    alone = "none, for the model is not class-conditional"
+    require(is_conditional(model), "labels", tuple(labels), alone)
+    most = model.spec.num_classes - 1
+    require(0 <= min(labels) <= max(labels) <= most, "labels", tuple(labels), f"0 to {most}")
+    return torch.tensor(labels)
 
 
 def _npz(images: np.ndarray[Any, Any]) -> bytes:

@@ -33,6 +33,9 @@ class Sample(Recorded):
     """How many images."""
     seed: int = 0
     """The same seed gives the same images."""
+    labels: tuple[int, ...] = ()
+    """Of a class-conditional model: the classes of the images, in turn, over and over; without
+    them, each class in turn."""
     out: Path = Path("samples.png")
     """File to write; its ending says what: .png or .npz."""
 

@@ -19,7 +19,7 @@ from pipelines.config import Mode, Run, result_settings
 from pipelines.data import Dataset
 from pipelines.features import space_name
 from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name, write_whole
-from pipelines.pictures import drawing
+from pipelines.pictures import drawing_of
 from pipelines.rerun import command
 from pipelines.tracking import lineage
 
@@ -139,7 +139,7 @@ def outcome(
 def write_samples(checkpoint: Path, path: Path, seed: int = 0) -> Path:
     """Write a picture of a checkpoint's samples as a PNG file."""
     loaded = load_checkpoint(checkpoint)
-    draw = drawing(loaded.model.spec.shape)
+    draw = drawing_of(loaded.model)
     samples = sample(loaded.model, loaded.networks, draw.num_samples, seed)
     write_whole(path, draw.samples(samples))
     return path

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 import gen_models
-from gen_models.core import DataSpec, Learner
+from gen_models.core import Batch, DataSpec, Learner
 
 SPEC = DataSpec((1, 8, 8), 10)
 FAMILIES = gen_models.names()
 
-# Every family in every architecture, small, and a VAE with the importance-weighted bound.
+# Every family in every architecture, small; a VAE with the importance-weighted bound; and those
+# that can be class-conditional.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     f"{family}-{arch}": (family, {"arch": arch, "channels": 8, "hidden": (32,), "latent_dim": 4})
     for family in FAMILIES
@@ -25,6 +26,15 @@ VARIANTS["vae-iwae"] = (
     "vae",
     {**VARIANTS["vae-mlp"][1], "importance_samples": 3, "activation": "tanh", "free_bits": 0.0},
 )
+VARIANTS |= {
+    f"{family}-conditional-{arch}": (
+        family,
+        {**VARIANTS[f"{family}-{arch}"][1], "conditional": True},
+    )
+    for family in FAMILIES
+    for arch in ("mlp", "conv")
+    if hasattr(gen_models.family(family).Config(), "conditional")
+}
 
 
 @pytest.fixture(params=VARIANTS)
@@ -53,6 +63,18 @@ def some_images(num: int, spec: DataSpec = SPEC, seed: int = 0) -> Tensor:
     columns = torch.linspace(0, 1, width)[None, :] - centres[:, 1]
     blobs = torch.exp(-20 * (rows.square() + columns.square()))
     return blobs[:, None].repeat(1, channels, 1, 1)
+
+
+def some_batch(num: int, spec: DataSpec = SPEC, seed: int = 0) -> Batch:
+    """Blobs, and their classes in turn."""
+    labels = torch.arange(num) % max(spec.num_classes, 1)
+    return Batch(some_images(num, spec, seed), labels)
+
+
+def some_pixels(num: int) -> Batch:
+    """Blobs as a data set in memory: uint8, with their classes."""
+    images, labels = some_batch(num)
+    return Batch((images * 255).round().to(torch.uint8), labels)
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, SPEC, VARIANTS, make_learner, make_model, some_images
+from conftest import FAMILIES, SPEC, VARIANTS, make_learner, make_model, some_batch
 from torch import Generator
 
 import gen_models
-from gen_models.core import DataSpec, InputError, load_checkpoint, load_sampler, save_checkpoint
+from gen_models.core import (
+    Batch,
+    DataSpec,
+    InputError,
+    load_checkpoint,
+    load_sampler,
+    save_checkpoint,
+)
 from gen_models.core.checkpoint import restore_learner
 from gen_models.core.config import from_dict
 from gen_models.core.contract import (
@@ -22,6 +29,7 @@ from gen_models.core.contract import (
     FitsSampler,
     Objective,
     Reconstructs,
+    is_conditional,
 )
 from gen_models.core.sampling import sample
 
@@ -66,7 +74,7 @@ def test_each_objective_has_an_optimizer(variant: str) -> None:
 def test_losses_are_finite_scalars_and_reach_their_networks_alone(variant: str) -> None:
     model = make_model(variant)
     networks = model.networks()
-    batch = some_images(16)
+    batch = some_batch(16)
     for objective in model.objectives():
         _freeze_all_but(objective, networks)
         draws = model.draws(16, Generator().manual_seed(0))
@@ -91,7 +99,7 @@ def _touched(parameter: torch.nn.Parameter) -> bool:
 
 def test_loss_uses_no_randomness_but_its_draws(variant: str) -> None:
     model = make_model(variant)
-    networks, batch = model.networks(), some_images(16)
+    networks, batch = model.networks(), some_batch(16)
     for objective in model.objectives():
         draws = model.draws(16, Generator().manual_seed(0))
         torch.manual_seed(1)
@@ -111,10 +119,10 @@ def test_draws_are_rows_of_a_batch_on_their_generator(variant: str) -> None:
 POINTS = DataSpec((2,), 8)
 
 
-def some_points(num: int) -> torch.Tensor:
+def some_points(num: int) -> Batch:
     """Float (N, 2) in [0, 1], on a circle."""
     angle = torch.linspace(0, 6, num)
-    return 0.5 + 0.4 * torch.stack([angle.cos(), angle.sin()], dim=1)
+    return Batch.of(0.5 + 0.4 * torch.stack([angle.cos(), angle.sin()], dim=1))
 
 
 def test_points_of_the_plane_are_data_too(variant: str, tmp_path: Path) -> None:
@@ -140,7 +148,7 @@ def test_points_of_the_plane_are_data_too(variant: str, tmp_path: Path) -> None:
 def test_samples_have_the_data_s_shape_and_range(
     variant: str, shape: tuple[int, int, int]
 ) -> None:
-    spec = DataSpec(shape, 0)
+    spec = DataSpec(shape, 10)
     model = make_model(variant, spec)
     networks = {name: network.eval() for name, network in model.networks().items()}
     images = sample(model, networks, 5, seed=0)
@@ -148,7 +156,7 @@ def test_samples_have_the_data_s_shape_and_range(
     assert float(images.min()) >= 0.0 and float(images.max()) <= 1.0
     if isinstance(model, Reconstructs):
         with torch.no_grad():
-            again = model.reconstruct(networks, images)
+            again = model.reconstruct(networks, Batch.of(images))
         assert again.shape == images.shape
         assert float(again.min()) >= 0.0 and float(again.max()) <= 1.0
 
@@ -157,7 +165,7 @@ def test_samples_have_the_data_s_shape_and_range(
 def test_what_encodes_gives_a_code_an_image(variant: str) -> None:
     model = make_model(variant)
     networks = {name: network.eval() for name, network in model.networks().items()}
-    batch = some_images(5)
+    batch = some_batch(5)
     if isinstance(model, Encodes):
         codes = model.encode(networks, batch)
         assert codes.shape == (5, model.config.latent_dim)
@@ -179,13 +187,13 @@ def test_samples_follow_from_their_position(variant: str) -> None:
 def test_validation_metrics_are_finite_scalars(variant: str) -> None:
     model = make_model(variant)
     networks = {name: network.eval() for name, network in model.networks().items()}
-    found = model.validate(networks, some_images(9), model.draws(9, Generator()))
+    found = model.validate(networks, some_batch(9), model.draws(9, Generator()))
     assert all(value.shape == () and torch.isfinite(value) for value in found.values())
 
 
 def test_thirty_steps_stay_finite_and_learn(variant: str) -> None:
     learner = make_learner(variant)
-    batch = some_images(64)
+    batch = some_batch(64)
     networks = learner.sampling_networks()
     draws = learner.model.draws(64, Generator().manual_seed(0))
     before = learner.model.validate(networks, batch, draws)
@@ -202,7 +210,7 @@ def test_checkpoint_gives_the_same_samples_and_goes_on_the_same(
     variant: str, tmp_path: Path
 ) -> None:
     family, _ = VARIANTS[variant]
-    learner, batch = make_learner(variant), some_images(64)
+    learner, batch = make_learner(variant), some_batch(64)
     for _ in range(5):
         learner.step(batch)
     if isinstance(learner.model, FitsSampler):
@@ -250,13 +258,15 @@ def test_a_broken_checkpoint_is_named(variant: str, tmp_path: Path) -> None:
 def test_sampler_is_exported_whole(variant: str, tmp_path: Path) -> None:
     family, _ = VARIANTS[variant]
     save_checkpoint(tmp_path, family, gen_models.family(family).Optim(), make_learner(variant))
-    sampler, noise_dim = load_sampler(tmp_path)
+    sampler, in_features = load_sampler(tmp_path)
     batch = torch.export.Dim("batch")
     exported = torch.export.export(
-        sampler, (torch.zeros(2, noise_dim),), dynamic_shapes=({0: batch},)
+        sampler, (torch.zeros(2, in_features),), dynamic_shapes=({0: batch},)
     )
-    noise = torch.randn(7, noise_dim)
-    torch.testing.assert_close(exported.module()(noise), sampler(noise))
+    inputs = torch.randn(7, in_features)
+    if is_conditional(make_model(variant)):
+        inputs[:, -1] = torch.arange(7)
+    torch.testing.assert_close(exported.module()(inputs), sampler(inputs))
 
 
 def test_a_learner_leaves_the_global_generator_alone(variant: str) -> None:
@@ -264,7 +274,7 @@ def test_a_learner_leaves_the_global_generator_alone(variant: str) -> None:
     expected = torch.rand(3)
     torch.manual_seed(0)
     learner = make_learner(variant)
-    learner.step(some_images(8))
+    learner.step(some_batch(8))
     assert torch.equal(torch.rand(3), expected)
 
 

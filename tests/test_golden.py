@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VARIANTS, make_learner, some_images
+from conftest import VARIANTS, make_learner, some_batch
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 12
@@ -16,10 +16,10 @@ def first_steps(variant: str) -> list[dict[str, float]]:
     """The metrics of each of the first steps, in float64."""
     torch.set_default_dtype(torch.float64)
     try:
-        learner, images = make_learner(variant), some_images(32)
+        learner, batch = make_learner(variant), some_batch(32)
         found = []
         for _ in range(STEPS):
-            learner.step(images)
+            learner.step(batch)
             found.append(learner.pop_metrics())
     finally:
         torch.set_default_dtype(torch.float32)

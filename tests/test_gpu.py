@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SPEC, VARIANTS, some_images
+from conftest import SPEC, VARIANTS, some_batch, some_pixels
 
 import gen_models
-from gen_models.core import Learner
+from gen_models.core import Batch, Learner
 from gen_models.core.batches import TrainingImages
 from gen_models.core.graphs import StepGraphs
 from gen_models.core.population import Population
@@ -16,7 +16,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA device"),
 ]
-PIXELS = (some_images(170) * 255).round().to(torch.uint8)
 
 
 def learners(variant: str, graphs: bool, **changes: Any) -> list[Learner]:
@@ -34,7 +33,8 @@ def learners(variant: str, graphs: bool, **changes: Any) -> list[Learner]:
 def test_recorded_steps_are_the_steps(
     variant: str, execution: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = TrainingImages(PIXELS.cuda(), 16, drop_last=False)  # the last batch is smaller
+    examples = Batch(*(part.cuda() for part in some_pixels(170)))
+    data = TrainingImages(examples, 16, drop_last=False)  # the last batch is smaller
     changes = {"discriminator_steps": 2} if variant.startswith("gan") else {}
     found = []
     for graphs in (False, True):
@@ -52,12 +52,12 @@ def test_a_step_that_waits_for_the_device_is_not_recorded(
 ) -> None:
     total = torch.zeros((), device="cuda")
 
-    def run(batch: torch.Tensor, draws: Any, due: Any) -> None:
-        total.add_(batch.sum().item())
+    def run(batch: Batch, draws: Any, due: Any) -> None:
+        total.add_(batch.images.sum().item())
 
     step = StepGraphs(run, lambda: [total])
     for _ in range(4):
-        step(torch.ones(3, device="cuda"), {}, (True,))
+        step(Batch.of(torch.ones(3, device="cuda")), {}, (True,))
     assert float(total) == 12.0
     assert "not recorded" in caplog.text
 
@@ -66,19 +66,19 @@ def test_a_recording_that_misses_something_is_found_out(caplog: pytest.LogCaptur
     total = torch.zeros((), device="cuda")
     calls = []
 
-    def run(batch: torch.Tensor, draws: Any, due: Any) -> None:
+    def run(batch: Batch, draws: Any, due: Any) -> None:
         calls.append(1)  # a replay does not come here
         total.add_(float(len(calls)))
 
     step = StepGraphs(run, lambda: [total])
     for _ in range(3):
-        step(torch.ones(3, device="cuda"), {}, (True,))
+        step(Batch.of(torch.ones(3, device="cuda")), {}, (True,))
     assert "computes something else" in caplog.text
 
 
 def test_a_step_waits_for_nothing(variant: str) -> None:
     learner = learners(variant, graphs=False)[0]
-    batch = some_images(16).cuda()
+    batch = Batch(*(part.cuda() for part in some_batch(16)))
     learner.step(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import VARIANTS, make_learner, make_model, some_images
+from conftest import VARIANTS, make_learner, make_model, some_batch, some_images, some_pixels
 
-from gen_models.core import Adam, Learner
+from gen_models.core import Adam, Batch, Learner
 from gen_models.core.batches import Share, TrainingImages, num_batches, unit
 from gen_models.core.distributed import check_replicas, fingerprint
 from gen_models.core.memory import footprint
@@ -33,15 +33,14 @@ def _train(case: str, rank: int, world: int) -> tuple[dict[str, float], dict[str
     """Two epochs in float64, the last batch of each with eight rows; metrics, and weights by
     name."""
     variant, changes = CASES[case]
-    learner, images = make_learner(variant, **changes), some_images(NUM)
-    pixels = (images * 255).round().to(torch.uint8)
+    learner, pixels = make_learner(variant, **changes), some_pixels(NUM)
     data = TrainingImages(pixels, BATCH, drop_last=False)
     for epoch in range(1, EPOCHS + 1):
         for batch, share in data.batches(0, epoch, rank, world):
             learner.step(batch, share)
     metrics = learner.pop_metrics()
     check_replicas(learner.networks)
-    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels)))
+    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels.images)))
     metrics |= evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
     states = {n: net.state_dict() for n, net in learner.networks.items()}
     weights = {f"{n}.{k}": v.clone() for n, state in states.items() for k, v in state.items()}
@@ -108,9 +107,10 @@ def test_differing_replicas_are_noticed(two_workers: Path) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_workers_share_each_image_once(world: int, drop_last: bool) -> None:
     numbered = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1)
-    data = TrainingImages(numbered, 12, drop_last)
+    data = TrainingImages(Batch.of(numbered), 12, drop_last)
     seen = [
-        torch.cat([batch for batch, _ in data.batches(7, 3, rank, world)]) for rank in range(world)
+        torch.cat([batch.images for batch, _ in data.batches(7, 3, rank, world)])
+        for rank in range(world)
     ]
     everything = (255 * torch.cat(seen)).round().flatten().tolist()
     assert len(everything) == len(set(everything)) == (48 if drop_last else 50)
@@ -119,20 +119,22 @@ def test_workers_share_each_image_once(world: int, drop_last: bool) -> None:
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_workers_share_the_binarised_batch_of_one(world: int) -> None:
-    pixels = (some_images(50) * 255).to(torch.uint8)
-    data = TrainingImages(pixels, 12, drop_last=False, binarise=True)
+    data = TrainingImages(some_pixels(50), 12, drop_last=False, binarise=True)
     alone = [batch for batch, _ in data.batches(7, 3)]
     shared = [[batch for batch, _ in data.batches(7, 3, rank, world)] for rank in range(world)]
     for batch, parts in zip(alone, zip(*shared, strict=True), strict=True):
-        assert torch.equal(batch, torch.cat(parts))
+        assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
+        assert torch.equal(batch.labels, torch.cat([part.labels for part in parts]))
 
 
 def test_a_binarised_value_is_1_as_often_as_it_is_bright() -> None:
     ramp = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(500, 1, 16, 16)
-    data = TrainingImages(ramp, 250, drop_last=False, binarise=True)
-    epochs = [torch.cat([batch for batch, _ in data.batches(0, epoch)]) for epoch in (1, 2)]
-    again = torch.cat([batch for batch, _ in data.batches(0, 1)])
-    other = torch.cat([batch for batch, _ in data.batches(1, 1)])
+    data = TrainingImages(Batch.of(ramp), 250, drop_last=False, binarise=True)
+    first, second, again, other = (
+        torch.cat([batch.images for batch, _ in data.batches(*position)])
+        for position in ((0, 1), (0, 2), (0, 1), (1, 1))
+    )
+    epochs = [first, second]
     assert torch.equal(epochs[0], again)
     halves = epochs[0].split(250)
     for one, another in (epochs, halves, (again, other)):
@@ -142,8 +144,8 @@ def test_a_binarised_value_is_1_as_often_as_it_is_bright() -> None:
     expected = torch.arange(256) / 255
     deviation = (expected * (1 - expected) / len(drawn)).sqrt()
     assert bool(((drawn.mean(0) - expected).abs() <= 4.5 * deviation).all())
-    assert set(data.seen(3).unique().tolist()) == {0, 255}
-    assert torch.equal(data.seen(3), data.seen(3))
+    assert set(data.seen(3).images.unique().tolist()) == {0, 255}
+    assert torch.equal(data.seen(3).images, data.seen(3).images)
 
 
 def test_pixels_are_divided_and_floats_are_not() -> None:
@@ -151,9 +153,10 @@ def test_pixels_are_divided_and_floats_are_not() -> None:
     floats = torch.tensor([[0.0, 0.2, 1.0]])
     torch.testing.assert_close(unit(pixels), floats)
     assert torch.equal(unit(floats), floats)
-    points = TrainingImages(torch.rand(20, 2), 8, drop_last=True)
+    points = TrainingImages(Batch.of(torch.rand(20, 2)), 8, drop_last=True)
     order = points.order(0, 1)
-    assert torch.equal(next(iter(points.batches(0, 1)))[0], points.images[order[:8]])
+    batch, _ = next(iter(points.batches(0, 1)))
+    assert torch.equal(batch.images, points.examples.images[order[:8]])
 
 
 def test_shares_cover_a_batch() -> None:
@@ -172,19 +175,19 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
 def test_another_seed_is_another_result(variant: str) -> None:
     a, b, c = make_learner(variant), make_learner(variant), make_learner(variant, seed=1)
     for learner in (a, b, c):
-        learner.step(some_images(16))
+        learner.step(some_batch(16))
     assert fingerprint(a.networks) == fingerprint(b.networks) != fingerprint(c.networks)
 
 
 def test_metrics_are_means_over_images(variant: str) -> None:
-    learner, images = make_learner(variant), some_images(24)
-    learner.step(images[:16])
+    learner, batch = make_learner(variant), some_batch(24)
+    learner.step(batch.rows(slice(16)))
     first = learner.pop_metrics()
-    learner.step(images[16:])
+    learner.step(batch.rows(slice(16, 24)))
     second = learner.pop_metrics()
     again = make_learner(variant)
-    again.step(images[:16])
-    again.step(images[16:])
+    again.step(batch.rows(slice(16)))
+    again.step(batch.rows(slice(16, 24)))
     for name, value in again.pop_metrics().items():
         assert value == pytest.approx((16 * first[name] + 8 * second[name]) / 24, rel=1e-5)
     assert learner.pop_metrics() == {}
@@ -192,8 +195,8 @@ def test_metrics_are_means_over_images(variant: str) -> None:
 
 def test_validation_reports_what_it_says_and_the_same_twice(variant: str) -> None:
     learner = make_learner(variant)
-    pixels = (some_images(90) * 255).to(torch.uint8)
-    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels)))
+    pixels = some_pixels(90)
+    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels.images)))
     (found,) = evaluator.metrics([learner.model], [learner.sampling_networks()])
     assert sorted(found) == sorted(metric_names(learner.model, "pca"))
     assert evaluator.metrics([learner.model], [learner.sampling_networks()]) == [found]
@@ -202,7 +205,7 @@ def test_validation_reports_what_it_says_and_the_same_twice(variant: str) -> Non
 def test_the_average_follows_and_is_what_is_sampled() -> None:
     learner = make_learner("gan-mlp")
     for _ in range(20):
-        learner.step(some_images(16))
+        learner.step(some_batch(16))
     averaged = learner.sampling_networks()["generator"].state_dict()
     live = learner.networks["generator"].state_dict()
     assert any(not torch.equal(averaged[name], live[name]) for name in live)
@@ -220,20 +223,19 @@ def test_the_learning_rate_falls_as_torch_s_cosine_does() -> None:
     parameters = [p for network in networks.values() for p in network.parameters()]
     theirs = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=6)
+    batch = Batch.of(some_images(16).double())
     for step in range(6):
-        loss, _ = model.objectives()[0].loss(
-            networks, some_images(16).double(), learner.draws(16, step), 0.0
-        )
+        loss, _ = model.objectives()[0].loss(networks, batch, learner.draws(16, step), 0.0)
         theirs.zero_grad()
         loss.backward()
         theirs.step()
         schedule.step()
-        learner.step(some_images(16).double())
+        learner.step(batch)
     for name, network in learner.networks.items():
         for ours, value in zip(network.parameters(), networks[name].parameters(), strict=True):
             torch.testing.assert_close(ours, value, rtol=1e-6, atol=1e-8)
     before = fingerprint(learner.networks)
-    learner.step(some_images(16).double())
+    learner.step(batch)
     assert fingerprint(learner.networks) == before
 
 
@@ -242,7 +244,7 @@ def test_discriminator_steps_are_counted() -> None:
     generator = fingerprint({"g": learner.networks["generator"]})
     changed = []
     for _ in range(6):
-        learner.step(some_images(16))
+        learner.step(some_batch(16))
         now = fingerprint({"g": learner.networks["generator"]})
         changed.append(now != generator)
         generator = now
@@ -273,6 +275,6 @@ def test_a_compiled_learner_learns_the_same() -> None:
             compiled=compiled,
         )
         for _ in range(6):
-            learner.step(some_images(16))
+            learner.step(some_batch(16))
         found.append(learner.pop_metrics())
     assert found[1] == pytest.approx(found[0], rel=1e-4)

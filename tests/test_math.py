@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gen_models.blocks import MinibatchStd, SpectralConv2d, SpectralLinear, bernoulli_nll, pack
 from gen_models.blocks.mixture import GaussianMixture
-from gen_models.core import DataSpec, InputError
+from gen_models.core import Batch, DataSpec, InputError
 from gen_models.gan import discriminator_loss, generator_loss
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 
@@ -29,10 +29,10 @@ def test_elbo_is_that_of_torch_distributions(likelihood: str) -> None:
     nll = -each.log_prob(batch).flatten(1).sum(1)
     kl = kl_divergence(posterior, prior)
 
-    loss, metrics = model.objectives()[0].loss(networks, batch, draws, 0.0)
+    loss, metrics = model.objectives()[0].loss(networks, Batch.of(batch), draws, 0.0)
     torch.testing.assert_close(loss, (nll + 2.5 * kl).mean())
     torch.testing.assert_close(metrics["elbo"], -(nll + kl).mean())
-    found = model.validate(networks, batch, draws)
+    found = model.validate(networks, Batch.of(batch), draws)
     torch.testing.assert_close(found["elbo"], -(nll + kl).mean())
     torch.testing.assert_close(found["kl"], kl.mean())
 
@@ -44,7 +44,7 @@ def test_validation_elbo_does_not_know_the_training_weights() -> None:
         torch.manual_seed(0)
         model = make_model("vae-mlp", **settings)
         draws = model.draws(10, Generator().manual_seed(0))
-        found.append(model.validate(model.networks(), batch, draws)["elbo"])
+        found.append(model.validate(model.networks(), Batch.of(batch), draws)["elbo"])
     assert torch.equal(found[0], found[1])
 
 
@@ -53,20 +53,20 @@ def test_kl_weight_warms_up_linearly_and_free_bits_hold_a_floor() -> None:
     networks, batch = model.networks(), some_images(10)
     draws = model.draws(10, Generator().manual_seed(0))
     loss = model.objectives()[0].loss
-    at = {epoch: loss(networks, batch, draws, epoch) for epoch in (0.0, 1.0, 4.0, 9.0)}
-    nll, kl = at[0.0][1]["nll"], at[0.0][1]["kl"]
+    at = {epoch: loss(networks, Batch.of(batch), draws, epoch) for epoch in (0.0, 1.0, 4.0, 9.0)}
+    nll, kl = at[0.0][1]["reconstruction"], at[0.0][1]["kl"]
     for epoch, weight in ((0.0, 0.0), (1.0, 0.5), (4.0, 2.0), (9.0, 2.0)):
         torch.testing.assert_close(at[epoch][0], nll + weight * kl)
     floor = make_model("vae-mlp", free_bits=100.0)
-    floored, metrics = floor.objectives()[0].loss(networks, batch, draws, 0.0)
-    torch.testing.assert_close(floored, metrics["nll"] + 100.0 * 4)
+    floored, metrics = floor.objectives()[0].loss(networks, Batch.of(batch), draws, 0.0)
+    torch.testing.assert_close(floored, metrics["reconstruction"] + 100.0 * 4)
 
 
 @torch.no_grad()
 def test_autoencoder_loss_is_half_the_squared_error_summed() -> None:
     model = make_model("autoencoder-mlp", l1_weight=0.1)
     networks, batch = model.networks(), some_images(6)
-    loss, _ = model.objectives()[0].loss(networks, batch, {}, 0.0)
+    loss, _ = model.objectives()[0].loss(networks, Batch.of(batch), {}, 0.0)
     codes = networks["encoder"](batch)
     pairs = zip(networks["decoder"](codes).sigmoid(), batch, strict=True)
     errors = sum(0.5 * float(((a - b) ** 2).sum()) for a, b in pairs)
@@ -79,7 +79,7 @@ def test_denoising_adds_noise_to_the_input_alone() -> None:
     model = make_model("autoencoder-mlp", noise_std=0.5)
     networks, batch = model.networks(), some_images(6)
     noise = {"noise": torch.ones(6, 1, 8, 8)}
-    loss, _ = model.objectives()[0].loss(networks, batch, noise, 0.0)
+    loss, _ = model.objectives()[0].loss(networks, Batch.of(batch), noise, 0.0)
     images = networks["decoder"](networks["encoder"](batch + 0.5)).sigmoid()
     torch.testing.assert_close(loss, 0.5 * (images - batch).square().flatten(1).sum(1).mean())
 
@@ -111,8 +111,8 @@ def test_gradient_penalties_are_those_of_autograd(setting: str, pac: int) -> Non
     networks, batch = model.networks(), some_images(6)
     draws = model.draws(6, Generator().manual_seed(0))
     plain = make_model("gan-conv", spectral_norm=False, pac=pac).objectives()[0].loss
-    base, _ = plain(networks, batch, draws, 0.0)
-    loss, _ = model.objectives()[0].loss(networks, batch, draws, 0.0)
+    base, _ = plain(networks, Batch.of(batch), draws, 0.0)
+    loss, _ = model.objectives()[0].loss(networks, Batch.of(batch), draws, 0.0)
     real = (2 * batch - 1).reshape(6 // pac, pac, 8, 8)
     at = real
     if setting == "gradient_penalty":
@@ -170,7 +170,7 @@ def test_rows_that_do_not_fill_their_groups_are_refused() -> None:
     assert model.rows_together == 4
     draws = model.draws(6, Generator())
     with pytest.raises(InputError, match=r"rows of a batch = 6: expected a multiple of 4"):
-        model.objectives()[0].loss(model.networks(), some_images(6), draws, 0.0)
+        model.objectives()[0].loss(model.networks(), Batch.of(some_images(6)), draws, 0.0)
     for settings in ({"pac": 0}, {"minibatch_std": 1}):
         with pytest.raises(InputError, match="expected"):
             make_model("gan-mlp", **settings)

@@ -8,7 +8,7 @@ import torch
 from conftest import FAMILIES, make_learner, some_images
 from PIL import Image
 
-from gen_models.core import DataSpec
+from gen_models.core import Batch, DataSpec
 from gen_models.metrics import PCAFeatures
 from pipelines.evaluate import Evaluator
 from pipelines.pictures import drawing, moves_png, scatter_png
@@ -60,7 +60,7 @@ def test_data_of_each_shape_are_drawn_and_written(shape: tuple[int, ...]) -> Non
 def test_an_evaluator_takes_points(family: str) -> None:
     points = torch.rand(600, 2)
     learner = make_learner(f"{family}-mlp", spec=DataSpec((2,)))
-    evaluator = Evaluator(points, points, PCAFeatures("pca", points))
+    evaluator = Evaluator(Batch.of(points), Batch.of(points), PCAFeatures("pca", points))
     networks = learner.sampling_networks()
     (found,) = evaluator.metrics([learner.model], [networks])
     assert found["val/fd/pca/2k"] > 0

@@ -20,7 +20,7 @@ from gen_models.core.batches import TrainingImages
 from pipelines.cli import main, parse_run
 from pipelines.config import Train
 from pipelines.data import load
-from pipelines.epoch import make_learner
+from pipelines.epoch import as_batch, make_learner
 from pipelines.evaluate import Evaluator
 from pipelines.features import extractor
 
@@ -130,14 +130,14 @@ def test_train_on_two_workers_then_use_it(
 def train_alone(run: Train, store: Path) -> dict[str, float]:
     """The validation metrics after a run of one worker, by the learner and the evaluator."""
     dataset = load(run.data, run.data_root)
-    images, validation = torch.from_numpy(dataset.train), torch.from_numpy(dataset.validation)
-    data = TrainingImages(images, run.batch_size, run.drop_last)
+    train, validation = as_batch(dataset.part("train")), as_batch(dataset.part("validation"))
+    data = TrainingImages(train, run.batch_size, run.drop_last)
     learner = make_learner(run, data, dataset.num_classes)
     for epoch in range(1, run.epochs + 1):
         for batch, share in data.batches(run.seed, epoch):
             learner.step(batch, share)
-    space = extractor(dataset, store).space(validation, dataset.num_classes)
-    evaluator = Evaluator(images, validation, space)
+    space = extractor(dataset, store).space(validation.images, dataset.num_classes)
+    evaluator = Evaluator(train, validation, space)
     return evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
 
 

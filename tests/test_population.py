@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
-from conftest import SPEC, VARIANTS, some_images
+from conftest import SPEC, VARIANTS, some_pixels
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -20,7 +20,7 @@ from gen_models.core.vectorised import kind
 from gen_models.metrics import PCAFeatures
 from pipelines.evaluate import Evaluator
 
-PIXELS = (some_images(170) * 255).round().to(torch.uint8)
+PIXELS = some_pixels(170)
 DATA = TrainingImages(PIXELS, 16, drop_last=True)  # ten steps an epoch
 
 
@@ -149,7 +149,8 @@ def test_validation_as_one_is_validation_alone(variant: str) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     learners = [member(variant, index, **changes) for index in range(3)]
     Population(DATA, "in_turn").run_epoch(learners)
-    evaluator = Evaluator(PIXELS, PIXELS[:90], PCAFeatures("pca", unit(PIXELS[:90])))
+    validation = PIXELS.rows(slice(90))
+    evaluator = Evaluator(PIXELS, validation, PCAFeatures("pca", unit(validation.images)))
     models = [learner.model for learner in learners]
     networks = [learner.sampling_networks() for learner in learners]
     at_once = evaluator.metrics(models, networks)

@@ -1,5 +1,5 @@
-"""The VAE's search space. Ranked by the ELBO at KL weight 1, whatever weight it was trained
-with: a loss that holds the searched weight would make the smallest weight win."""
+"""The VAE's search space. Ranked by the importance-weighted bound on -log p(x), whatever KL weight
+it was trained with: a loss that holds the searched weight would make the smallest weight win."""
 
 from ray import tune
 
@@ -13,8 +13,8 @@ SPACE = Space(
         },
         "optim": {"lr": tune.loguniform(3e-4, 1e-2)},
     },
-    metric="val/elbo",
-    mode="max",
+    metric="val/nll",
+    mode="min",
     epochs=20,
     grace_period=3,
 )

@@ -27,6 +27,7 @@ from torch import Tensor
 from benchmarks.figures import DATA_ROOT, finish, say, setting
 from gen_models.core import (
     Adam,
+    Batch,
     DataSpec,
     Learner,
     TrainingImages,
@@ -94,7 +95,7 @@ def main() -> None:
     data = load("mnist", options.data_root)
     binary = data.with_binary_evaluation()
     train, validation = _split(data, binary)
-    images = TrainingImages(train, options.batch_size, drop_last=True, binarise=True)
+    images = TrainingImages(Batch.of(train), options.batch_size, drop_last=True, binarise=True)
     learner = _learner(images, data.spec, options)
     start = time.monotonic()
     for epoch in _epochs(learner, options):
@@ -150,7 +151,7 @@ def _epochs(learner: Learner, options: Options) -> Iterator[int]:
 
 def _judge(learner: Learner, images: Tensor, num_samples: int) -> Likelihood:
     return estimate_likelihood(
-        learner.model, learner.sampling_networks(), images, num_samples=num_samples
+        learner.model, learner.sampling_networks(), Batch.of(images), num_samples=num_samples
     )
 
 

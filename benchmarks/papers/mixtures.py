@@ -24,7 +24,7 @@ import tyro
 
 from benchmarks.figures import finish, say, setting
 from gen_models import gan
-from gen_models.core import Adam, DataSpec, Learner
+from gen_models.core import Adam, Batch, DataSpec, Learner
 from gen_models.core.batches import TrainingImages
 from gen_models.core.population import Population
 from gen_models.core.sampling import sample
@@ -94,7 +94,7 @@ def main() -> None:
 def _modes(name: str, mixture: Mixture, which: str, options: Options) -> list[Modes]:
     """What the samples of each seed are of, at the end of training."""
     points, _ = mixture.sample(options.points, seed=0)
-    data = TrainingImages(points, options.batch_size, drop_last=True)
+    data = TrainingImages(Batch.of(points), options.batch_size, drop_last=True)
     config, optim = SETTINGS[which]
     model = gan.Model(config, DataSpec((2,)))
     learners = [

@@ -7,8 +7,7 @@ An image is halved while its sides are even and above 4, so a 32x32 image ends a
 
 from torch import Tensor, nn
 
-from gen_models.blocks.minibatch import MinibatchStd
-from gen_models.blocks.spectral import SpectralConv2d, SpectralLinear
+from gen_models.blocks.spectral import SpectralConv2d
 from gen_models.core.errors import require
 
 Shape = tuple[int, ...]
@@ -104,33 +103,19 @@ class ConvGenerator(ConvDecoder):
         dcgan_init(self)
 
 
-class ConvDiscriminator(nn.Module):
-    """Images (N, C, H, W) -> scores (N,); SNGAN's: a 3x3 and a strided 4x4 convolution a size.
-
-    `minibatch_std`: the last layer sees the deviation within groups of this many rows; 0: not.
-    """
-
-    def __init__(
-        self, shape: Shape, channels: int, *, spectral_norm: bool, minibatch_std: int = 0
-    ) -> None:
-        super().__init__()
-        conv = SpectralConv2d if spectral_norm else nn.Conv2d
-        linear = SpectralLinear if spectral_norm else nn.Linear
-        widths, (depth, height, width) = _plan(shape, channels)
-        num = halvings(*shape[1:])
-        layers: list[nn.Module] = []
-        inner = shape[0]
-        for level, outer in enumerate(widths):
-            layers += [conv(inner, outer, 3, 1, 1), nn.LeakyReLU(0.1)]
-            if level < num:
-                layers += [conv(outer, outer, 4, 2, 1), nn.LeakyReLU(0.1)]
-            inner = outer
-        if minibatch_std:
-            layers.append(MinibatchStd(minibatch_std))
-            depth += 1
-        self.body = nn.Sequential(*layers, nn.Flatten())
-        self.head = linear(depth * height * width, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.head(self.body(images)).squeeze(1)
-        return out
+def conv_features(
+    shape: Shape, channels: int, *, spectral_norm: bool
+) -> tuple[nn.Sequential, Shape]:
+    """Images (N, C, H, W) -> (N, *F), and F; SNGAN's discriminator but for its last layer: a 3x3
+    and a strided 4x4 convolution a size."""
+    conv = SpectralConv2d if spectral_norm else nn.Conv2d
+    widths, end = _plan(shape, channels)
+    num = halvings(*shape[1:])
+    layers: list[nn.Module] = []
+    inner = shape[0]
+    for level, outer in enumerate(widths):
+        layers += [conv(inner, outer, 3, 1, 1), nn.LeakyReLU(0.1)]
+        if level < num:
+            layers += [conv(outer, outer, 4, 2, 1), nn.LeakyReLU(0.1)]
+        inner = outer
+    return nn.Sequential(*layers), end

@@ -6,8 +6,6 @@ from math import prod
 
 from torch import nn
 
-from gen_models.blocks.minibatch import MinibatchStd
-
 Layer = Callable[[int, int], nn.Module]
 
 
@@ -26,21 +24,24 @@ def mlp(
     out_features: int,
     *,
     activation: Callable[[], nn.Module] = nn.ReLU,
-    layer: Layer = nn.Linear,
-    minibatch_std: int = 0,
 ) -> nn.Sequential:
-    """(N, …) flattened to (N, in_features) -> (N, out_features), through the `hidden` widths.
+    """(N, …) flattened to (N, in_features) -> (N, out_features), through the `hidden` widths."""
+    body, features = mlp_features(in_features, hidden, activation=activation)
+    return nn.Sequential(*body, nn.Linear(features, out_features))
 
-    `minibatch_std`: the last layer sees the deviation within groups of this many rows; 0: not.
-    """
+
+def mlp_features(
+    in_features: int,
+    hidden: Sequence[int],
+    *,
+    activation: Callable[[], nn.Module],
+    layer: Layer = nn.Linear,
+) -> tuple[nn.Sequential, int]:
+    """(N, …) flattened to (N, in_features) -> (N, F), through the `hidden` widths; and F."""
     layers: list[nn.Module] = [nn.Flatten()]
     for narrow, wide in pairwise((in_features, *hidden)):
         layers += [layer(narrow, wide), activation()]
-    last = (in_features, *hidden)[-1]
-    if minibatch_std:
-        layers.append(MinibatchStd(minibatch_std))
-        last += 1
-    return nn.Sequential(*layers, layer(last, out_features))
+    return nn.Sequential(*layers), (in_features, *hidden)[-1]
 
 
 def mlp_to_image(

@@ -44,8 +44,8 @@ class _Spectral(nn.Module):
 class SpectralLinear(_Spectral, nn.Linear):
     """A linear layer of largest singular value 1."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features)
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
         self.begin()
 
     def forward(self, input: Tensor) -> Tensor:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gen_models.core.batches import TrainingImages
     from gen_models.core.checkpoint import load_checkpoint, load_sampler, save_checkpoint
-    from gen_models.core.contract import Adam, DataSpec, Model, Objective
+    from gen_models.core.contract import Adam, Batch, DataSpec, Model, Objective
     from gen_models.core.errors import InputError
     from gen_models.core.learner import Learner
     from gen_models.core.population import Population
 
 _HOME = {
     "Adam": "contract",
+    "Batch": "contract",
     "DataSpec": "contract",
     "InputError": "errors",
     "Learner": "learner",
@@ -31,6 +32,7 @@ _HOME = {
 
 __all__ = [
     "Adam",
+    "Batch",
     "DataSpec",
     "InputError",
     "Learner",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from gen_models.core.contract import Batch
 from gen_models.core.randomness import permutation, seeded
 
 
@@ -49,12 +50,18 @@ def unit(images: Tensor, device: torch.device | str | None = None) -> Tensor:
     return moved.to(torch.get_default_dtype()).div_(255.0)
 
 
+def blocks(batch: Batch, size: int) -> list[Batch]:
+    """A data set in blocks of `size`, the last perhaps smaller, as floats in [0, 1]."""
+    parts = zip(torch.split(batch.images, size), torch.split(batch.labels, size), strict=True)
+    return [Batch(unit(images), labels) for images, labels in parts]
+
+
 @dataclass(frozen=True)
 class TrainingImages:
     """What learners are trained on, on the device, and how it is cut."""
 
-    images: Tensor
-    """uint8 (N, C, H, W), or floats (N, *shape) in [0, 1]."""
+    examples: Batch
+    """Images as uint8 (N, C, H, W), or floats (N, *shape) in [0, 1]."""
     batch_size: int
     drop_last: bool
     binarise: bool = False
@@ -63,48 +70,56 @@ class TrainingImages:
 
     @property
     def steps_per_epoch(self) -> int:
-        return num_batches(len(self.images), self.batch_size, self.drop_last)
+        return num_batches(self.examples.num, self.batch_size, self.drop_last)
 
     @property
     def images_per_epoch(self) -> int:
         """Images that an epoch's batches hold."""
-        return min(self.steps_per_epoch * self.batch_size, len(self.images))
+        return min(self.steps_per_epoch * self.batch_size, self.examples.num)
+
+    @property
+    def device(self) -> torch.device:
+        return self.examples.images.device
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The order of the images in an epoch (counted from 1), int64 (N,), on the device."""
-        return permutation(len(self.images), seed, epoch).to(self.images.device)
+        return permutation(self.examples.num, seed, epoch).to(self.device)
 
     def rows(self, step: int) -> slice:
         """Where in the order the batch of an epoch's step (counted from 0) lies."""
-        return slice(step * self.batch_size, min((step + 1) * self.batch_size, len(self.images)))
+        return slice(step * self.batch_size, min((step + 1) * self.batch_size, self.examples.num))
 
-    def gather(self, indices: Tensor, thresholds: Tensor | None = None) -> Tensor:
-        """The images of `indices` (…), as floats (…, *shape) in [0, 1]; with thresholds of that
-        shape, 1 where an image is above them and 0 elsewhere."""
-        chosen = self.images.index_select(0, indices.flatten())
+    def gather(self, indices: Tensor, thresholds: Tensor | None = None) -> Batch:
+        """The images of `indices` (…), as floats (…, *shape) in [0, 1], and their labels (…); with
+        thresholds of the images' shape, 1 where an image is above them and 0 elsewhere."""
+        flat = indices.flatten()
+        chosen = self.examples.images.index_select(0, flat)
         images = unit(chosen).view(*indices.shape, *chosen.shape[1:])
-        return images if thresholds is None else (images > thresholds).to(images.dtype)
+        if thresholds is not None:
+            images = (images > thresholds).to(images.dtype)
+        return Batch(images, self.examples.labels.index_select(0, flat).view(indices.shape))
 
     def thresholds(self, num: int, seed: int, epoch: int, step: int) -> Tensor | None:
         """What binarises the `num` images of an epoch's step, uniform (num, C, H, W) in [0, 1);
         None where images are used as they are."""
         if not self.binarise:
             return None
-        device = self.images.device
-        generator = seeded(Generator(device), seed, "binarise", epoch, step)
-        shape = (num, *self.images.shape[1:])
-        return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+        generator = seeded(Generator(self.device), seed, "binarise", epoch, step)
+        shape = (num, *self.examples.images.shape[1:])
+        return torch.rand(shape, generator=generator, device=self.device, dtype=torch.float32)
 
-    def seen(self, num: int) -> Tensor:
+    def seen(self, num: int) -> Batch:
         """The first `num` images as training sees them, the same each time: uint8
         (num, C, H, W)."""
-        images = self.images[:num]
+        images, labels = self.examples.rows(slice(num))
         thresholds = self.thresholds(len(images), 0, 0, 0)  # no epoch is counted 0
-        return images if thresholds is None else 255 * (unit(images) > thresholds).to(torch.uint8)
+        if thresholds is not None:
+            images = 255 * (unit(images) > thresholds).to(torch.uint8)
+        return Batch(images, labels)
 
     def batches(
         self, seed: int, epoch: int, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Tensor, Share]]:
+    ) -> Iterator[tuple[Batch, Share]]:
         """This worker's images (share.size, *shape) in [0, 1] of each batch of an epoch, and
         its share."""
         order = self.order(seed, epoch)

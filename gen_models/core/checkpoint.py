@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gen_models import family
 from gen_models.core.config import from_dict
-from gen_models.core.contract import DataSpec, Model
+from gen_models.core.contract import DataSpec, Model, is_conditional
 from gen_models.core.errors import InputError
 from gen_models.core.learner import Learner
 
@@ -105,21 +105,25 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 class Sampler(nn.Module):
-    """A model as a function of noise alone, to be exported: (N, noise_dim) -> (N, *shape)."""
+    """A model as a function of one tensor, to be exported: noise (N, noise_dim) -> (N, *shape). Of
+    a class-conditional model, noise and behind it the number of the class (N, noise_dim + 1)."""
 
     def __init__(self, model: Model, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.model = model
         self.networks = nn.ModuleDict(networks)
+        self.in_features = model.noise_dim + is_conditional(model)
 
-    def forward(self, noise: Tensor) -> Tensor:
-        return self.model.generate(dict(self.networks.items()), noise)
+    def forward(self, inputs: Tensor) -> Tensor:
+        noise, behind = inputs.tensor_split([self.model.noise_dim], dim=1)
+        return self.model.generate(dict(self.networks.items()), noise, behind.long().flatten())
 
 
 def load_sampler(folder: Path) -> tuple[nn.Module, int]:
-    """The model in a checkpoint as a module of noise (N, noise_dim), and noise_dim."""
+    """The model in a checkpoint as a `Sampler`, and the second dimension of what it takes."""
     checkpoint = load_checkpoint(folder)
-    return Sampler(checkpoint.model, checkpoint.networks).eval(), checkpoint.model.noise_dim
+    sampler = Sampler(checkpoint.model, checkpoint.networks).eval()
+    return sampler, sampler.in_features
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ first entries along each dimension, and the zeros behind them must add nothing t
 or an image.
 
 Data are float tensors (N, *shape) with values in [0, 1], everywhere outside a family: images
-(N, C, H, W), points of the plane (N, 2). What is said of images here holds for any data.
+(N, C, H, W), points of the plane (N, 2). What is said of images here holds for any data. With
+them come their classes; a family may look at them or not.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Generator, Tensor, nn
 
 from gen_models.core.errors import require
@@ -37,6 +39,32 @@ Networks = Mapping[str, Callable[..., Any]]
 
 Draws = dict[str, Tensor]
 """The random numbers of one step, by name; the first dimension of each is the batch."""
+
+
+class Batch(NamedTuple):
+    """Images and their classes."""
+
+    images: Tensor
+    """Float (N, *shape) in [0, 1]; uint8 where a whole data set is kept in memory."""
+    labels: Tensor
+    """int64 (N,), numbered from 0; all of them 0 where the data have none."""
+
+    @classmethod
+    def of(cls, images: Tensor, labels: Tensor | None = None) -> Batch:
+        """Images, with their labels if they have any."""
+        if labels is None:
+            labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return cls(images, labels)
+
+    @property
+    def num(self) -> int:
+        """How many images; `len` would count the fields."""
+        return len(self.images)
+
+    def rows(self, chosen: slice) -> Batch:
+        """Some of them."""
+        return Batch(self.images[chosen], self.labels[chosen])
+
 
 Metrics = dict[str, Tensor]
 """Scalars by name, means over the batch; detached by whoever keeps them."""
@@ -92,7 +120,7 @@ class Objective:
     name: str
     networks: tuple[str, ...]
     """The networks updated; every other network is frozen while the loss runs."""
-    loss: Callable[[Networks, Tensor, Draws, Tensor | float], tuple[Tensor, Metrics]]
+    loss: Callable[[Networks, Batch, Draws, Tensor | float], tuple[Tensor, Metrics]]
     """`loss(networks, batch, draws, epoch) -> (loss, metrics)`: the mean over the batch.
 
     `epoch` is the position in training, in epochs, fractional; schedules are functions of it.
@@ -122,10 +150,11 @@ class Model(Protocol):
     def draws(self, num: int, generator: Generator) -> Draws:
         """All the randomness of one step over `num` images, on the generator's device."""
 
-    def generate(self, networks: Networks, noise: Tensor) -> Tensor:
-        """Data (N, *shape) in [0, 1] from standard normal `noise` (N, noise_dim)."""
+    def generate(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
+        """Data (N, *shape) in [0, 1] from standard normal `noise` (N, noise_dim), of the classes
+        `labels` (N,) if the model is class-conditional."""
 
-    def validate(self, networks: Networks, batch: Tensor, draws: Draws) -> Metrics:
+    def validate(self, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
         """What a validation batch says of the model, at the weights of the yardstick and not
         those of the search; {} for a family that is judged by its samples alone."""
 
@@ -134,7 +163,7 @@ class Model(Protocol):
 class Reconstructs(Protocol):
     """Optional: the family can reconstruct images."""
 
-    def reconstruct(self, networks: Networks, batch: Tensor) -> Tensor:
+    def reconstruct(self, networks: Networks, batch: Batch) -> Tensor:
         """The model's version of each image of `batch`, same shape, in [0, 1]."""
 
 
@@ -142,17 +171,18 @@ class Reconstructs(Protocol):
 class Encodes(Protocol):
     """Optional: the family maps an image to a point of its latent space."""
 
-    def encode(self, networks: Networks, batch: Tensor) -> Tensor:
+    def encode(self, networks: Networks, batch: Batch) -> Tensor:
         """The code of each image, or the mean of its posterior, (N, latent_dim)."""
 
 
 @runtime_checkable
 class BoundsLikelihood(Protocol):
     """Optional: the family has p(x|z), p(z) and an approximate posterior q(z|x), so that
-    p(x, z) / q(z|x) for z drawn from q bounds log p(x) (Burda et al. 2016)."""
+    p(x, z) / q(z|x) for z drawn from q bounds log p(x) (Burda et al. 2016); of a class-conditional
+    model, all of them given the class."""
 
     def log_terms(
-        self, networks: Networks, batch: Tensor
+        self, networks: Networks, batch: Batch
     ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """A function of standard normal noise (S, N, noise_dim), from which z is made: log p(x|z)
         and log p(z) - log q(z|x) of each image, both (S, N), in nats. Their sum is the log of the
@@ -160,10 +190,18 @@ class BoundsLikelihood(Protocol):
 
 
 @runtime_checkable
+class TakesLabels(Protocol):
+    """Optional: a config of the family may make it class-conditional."""
+
+    conditional: bool
+    """Whether this model's images are of a class that is asked for."""
+
+
+@runtime_checkable
 class FitsSampler(Protocol):
     """Optional: before sampling, something is fitted to the trained networks' codes."""
 
-    def fit_sampler(self, networks: Networks, batches: Iterable[Tensor], seed: int) -> None:
+    def fit_sampler(self, networks: Networks, batches: Iterable[Batch], seed: int) -> None:
         """Fit on batches of training images; what is fitted is kept in the networks' buffers."""
 
 
@@ -183,6 +221,11 @@ class AfterUpdate(Protocol):
 
     def after_update(self) -> None:
         """Runs without gradients."""
+
+
+def is_conditional(model: Model) -> bool:
+    """Whether the model is class-conditional."""
+    return isinstance(model, TakesLabels) and model.conditional
 
 
 def on(value: Tensor | float) -> bool:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import Draws
+from gen_models.core.contract import Batch, Draws
 
 Due = tuple[bool, ...]
 """Which objectives run, in their order."""
-Run = Callable[[Tensor, Draws, Due], None]
+Run = Callable[[Batch, Draws, Due], None]
 
 _WARM_UP = 3
 _OTHER = 0.9
@@ -32,11 +32,12 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Recording:
     graph: torch.cuda.CUDAGraph
-    batch: Tensor
+    batch: Batch
     draws: Draws
 
-    def replay(self, batch: Tensor, draws: Draws) -> None:
-        self.batch.copy_(batch)
+    def replay(self, batch: Batch, draws: Draws) -> None:
+        self.batch.images.copy_(batch.images)
+        self.batch.labels.copy_(batch.labels)
         for name, numbers in draws.items():
             self.draws[name].copy_(numbers)
         self.graph.replay()
@@ -54,8 +55,8 @@ class StepGraphs:
         self._recordings: dict[tuple[torch.Size, Due], _Recording | None] = {}
         self._seen: set[tuple[torch.Size, Due]] = set()
 
-    def __call__(self, batch: Tensor, draws: Draws, due: Due) -> None:
-        key = (batch.shape, due)
+    def __call__(self, batch: Batch, draws: Draws, due: Due) -> None:
+        key = (batch.images.shape, due)
         if key not in self._seen:  # the first step makes what is made once, such as sums
             self._seen.add(key)
             self._run(batch, draws, due)
@@ -68,16 +69,17 @@ class StepGraphs:
         else:
             recording.replay(batch, draws)
 
-    def _record(self, batch: Tensor, draws: Draws, due: Due) -> _Recording | None:
+    def _record(self, batch: Batch, draws: Draws, due: Due) -> _Recording | None:
         """A recording that can be trusted. The state is as it was."""
         before = _copies(self._state())
+        other = Batch(batch.images * _OTHER, batch.labels.flip(-1))
         try:
             recording = self._capture(batch, draws, due)
             found = []
             for step in (self._run_with(due), recording.replay):
                 self._put_back(before)
                 step(batch, draws)
-                step(batch * _OTHER, {name: d * _OTHER for name, d in draws.items()})
+                step(other, {name: d * _OTHER for name, d in draws.items()})
                 found.append(_copies(self._state()))
         except RuntimeError as error:  # such as an operation that waits for the device
             _log.warning("steps are not recorded as CUDA graphs: %s", str(error).split("\n")[0])
@@ -89,8 +91,9 @@ class StepGraphs:
             return None
         return recording
 
-    def _capture(self, batch: Tensor, draws: Draws, due: Due) -> _Recording:
-        batch, draws = batch.clone(), {name: d.clone() for name, d in draws.items()}
+    def _capture(self, batch: Batch, draws: Draws, due: Due) -> _Recording:
+        batch = Batch(batch.images.clone(), batch.labels.clone())
+        draws = {name: d.clone() for name, d in draws.items()}
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         now = torch.cuda.current_stream()
         side.wait_stream(now)
@@ -103,7 +106,7 @@ class StepGraphs:
             self._run(batch, draws, due)
         return _Recording(graph, batch, draws)
 
-    def _run_with(self, due: Due) -> Callable[[Tensor, Draws], None]:
+    def _run_with(self, due: Due) -> Callable[[Batch, Draws], None]:
         return lambda batch, draws: self._run(batch, draws, due)
 
     @torch.no_grad()

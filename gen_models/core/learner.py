@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from gen_models.core.adamw import AdamW
 from gen_models.core.batches import Share
-from gen_models.core.contract import Adam, AfterUpdate, Draws, Model, Objective, adams
+from gen_models.core.contract import Adam, AfterUpdate, Batch, Draws, Model, Objective, adams
 from gen_models.core.distributed import rank_and_world, wrap
 from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.meter import Meter
@@ -71,12 +71,12 @@ class Learner:
         record = graphs and self.device.type == "cuda" and rank_and_world()[1] == 1
         self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
-    def step(self, batch: Tensor, share: Share | None = None) -> None:
-        """One step of every objective that is due, on images (N, *shape) in [0, 1].
+    def step(self, batch: Batch, share: Share | None = None) -> None:
+        """One step of every objective that is due.
 
         `share` says which rows of the global batch these are; without it, all of them.
         """
-        share = share or Share(0, len(batch), len(batch))
+        share = share or Share(0, batch.num, batch.num)
         draws = self.draws(share.num, self.step_count)
         draws = {name: numbers[share.rows] for name, numbers in draws.items()}
         due = tuple(update.is_due(self.step_count) for update in self.updates)
@@ -86,11 +86,11 @@ class Learner:
             self._run(batch, draws, due, share)
         self.step_count += 1
 
-    def _run(self, batch: Tensor, draws: Draws, due: Due, share: Share | None = None) -> None:
+    def _run(self, batch: Batch, draws: Draws, due: Due, share: Share | None = None) -> None:
         """The objectives that are due; what changes in a step but not in its recording lies in
         tensors."""
-        share = share or Share(0, len(batch), len(batch))
-        epoch = (self.steps / self.steps_per_epoch).to(batch.dtype)
+        share = share or Share(0, batch.num, batch.num)
+        epoch = (self.steps / self.steps_per_epoch).to(batch.images.dtype)
         for update, is_due in zip(self.updates, due, strict=True):
             if is_due:
                 update(batch, draws, epoch, share)
@@ -199,7 +199,7 @@ class Update:
         moments = [*optimizer.exp_avg, *optimizer.exp_avg_sq, *optimizer.steps]
         return [*moments, *self._averaged, *sums]
 
-    def __call__(self, batch: Tensor, draws: Draws, epoch: Tensor, share: Share) -> None:
+    def __call__(self, batch: Batch, draws: Draws, epoch: Tensor, share: Share) -> None:
         for parameter in self.frozen:
             parameter.requires_grad_(False)
         for parameter in self.parameters:

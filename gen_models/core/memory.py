@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import Model, adams
+from gen_models.core.contract import Batch, Model, adams
 
 _WEIGHT_COPIES = 4
 """Parameters, their gradients and Adam's two moments."""
@@ -28,7 +28,7 @@ def footprint(model: Model, optim: Any, batch_size: int) -> Footprint:
     """A learner's memory, in float32. An estimate: a kernel's workspace is not in it."""
     with torch.device("meta"):
         networks = model.networks()
-        batch = torch.empty(batch_size, *model.spec.shape)
+        batch = Batch.of(torch.empty(batch_size, *model.spec.shape))
     draws = {
         name: torch.empty((batch_size, *value.shape[1:]), device="meta")
         for name, value in model.draws(1, torch.Generator()).items()

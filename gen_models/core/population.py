@@ -112,8 +112,8 @@ class Population:
         for _ in range(1 + _TIMED):
             start = time.perf_counter()
             run(0)
-            if self.data.images.is_cuda:
-                torch.cuda.synchronize(self.data.images.device)
+            if self.data.device.type == "cuda":
+                torch.cuda.synchronize(self.data.device)
             seconds.append(time.perf_counter() - start)
         return median(seconds[1:])
 

@@ -18,13 +18,28 @@ def block_noise(model: Model, index: int, seed: int, device: torch.device) -> Te
     return torch.randn(BLOCK, model.noise_dim, generator=generator, device=device)
 
 
+def block_labels(labels: Tensor, index: int) -> Tensor:
+    """The classes of a block of samples, (256,): those of `labels` (N,) in turn, over and over."""
+    positions = torch.arange(index * BLOCK, (index + 1) * BLOCK, device=labels.device)
+    return labels[positions % len(labels)]
+
+
 @torch.no_grad()
 def sample(
-    model: Model, networks: Networks, num: int, seed: int, device: torch.device | str = "cpu"
+    model: Model,
+    networks: Networks,
+    num: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    labels: Tensor | None = None,
 ) -> Tensor:
-    """`num` images (num, *shape) in [0, 1]."""
-    blocks = []
+    """`num` images (num, *shape) in [0, 1]. Of a class-conditional model, of the classes
+    `labels` (N,) in turn, over and over; without them, of each class in turn."""
+    if labels is None:
+        labels = torch.arange(max(model.spec.num_classes, 1), device=device)
+    made = []
     for index in range(-(-num // BLOCK)):
         noise = block_noise(model, index, seed, torch.device(device))
-        blocks.append(model.generate(networks, noise[: num - index * BLOCK]))
-    return torch.cat(blocks)
+        given, rest = block_labels(labels, index), num - index * BLOCK
+        made.append(model.generate(networks, noise[:rest], given[:rest]))
+    return torch.cat(made)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gen_models.core.adamw import decay
-from gen_models.core.contract import Draws, Metrics, Model, Networks
+from gen_models.core.contract import Batch, Draws, Metrics, Model, Networks
 from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.learner import Learner, Update
 from gen_models.core.meter import Meter
@@ -59,17 +59,17 @@ class VectorisedLearners:
         record = first.graphs and self.device.type == "cuda"
         self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
-    def step(self, batch: Tensor) -> None:
-        """One step of each, on images (K, N, *shape) in [0, 1]."""
+    def step(self, batch: Batch) -> None:
+        """One step of each, on images (K, N, *shape) in [0, 1] and labels (K, N)."""
         positions = zip(self.learners, self.counts, strict=True)
-        draws = stack_draws([one.draws(batch.shape[1], count) for one, count in positions])
+        draws = stack_draws([one.draws(batch.labels.shape[1], count) for one, count in positions])
         due = tuple(update.members[0].is_due(self.counts[0]) for update in self.updates)
         (self._recorded or self._run)(batch, draws, due)
         self.counts = [count + 1 for count in self.counts]
 
-    def _run(self, batch: Tensor, draws: Draws, due: Due) -> None:
+    def _run(self, batch: Batch, draws: Draws, due: Due) -> None:
         """As `Learner._run`."""
-        epoch = (self.steps / self.learners[0].steps_per_epoch).to(batch.dtype)
+        epoch = (self.steps / self.learners[0].steps_per_epoch).to(batch.images.dtype)
         for update, is_due in zip(self.updates, due, strict=True):
             if is_due:
                 update(batch, draws, epoch)
@@ -155,7 +155,7 @@ class _StackedUpdate:
         sums = [] if self.meter.sums is None else [self.meter.sums]
         return [self.flat, self.exp_avg, self.exp_avg_sq, self.num_steps, *averages, *sums]
 
-    def __call__(self, batch: Tensor, draws: Draws, epoch: Tensor) -> None:
+    def __call__(self, batch: Batch, draws: Draws, epoch: Tensor) -> None:
         owner = self.owner
         flat = self.flat.requires_grad_(True)
         parameters = {**owner.parameters(), **self.by_network(flat)}
@@ -164,7 +164,7 @@ class _StackedUpdate:
             losses, metrics = owner.stacked.map(self._loss, tensors, batch, draws, epoch)
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         self.flat = flat.detach()
-        self.meter.add(metrics, batch.shape[1])
+        self.meter.add(metrics, batch.labels.shape[1])
         with torch.no_grad():
             self._adamw(gradient if self.mask is None else gradient * self.mask, epoch)
             own = self.by_network(self.flat)
@@ -173,7 +173,7 @@ class _StackedUpdate:
             self._average(own)
 
     def _loss(
-        self, model: Model, networks: Networks, batch: Tensor, draws: Draws, epoch: Tensor
+        self, model: Model, networks: Networks, batch: Batch, draws: Draws, epoch: Tensor
     ) -> tuple[Tensor, Metrics]:
         called = self.owner.precision.networks(networks)
         return model.objectives()[self.index].loss(called, batch, draws, epoch)

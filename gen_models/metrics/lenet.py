@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from gen_models.core.batches import TrainingImages, unit
-from gen_models.core.contract import DataSpec
+from gen_models.core.contract import Batch, DataSpec
 from gen_models.core.randomness import global_seed, seeded
 
 _BATCH, _LR = 128, 4e-3
@@ -58,7 +58,7 @@ def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> 
 
     The same weights every time on one kind of machine: all randomness is from a fixed seed.
     """
-    data = TrainingImages(images, min(_BATCH, len(images)), drop_last=True)
+    data = TrainingImages(Batch.of(images, labels), min(_BATCH, len(images)), drop_last=True)
     epochs = max(_EPOCHS, -(-_MIN_STEPS // data.steps_per_epoch))
     with global_seed(_SEED, "lenet"):
         network = LeNet(name, DataSpec(tuple(images.shape[1:]), num_classes))
@@ -66,24 +66,24 @@ def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> 
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LR)
     steps = epochs * data.steps_per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=steps)
-    for batch, own in _batches(data, labels, epochs):
+    for batch in _batches(data, epochs):
         optimizer.zero_grad()
-        F.cross_entropy(network.logits(batch), own).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(network.logits(batch.images), batch.labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return network.eval().requires_grad_(False)
 
 
-def _batches(data: TrainingImages, labels: Tensor, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels, each batch shifted by up to a fourteenth of the height."""
+def _batches(data: TrainingImages, epochs: int) -> Iterator[Batch]:
+    """Each batch shifted by up to a fourteenth of the height."""
     generator = seeded(Generator(), _SEED, "shifts")
-    most = int(_SHIFT * data.images.shape[-2])
+    most = int(_SHIFT * data.examples.images.shape[-2])
     for epoch in range(1, epochs + 1):
         order = data.order(_SEED, epoch)
         for step in range(data.steps_per_epoch):
-            chosen = order[data.rows(step)]
+            images, labels = data.gather(order[data.rows(step)])
             across = torch.randint(-most, most + 1, (2,), generator=generator)
-            yield data.gather(chosen).roll(across.tolist(), (2, 3)), labels[chosen]
+            yield Batch(images.roll(across.tolist(), (2, 3)), labels)
 
 
 @torch.no_grad()

@@ -15,7 +15,15 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.contract import BoundsLikelihood, Encodes, Model, Networks, Reconstructs
+from gen_models.core.batches import blocks
+from gen_models.core.contract import (
+    Batch,
+    BoundsLikelihood,
+    Encodes,
+    Model,
+    Networks,
+    Reconstructs,
+)
 from gen_models.core.errors import require
 from gen_models.core.precision import Precision
 from gen_models.core.randomness import seeded
@@ -95,7 +103,7 @@ class Likelihood:
 def likelihood_sums(
     model: Model,
     networks: Mapping[str, nn.Module],
-    images: Tensor,
+    data: Batch,
     *,
     num_samples: int = 5000,
     seed: int = 0,
@@ -104,7 +112,7 @@ def likelihood_sums(
     max_rows: int = 1000,
     precision: Precision = "fp32",
 ) -> LikelihoodSums:
-    """The sums of worker `rank` of `world`, over its blocks of `images` (N, C, H, W) in [0, 1].
+    """The sums of worker `rank` of `world`, over its blocks of `data`.
 
     Binary images are what a Bernoulli likelihood is compared on. The decoder sees at most
     `max_rows` codes at a time, or as many as a block has images. `precision`: of the networks'
@@ -113,9 +121,9 @@ def likelihood_sums(
     """
     _check(model, networks, num_samples, max_rows)
     called = {name: _InPrecision(network, precision) for name, network in networks.items()}
-    total = _nothing(model, called, images)
-    for index, block in list(enumerate(torch.split(images, IMAGES)))[rank::world]:
-        tiles = _tiles(model.noise_dim, len(block), num_samples, seed, index, images)
+    total = _nothing(model, called, data)
+    for index, block in list(enumerate(blocks(data, IMAGES)))[rank::world]:
+        tiles = _tiles(model.noise_dim, block.num, num_samples, seed, index, block.images)
         total += _block_sums(model, called, block, tiles, max_rows)
     return total
 
@@ -123,7 +131,7 @@ def likelihood_sums(
 def estimate_likelihood(
     model: Model,
     networks: Mapping[str, nn.Module],
-    images: Tensor,
+    data: Batch,
     *,
     num_samples: int = 5000,
     seed: int = 0,
@@ -131,18 +139,19 @@ def estimate_likelihood(
 ) -> Likelihood:
     """As `likelihood_sums`, by one worker."""
     sums = likelihood_sums(
-        model, networks, images, num_samples=num_samples, seed=seed, precision=precision
+        model, networks, data, num_samples=num_samples, seed=seed, precision=precision
     )
     return Likelihood.of(sums, model, num_samples)
 
 
-def _nothing(model: Model, networks: Networks, images: Tensor) -> LikelihoodSums:
+def _nothing(model: Model, networks: Networks, data: Batch) -> LikelihoodSums:
     """The sums over no image."""
-    totals = images.new_zeros(6, dtype=torch.float64)
+    one = blocks(data.rows(slice(1)), 1)[0]
+    totals = one.images.new_zeros(6, dtype=torch.float64)
     if not isinstance(model, Encodes):
         return LikelihoodSums(totals, None)
-    one = Moments.of(model.encode(networks, images[:1]))
-    parts = (torch.zeros_like(part) for part in (one.count, one.total, one.outer))
+    codes = Moments.of(model.encode(networks, one))
+    parts = (torch.zeros_like(part) for part in (codes.count, codes.total, codes.outer))
     return LikelihoodSums(totals, Moments(*parts))
 
 
@@ -182,31 +191,31 @@ def _tiles(
 
 
 def _block_sums(
-    model: Model, networks: Networks, block: Tensor, tiles: Iterator[Tensor], max_rows: int
+    model: Model, networks: Networks, block: Batch, tiles: Iterator[Tensor], max_rows: int
 ) -> LikelihoodSums:
     assert isinstance(model, BoundsLikelihood)
     terms = model.log_terms(networks, block)
-    bound = block.new_full((len(block),), -torch.inf, dtype=torch.float64)
+    bound = block.images.new_full((block.num,), -torch.inf, dtype=torch.float64)
     totals, num_samples = bound.new_zeros(2), 0
     for tile in tiles:
-        pieces = torch.split(tile, max(1, max_rows // len(block)))
+        pieces = torch.split(tile, max(1, max_rows // block.num))
         both = zip(*(terms(piece) for piece in pieces), strict=True)
         log_likelihood, log_ratio = (torch.cat(part).double() for part in both)
         bound = torch.logaddexp(bound, (log_likelihood + log_ratio).logsumexp(0))
         totals += torch.stack([log_likelihood.sum(), log_ratio.sum()])
         num_samples += len(tile)
     log_likelihood, log_ratio = (totals / num_samples).unbind()
-    bound = bound.sum() - len(block) * log(num_samples)
-    count, error = bound.new_tensor(len(block)), _squared_error(model, networks, block)
+    bound = bound.sum() - block.num * log(num_samples)
+    count, error = bound.new_tensor(block.num), _squared_error(model, networks, block)
     elbo = log_likelihood + log_ratio
     codes = Moments.of(model.encode(networks, block)) if isinstance(model, Encodes) else None
     found = torch.stack([count, bound, elbo, log_likelihood, log_ratio, error])
     return LikelihoodSums(found, codes)
 
 
-def _squared_error(model: Model, networks: Networks, block: Tensor) -> Tensor:
+def _squared_error(model: Model, networks: Networks, block: Batch) -> Tensor:
     """Half the squared error, summed over the block; 0 where the model does not reconstruct."""
     if not isinstance(model, Reconstructs):
-        return torch.zeros((), dtype=torch.float64, device=block.device)
-    error: Tensor = model.reconstruct(networks, block) - block
+        return torch.zeros((), dtype=torch.float64, device=block.images.device)
+    error: Tensor = model.reconstruct(networks, block) - block.images
     return 0.5 * error.double().square().sum()

@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,10 @@ class Dataset:
         from gen_models.core.contract import DataSpec
 
         return DataSpec(self.train.shape[1:], self.num_classes)
+
+    def part(self, split: Literal["train", "validation", "test"]) -> Part:
+        """A split's images and labels."""
+        return Part(getattr(self, split), getattr(self, f"{split}_labels"))
 
     def with_binary_evaluation(self) -> Dataset:
         """The data set with validation and test images drawn once, by a fixed seed: 255 with the

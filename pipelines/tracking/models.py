@@ -179,7 +179,8 @@ class CheckpointModel:
         ranked += f", the mean of {claim['seeds']} seeds" if "seeds" in claim else ""
         return (
             f"{self._identity.name}{ranked}. Standard normal noise (N, noise_dim) -> images "
-            "(N, C, H, W) in [0, 1]."
+            "(N, C, H, W) in [0, 1]; of a class-conditional model (N, noise_dim + 1), the last "
+            "column being the number of the class."
         )
 
     def _claim(self, number: str) -> bool:
@@ -218,13 +219,13 @@ def export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) -> 
     import mlflow.pytorch
     import numpy as np
 
-    module, noise_dim = (load_sampler or _load_sampler())(checkpoint)
+    module, in_features = (load_sampler or _load_sampler())(checkpoint)
     description = Model()
     mlflow.pytorch.save_model(
         module,
         str(folder),
         mlflow_model=description,
-        input_example=np.zeros((_EXAMPLE_SIZE, noise_dim), np.float32),
+        input_example=np.zeros((_EXAMPLE_SIZE, in_features), np.float32),
         pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
         serialization_format="pt2",
     )

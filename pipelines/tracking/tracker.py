@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.tracking.delivery import Delivery
 
 LoadSampler = Callable[[Path], "tuple[nn.Module, int]"]
-"""A checkpoint folder -> a module of noise (N, noise_dim) to images, and noise_dim."""
+"""A checkpoint folder -> a module of noise (N, F) to images, and F."""
 
 _FIRST_WAIT, _LONGEST_WAIT, _HURRIED_WAIT = 0.5, 30.0, 1.0
 _log = logging.getLogger(__name__)
