@@ -41,7 +41,7 @@ def alone(run: Any, store: Path) -> float:
     """What the command of a recorded run gives, without Ray."""
     config = parse_run("train", run.data.tags["rerun"].split()[2:])
     assert isinstance(config, Train) and config.seed == int(run.data.params["seed"])
-    return train_alone(config, store)["val/elbo"]
+    return train_alone(config, store)["val/nll/iw8"]
 
 
 def check_children(store: Path, result: dict[str, Any], seeds: list[int]) -> None:
@@ -53,8 +53,8 @@ def check_children(store: Path, result: dict[str, Any], seeds: list[int]) -> Non
         assert run.info.status == "FINISHED" and trial["outcome"] == "completed"
         assert run.data.tags["mlflow.parentRunId"] == result["run_id"]
         assert int(run.data.params["seed"]) == trial["config"]["seed"]
-        assert steps(mlflow, trial["run_id"], "val/elbo") == [1, 2]
-        last = mlflow.get_metric_history(trial["run_id"], "val/elbo")[-1].value
+        assert steps(mlflow, trial["run_id"], "val/nll/iw8") == [1, 2]
+        last = mlflow.get_metric_history(trial["run_id"], "val/nll/iw8")[-1].value
         assert last == pytest.approx(alone(run, store), rel=1e-4)
 
 
@@ -63,7 +63,7 @@ def check_spread(metrics: dict[str, float], values: list[float]) -> None:
     assert metrics["confirm/mean"] == pytest.approx(fmean(values))
     assert metrics["confirm/std"] == pytest.approx(stdev(values))
     assert metrics["confirm/sem"] == pytest.approx(stdev(values) / len(values) ** 0.5)
-    assert metrics["confirm/best"] == max(values) and metrics["confirm/worst"] == min(values)
+    assert metrics["confirm/best"] == min(values) and metrics["confirm/worst"] == max(values)
     assert metrics["confirm/seeds"] == len(values) and metrics["confirm/lost"] == 0
 
 
@@ -94,10 +94,10 @@ def _check_search(store: Path, found: dict[str, Any]) -> None:
     """The best two by value are confirmed, each by a run of its own, and ranked by their means."""
     trials, mlflow = found["trials"], client(store)
     assert found["outcome"] == "completed" and len(trials) == 3
-    values = sorted((trial["value"] for trial in trials), reverse=True)
+    values = sorted(trial["value"] for trial in trials)
     assert {trial["value"] for trial in trials if trial["confirmed"]} == set(values[:2])
     means = [trial["confirmed"]["mean"] for trial in trials[:2]]
-    assert means == sorted(means, reverse=True) and trials[2]["confirmed"] is None
+    assert means == sorted(means) and trials[2]["confirmed"] is None
     for trial in trials[:2]:
         parent = mlflow.get_run(found["confirmations"][trial["trial_id"]]["run_id"])
         assert parent.info.status == "FINISHED" and parent.data.tags["kind"] == "confirmation"
@@ -131,10 +131,10 @@ def _check_parent(store: Path, result: dict[str, Any], confirmed: Any) -> None:
     run_id = confirmed.info.run_id
     assert parent.data.tags["confirms"] == run_id and parent.info.status == "FINISHED"
     assert parent.data.tags["rerun"] == f"genpipe confirm {run_id} --seeds 3"
-    recorded = confirmed.data.metrics["best/val/elbo"]
+    recorded = confirmed.data.metrics["best/val/nll/iw8"]
     assert parent.data.metrics["confirm/recorded"] == recorded
     values = [trial["value"] for trial in result["trials"]]
-    assert result["beaten"] == sum(recorded > value for value in values)
+    assert result["beaten"] == sum(recorded < value for value in values)
     check_spread(parent.data.metrics, values)
 
 
@@ -145,7 +145,7 @@ def recorded(store: Path, dataset: Dataset, args: list[str], **who: str) -> None
     journal = Journal(store / "runs" / who["name"])
     journal.open(identity(run, dataset, experiment="vae-x", **who))
     journal.report(
-        1, {"val/elbo": -1.0, **({"config/optim.lr": 0.1} if "pbt" in who["name"] else {})}, {}
+        1, {"val/nll/iw8": -1.0, **({"config/optim.lr": 0.1} if "pbt" in who["name"] else {})}, {}
     )
     journal.close(Outcome("completed", 1))
     Tracker(tracking_uri(store), store).deliver(journal)

@@ -79,8 +79,10 @@ def test_train_on_two_workers_then_use_it(
     run = mlflow.get_run(result["run_id"])
     assert run.info.status == "FINISHED" and run.data.tags["outcome"] == "completed"
     assert run.data.params["model.latent_dim"] == "16" and run.data.params["num_workers"] == "2"
-    assert run.data.metrics["best/val/elbo"] == result["value"] == result["metrics"]["val/elbo"]
-    assert steps(mlflow, result["run_id"], "val/elbo") == [1, 2, 3]
+    assert (
+        run.data.metrics["best/val/nll/iw8"] == result["value"] == result["metrics"]["val/nll/iw8"]
+    )
+    assert steps(mlflow, result["run_id"], "val/nll/iw8") == [1, 2, 3]
     keys = {
         path.path.split("/")[1].split("+")[0].split("%")[0]
         for path in mlflow.list_artifacts(result["run_id"], "images")
@@ -94,7 +96,7 @@ def test_train_on_two_workers_then_use_it(
     alone = parse_run("train", rerun[2:])
     assert isinstance(alone, Train)
     expected = train_alone(alone, store)
-    for name in ("val/elbo", "val/fd/lenet-digits/2k"):
+    for name in ("val/nll/iw8", "val/fd/lenet-digits/2k"):
         assert result["metrics"][name] == pytest.approx(expected[name], rel=1e-3)
 
     # A complete run is not run again, and its name stands for its config.
@@ -177,14 +179,14 @@ def test_a_search_with_workers_is_killed_and_resumed(tmp_path: Path) -> None:
     by_id = {run.info.run_id: run for run in runs}
     for trial in result["trials"]:
         run = by_id[trial["run_id"]]
-        epochs = steps(mlflow, run.info.run_id, "val/elbo")
+        epochs = steps(mlflow, run.info.run_id, "val/nll/iw8")
         assert epochs == list(range(1, trial["epochs"] + 1))
-        assert run.data.metrics["best/val/elbo"] == trial["value"]
+        assert run.data.metrics["best/val/nll/iw8"] == trial["value"]
         assert run.data.tags["outcome"] == trial["outcome"]
         assert {k: float(run.data.params[k]) for k in trial["config"]} == trial["config"]
     first = result["trials"][0]
     assert result["champion"] == first
-    assert first["value"] == max(trial["value"] for trial in result["trials"])
+    assert first["value"] == min(trial["value"] for trial in result["trials"])
 
     _check_champion(store, result, tmp_path)
 

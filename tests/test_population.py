@@ -80,6 +80,7 @@ CASES = [
     # Rows that are judged together, with both penalties and without.
     ("gan-mlp", {"pac": 2, "minibatch_std": 4}),
     ("gan-conv", {"pac": 4}),
+    ("gan-conditional-mlp", {"pac": 2, "minibatch_std": 2}),
     ("gan-conv", {"minibatch_std": 8, "gradient_penalty": 0.0, "r1_penalty": 0.0}),
 ]
 
