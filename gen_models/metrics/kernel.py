@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gen_models.core.distributed import rank_and_world, sum_over_workers
 from gen_models.core.errors import require
 
 BLOCK = 1024
@@ -38,7 +39,8 @@ def kernel_distance(real: Tensor, generated: Tensor, block: int = BLOCK) -> Kern
 
     Products have the features' precision, at least float32, for their rounding errors have
     either sign and cancel over N x M pairs; sums over blocks are float64, for the distance is
-    a small difference of them. Raises `InputError` where there are too few features.
+    a small difference of them. Workers that hold the same features share the pairs. Raises
+    `InputError` where there are too few features.
     """
     for name, features in (("real", real), ("generated", generated)):
         require(len(features) >= 3, f"{name} features", len(features), "at least 3")
@@ -46,7 +48,7 @@ def kernel_distance(real: Tensor, generated: Tensor, block: int = BLOCK) -> Kern
     a, b = real.to(dtype), generated.to(dtype)
     n, m = len(a), len(b)
     within_a, within_b = _within(a, block), _within(b, block)
-    to_b, to_a = _between(a, b, block)
+    to_b, to_a = map(sum_over_workers, _between(a, b, block, *rank_and_world()))
     value = within_a.sum() / (n * (n - 1)) + within_b.sum() / (m * (m - 1))
     value -= 2 * to_b.sum() / (n * m)
     variance = _variance(within_a, to_b, m) + _variance(within_b, to_a, n)
@@ -60,12 +62,15 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(a.new_ones(()), a, b.T, alpha=1 / a.shape[1]).pow_(3)
 
 
-def _between(a: Tensor, b: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """The sum of k over b for each of a, (N,), and over a for each of b, (M,)."""
+def _between(
+    a: Tensor, b: Tensor, block: int, rank: int = 0, world: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The sum of k over b for each of a, (N,), and over a for each of b, (M,): what the blocks of
+    a add that are worker `rank`'s of `world`."""
     to_b, to_a = (x.new_zeros(len(x), dtype=torch.float64) for x in (a, b))
     rows, row_sums = torch.split(a, block), torch.split(to_b, block)
     columns, column_sums = torch.split(b, block), torch.split(to_a, block)
-    for i, each in enumerate(rows):
+    for i, each in list(enumerate(rows))[rank::world]:
         for j, other in enumerate(columns):
             values = _kernel(each, other)
             row_sums[i].add_(values.sum(1))
@@ -76,13 +81,14 @@ def _between(a: Tensor, b: Tensor, block: int) -> tuple[Tensor, Tensor]:
 def _within(a: Tensor, block: int) -> Tensor:
     """The sum of k over all others for each of a, (N,). Each pair is computed once."""
     sums = a.new_zeros(len(a), dtype=torch.float64)
-    for start in range(0, len(a), block):
+    rank, world = rank_and_world()
+    for start in range(rank * block, len(a), world * block):
         stop = start + block
         rows = a[start:stop]
         to_later, from_rows = _between(rows, a[stop:], block)
         sums[start:stop] += to_later + _kernel(rows, rows).fill_diagonal_(0).sum(1)
         sums[stop:] += from_rows
-    return sums
+    return sum_over_workers(sums)
 
 
 def _variance(within: Tensor, across: Tensor, num_other: int) -> Tensor:

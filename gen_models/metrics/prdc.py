@@ -1,6 +1,7 @@
 """Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al.
 2020), as the latter's package `prdc` computes them: a point's ball reaches to its k-th nearest
-neighbour other than itself, and what lies on its surface is outside.
+neighbour other than itself, and what lies on its surface is outside. Workers that hold the same
+features share the distances between them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gen_models.core.distributed import rank_and_world, sum_over_workers
 from gen_models.core.errors import require
 
 BLOCK = 256
@@ -33,12 +35,12 @@ class Neighbours:
         most = len(features) - 1
         require(1 <= k <= most, "k", k, f"1 to {most}, for {len(features)} features")
         features = features.double()
-        # The nearest of all is the feature itself.
-        nearest = (
-            _squared_distances(rows, features).topk(k + 1, largest=False).values
-            for rows in torch.split(features, block)
-        )
-        return cls(features, torch.cat([each[:, -1] for each in nearest]), k)
+        radii = features.new_zeros(len(features))
+        for rows in _own_blocks(len(features), block):
+            distances = _squared_distances(features[rows], features)
+            # The nearest of all is the feature itself.
+            radii[rows] = distances.topk(k + 1, largest=False).values[:, -1]
+        return cls(features, sum_over_workers(radii), k)
 
 
 @dataclass(frozen=True)
@@ -61,25 +63,28 @@ def compute_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> PRD
     """Of generated features (M, dim) with the k of the real ones; all nan where any feature is
     not finite. Raises `InputError` where M is not above k."""
     fake = Neighbours.of(generated, real.k, block)
-    precise = torch.zeros(len(generated), dtype=torch.bool, device=generated.device)
-    count = precise.new_zeros((), dtype=torch.int64)
-    recalled, covered = [], []
-    for rows, radii in zip(
-        torch.split(real.features, block), torch.split(real.squared_radii, block), strict=True
-    ):
-        distances = _squared_distances(rows, fake.features)
-        inside = distances < radii[:, None]
-        precise |= inside.any(0)
-        count += inside.count_nonzero()
-        covered.append(inside.any(1))
-        recalled.append((distances < fake.squared_radii).any(1))
-    density = count.double() / (real.k * len(generated))
-    precision, recall, coverage = (
-        flags.double().mean() for flags in (precise, torch.cat(recalled), torch.cat(covered))
-    )
+    num_real, num = len(real.features), len(generated)
+    balls = fake.squared_radii.new_zeros(num)  # real ones that each generated feature lies in
+    recalled, covered = balls.new_zeros(()), balls.new_zeros(())
+    for rows in _own_blocks(num_real, block):
+        distances = _squared_distances(real.features[rows], fake.features)
+        inside = distances < real.squared_radii[rows, None]
+        balls += inside.sum(0)
+        covered += inside.any(1).sum()
+        recalled += (distances < fake.squared_radii).any(1).sum()
+    for total in (balls, recalled, covered):
+        sum_over_workers(total)
+    precision, density = (balls > 0).double().mean(), balls.mean() / real.k
+    recall, coverage = recalled / num_real, covered / num_real
     finite = torch.isfinite(real.features).all() & torch.isfinite(fake.features).all()
     found = torch.stack([precision, recall, density, coverage])
     return PRDC(*torch.where(finite, found, torch.nan).unbind())
+
+
+def _own_blocks(num: int, block: int) -> list[slice]:
+    """This worker's blocks of `num` rows."""
+    rank, world = rank_and_world()
+    return [slice(start, start + block) for start in range(0, num, block)][rank::world]
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
