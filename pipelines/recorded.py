@@ -78,17 +78,22 @@ def runs(store: Path, uri: str | None, experiment: str | None, num: int) -> list
 def best(
     family: str, store: Path, uri: str | None, data: str | None, metric: str | None, num: int
 ) -> dict[str, Any]:
-    """The runs and trials of a family, ranked by their best epoch.
+    """The runs and trials of a family, ranked by their best epoch; of a config that was confirmed,
+    by its mean over the seeds, and not by the luckiest of them.
 
     Only runs on one data set are comparable: without `data`, that of the newest run. Raises
     `InputError` where none is recorded.
     """
     require(num >= 1, "num", num, "an integer of at least 1")
     wanted = f"best/{metric or space(family).metric}"
+    every = list_runs(_delivered(store, uri), tags={"family": family})
+    confirmations = {row.search_id for row in every if row.kind == "confirmation"}
     rows = [
         row
-        for row in list_runs(_delivered(store, uri), tags={"family": family})
-        if row.kind not in ("search", "confirmation") and matching(wanted, row.metrics)
+        for row in every
+        if row.kind in ("run", "trial")
+        and row.search_id not in confirmations
+        and matching(wanted, row.metrics)
     ]
     chosen = data or (rows[0].params["data"] if rows else "")
     rows = [row for row in rows if row.params["data"] == chosen]
@@ -138,8 +143,10 @@ def _mode(rows: list[RunRow], metric: str) -> str:
 
 
 def _value(row: RunRow, metric: str) -> float | None:
-    """Of the best epoch; of a confirmation the mean over its seeds."""
-    return row.metrics.get("confirm/mean" if row.kind == "confirmation" else f"best/{metric}")
+    """Of the best epoch; of a config that was confirmed by this metric, and of its confirmation,
+    the mean over seeds."""
+    best = row.metrics.get(f"best/{metric}")
+    return row.metrics.get("confirm/mean", best) if row.tags.get("metric") == metric else best
 
 
 def _row(row: RunRow, metric: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ and by nobody else.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Collection, Mapping
@@ -31,6 +32,8 @@ from pipelines.results import (
 )
 from pipelines.tracking import Tracker
 from pipelines.verdict import verdict
+
+_log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 3.0
 """Of a trial's epochs that follow each other faster, MLflow is told together."""
@@ -175,13 +178,18 @@ class Recorder:
             )
             journal.close(crowned)
             self.tracker.sync(journal)
-        artifacts |= {"report": str(self._report())}
-        self._close_search(found.summary, artifacts)
+        self._close_search(found.summary, artifacts | self._report())
 
-    def _report(self) -> Path:
+    def _report(self) -> dict[str, str]:
+        """The search's page. Without one, a search is no less complete."""
         from pipelines.report import write_report  # and with it matplotlib, which takes a second
 
-        return write_report(self.folder, self.run.metric, self.run.mode, self.searched)
+        try:
+            page = write_report(self.folder, self.run.metric, self.run.mode, self.searched)
+        except Exception:
+            _log.exception("no report of %s", self.search_id)
+            return {}
+        return {"report": str(page)}
 
     def _close_search(self, summary: dict[str, float], artifacts: dict[str, str]) -> None:
         endings = [s.outcome.ending for s in self.standings()]

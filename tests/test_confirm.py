@@ -75,6 +75,14 @@ def test_a_search_s_best_configs_are_confirmed_then_one_again_by_hand(
     found = genpipe("search", "vae", *SMALL, *args, "--confirm", "2", "--seeds", "3")
     _check_search(tmp_path, found)
     _check_champion(tmp_path, found)
+    # The best of all that is recorded is a config, by its mean, and no lucky seed.
+    ranked = genpipe("best", "vae", "--num", "100")["ranking"]
+    assert {row["run_id"] for row in ranked} == {trial["run_id"] for trial in found["trials"]}
+    own = {trial["run_id"]: trial for trial in found["trials"]}
+    for row in ranked:
+        trial = own[row["run_id"]]
+        mean = trial["confirmed"]["mean"] if trial["confirmed"] else trial["value"]
+        assert row["value"] == mean
 
     champion = client(tmp_path).get_run(found["champion"]["run_id"])
     result = genpipe("confirm", "vae-digits@champion", "--seeds", "3")
