@@ -50,7 +50,7 @@ def main() -> None:
     dataset = load("digits", defaults(Train, "vae").data_root)
     train, validation = (as_batch(dataset.part(split)) for split in ("train", "validation"))
     data = TrainingImages(train, options.batch_size, drop_last=True)
-    space = PCAFeatures("pca-digits", unit(validation.images))
+    space = PCAFeatures.of("pca-digits", unit(validation.images))
     evaluator = Evaluator(train, validation, space)
     for family in gen_models.names():
         for arch in ("mlp", "conv"):

@@ -44,7 +44,7 @@ class Extractor:
     def space(self, validation: Tensor, num_classes: int) -> FeatureSpace:
         """The space, on the device of the validation images, uint8 (N, C, H, W)."""
         if self.weights is None:
-            return PCAFeatures(self.name, unit(validation))
+            return PCAFeatures.of(self.name, unit(validation))
         network = LeNet(self.name, DataSpec(tuple(validation.shape[1:]), num_classes))
         network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in self.weights.items()})
         return network.to(validation.device).eval().requires_grad_(False)

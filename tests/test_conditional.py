@@ -71,7 +71,7 @@ def test_samples_are_compared_in_the_proportions_of_the_split() -> None:
     found = []
     for labels in (torch.zeros(300, dtype=torch.int64), torch.arange(300) % 10):
         data = Batch(images, labels)
-        evaluator = Evaluator(data, data, PCAFeatures("pca", images))
+        evaluator = Evaluator(data, data, PCAFeatures.of("pca", images))
         found.append(evaluator.metrics([model], [networks])[0]["val/fd/pca/2k"])
     assert found[0] != found[1]
 

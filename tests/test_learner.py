@@ -40,7 +40,7 @@ def _train(case: str, rank: int, world: int) -> tuple[dict[str, float], dict[str
             learner.step(batch, share)
     metrics = learner.pop_metrics()
     check_replicas(learner.networks)
-    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels.images)))
+    evaluator = Evaluator(pixels, pixels, PCAFeatures.of("pca", unit(pixels.images)))
     metrics |= evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
     states = {n: net.state_dict() for n, net in learner.networks.items()}
     weights = {f"{n}.{k}": v.clone() for n, state in states.items() for k, v in state.items()}
@@ -196,7 +196,7 @@ def test_metrics_are_means_over_images(variant: str) -> None:
 def test_validation_reports_what_it_says_and_the_same_twice(variant: str) -> None:
     learner = make_learner(variant)
     pixels = some_pixels(90)
-    evaluator = Evaluator(pixels, pixels, PCAFeatures("pca", unit(pixels.images)))
+    evaluator = Evaluator(pixels, pixels, PCAFeatures.of("pca", unit(pixels.images)))
     (found,) = evaluator.metrics([learner.model], [learner.sampling_networks()])
     assert sorted(found) == sorted(metric_names(learner.model, "pca"))
     assert evaluator.metrics([learner.model], [learner.sampling_networks()]) == [found]

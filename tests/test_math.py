@@ -243,7 +243,7 @@ def test_frechet_distances_of_several_at_once() -> None:
 
 def test_pca_features_keep_the_distances_that_matter() -> None:
     images = some_images(300, DataSpec((1, 8, 8)))
-    features = PCAFeatures("pca", images, dim=64)
+    features = PCAFeatures.of("pca", images, dim=64)
     flat = images.flatten(1).double()
     torch.testing.assert_close(
         torch.cdist(features(images), features(images))[:9, :9],
@@ -251,12 +251,12 @@ def test_pca_features_keep_the_distances_that_matter() -> None:
         atol=1e-5,
         rtol=1e-5,
     )
-    assert PCAFeatures("pca", images, dim=5)(images).shape == (300, 5)
+    assert PCAFeatures.of("pca", images, dim=5)(images).shape == (300, 5)
 
 
 def test_pca_features_of_points_of_several_models() -> None:
     points = torch.rand(3, 50, 2, generator=Generator().manual_seed(0))
-    features = PCAFeatures("pca", points[0])
+    features = PCAFeatures.of("pca", points[0])
     assert features(points).shape == (3, 50, 2)
     torch.testing.assert_close(features(points)[1], features(points[1]))
 

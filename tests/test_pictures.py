@@ -60,7 +60,7 @@ def test_data_of_each_shape_are_drawn_and_written(shape: tuple[int, ...]) -> Non
 def test_an_evaluator_takes_points(family: str) -> None:
     points = torch.rand(600, 2)
     learner = make_learner(f"{family}-mlp", spec=DataSpec((2,)))
-    evaluator = Evaluator(Batch.of(points), Batch.of(points), PCAFeatures("pca", points))
+    evaluator = Evaluator(Batch.of(points), Batch.of(points), PCAFeatures.of("pca", points))
     networks = learner.sampling_networks()
     (found,) = evaluator.metrics([learner.model], [networks])
     assert found["val/fd/pca/2k"] > 0

@@ -151,7 +151,7 @@ def test_validation_as_one_is_validation_alone(variant: str) -> None:
     learners = [member(variant, index, **changes) for index in range(3)]
     Population(DATA, "in_turn").run_epoch(learners)
     validation = PIXELS.rows(slice(90))
-    evaluator = Evaluator(PIXELS, validation, PCAFeatures("pca", unit(validation.images)))
+    evaluator = Evaluator(PIXELS, validation, PCAFeatures.of("pca", unit(validation.images)))
     models = [learner.model for learner in learners]
     networks = [learner.sampling_networks() for learner in learners]
     at_once = evaluator.metrics(models, networks)

@@ -38,7 +38,7 @@ def test_a_metric_does_not_change_with_the_batch_size() -> None:
 def test_a_mean_over_a_split_counts_every_image_once() -> None:
     """The last block is smaller than the others, and counts for less."""
     learner, data = make_learner("autoencoder-mlp"), some_pixels(750)  # blocks of 500 and 250
-    evaluator = Evaluator(data, data, PCAFeatures("pca", unit(data.images)))
+    evaluator = Evaluator(data, data, PCAFeatures.of("pca", unit(data.images)))
     networks = learner.sampling_networks()
     (found,) = evaluator.metrics([learner.model], [networks])
     images = unit(data.images)
@@ -95,7 +95,7 @@ def test_trials_are_ranked_by_what_is_not_searched(family: str) -> None:
     for changes in ({}, {k: v for k, v in weights.items() if k in searched}):
         learner = make_learner(f"{family}-mlp", spec=module_spec, **changes)
         data = some_pixels(64)
-        evaluator = Evaluator(data, data, PCAFeatures("pca", unit(data.images)))
+        evaluator = Evaluator(data, data, PCAFeatures.of("pca", unit(data.images)))
         values += evaluator.metrics([learner.model], [learner.sampling_networks()])
     assert values[0] == values[1]
 

@@ -4,6 +4,7 @@ space, so a space has a name, and the name is part of the metric's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,30 +14,39 @@ from torch import Tensor
 class FeatureSpace(Protocol):
     """A function of data (…, *shape) in [0, 1] to features (…, dim)."""
 
-    name: str
-    """Of the space and the data that it was made from, such as `lenet-mnist`."""
+    @property
+    def name(self) -> str:
+        """Of the space and the data that it was made from, such as `lenet-mnist`."""
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
+@dataclass(frozen=True, eq=False)
 class PCAFeatures:
     """Projection of flattened images on the leading principal components of reference images.
 
-    A stand-in for learned features where images have no labels to learn from. `dim` components,
-    or as many as the images have values. float64.
+    A stand-in for learned features where images have no labels to learn from. float64.
     """
 
-    def __init__(self, name: str, images: Tensor, dim: int = 64) -> None:
-        """`images`: the reference (N, *shape) in [0, 1], N at least 2."""
-        self.name = name
-        self._dims = images.dim() - 1
+    name: str
+    offset: Tensor
+    """The mean of the reference, (*shape)."""
+    components: Tensor
+    """Of unit length, the leading one first, (values of an image, dim)."""
+
+    @classmethod
+    def of(cls, name: str, images: Tensor, dim: int = 64) -> PCAFeatures:
+        """Of reference images (N, *shape) in [0, 1], N at least 2: `dim` components, or as many
+        as the images have values."""
         flat = images.flatten(1).double()
-        self.offset = flat.mean(0)
-        covariance = (flat - self.offset).T @ (flat - self.offset) / (len(flat) - 1)
+        mean = flat.mean(0)
+        covariance = (flat - mean).T @ (flat - mean) / (len(flat) - 1)
         vectors = torch.linalg.eigh(covariance).eigenvectors.flip(1)
-        self.components = vectors[:, : min(dim, flat.shape[1])]
+        components = vectors[:, : min(dim, flat.shape[1])].contiguous()
+        return cls(name, mean.view(images.shape[1:]), components)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(…, *shape) -> (…, dim)"""
-        features: Tensor = (images.flatten(-self._dims).double() - self.offset) @ self.components
+        centred = (images.double() - self.offset).flatten(-self.offset.dim())
+        features: Tensor = centred @ self.components
         return features
