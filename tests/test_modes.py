@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from gen_models.core import DataSpec
+from gen_models.metrics.lenet import ClassModes, LeNet
 from gen_models.metrics.mixtures import MIXTURES, grid25, ring8
 from gen_models.metrics.modes import modes, nearest_mode
 
@@ -52,6 +54,7 @@ def test_nearest_mode_within_three_deviations() -> None:
 @pytest.mark.parametrize("name", MIXTURES)
 def test_a_mixture_s_samples_are_of_its_modes(name: str) -> None:
     mixture = MIXTURES[name]()
+    assert mixture.name == name
     points, chosen = mixture.sample(20_000, seed=0)
     assert points.shape == (20_000, 2)
     assert float(points.min()) > 0.0 and float(points.max()) < 1.0
@@ -77,3 +80,16 @@ def test_mixtures_keep_their_proportions() -> None:
     assert float(radius[0]) / ring.std == pytest.approx(1.0 / 0.01, rel=1e-5)
     spacing = torch.cdist(grid.centres, grid.centres).fill_diagonal_(1.0).min()
     assert float(spacing) / grid.std == pytest.approx(2.0 / 0.05, rel=1e-5)
+
+
+def test_classes_are_told_apart_by_their_classifier() -> None:
+    spec = DataSpec((1, 8, 8), 10)
+    network = LeNet("lenet-x", spec).eval().requires_grad_(False)
+    images = torch.rand(2500, *spec.shape)
+    assigned = network.logits(images).argmax(1)
+    reference = torch.bincount(assigned, minlength=10)
+    telling = ClassModes(network, reference)
+    found = telling.modes(images)
+    assert telling.name == "lenet-x" and found.share == 1.0
+    assert found.found == int((reference > 0).sum()) and found.num_modes == 10
+    assert found.reverse_kl == pytest.approx(0.0, abs=1e-12)

@@ -7,6 +7,7 @@ It is trained once for a data set and kept, so that every model is judged by the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from gen_models.core.batches import TrainingImages, unit
 from gen_models.core.contract import Batch, DataSpec
 from gen_models.core.randomness import global_seed, seeded
+from gen_models.metrics.modes import Modes, modes
 
 _BATCH, _LR = 128, 4e-3
 _SHIFT = 1 / 14
@@ -92,3 +94,24 @@ def accuracy(network: LeNet, images: Tensor, labels: Tensor) -> float:
     parts = zip(torch.split(images, _BLOCK), torch.split(labels, _BLOCK), strict=True)
     right = sum(int((network.logits(unit(part)).argmax(1) == own).sum()) for part, own in parts)
     return right / len(images)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassModes:
+    """The classes of labelled images as their modes, told apart by a classifier, which takes
+    every sample for one of them."""
+
+    network: LeNet
+    reference: Tensor
+    """How many real images are of each class, (num_classes,)."""
+
+    @property
+    def name(self) -> str:
+        return self.network.name
+
+    @torch.no_grad()
+    def modes(self, samples: Tensor) -> Modes:
+        """The modes of samples (N, C, H, W) in [0, 1]."""
+        parts = torch.split(samples, _BLOCK)
+        assigned = torch.cat([self.network.logits(part).argmax(1) for part in parts])
+        return modes(assigned, self.network.num_classes, self.reference)

@@ -23,16 +23,17 @@ _MARGIN = 1.25
 class Mixture:
     """Gaussians of one deviation, equally frequent, in the unit square."""
 
+    name: str
     centres: Tensor
     """(K, 2)"""
     std: float
     """Of each coordinate."""
 
     @classmethod
-    def scaled(cls, centres: Tensor, std: float) -> Mixture:
+    def scaled(cls, name: str, centres: Tensor, std: float) -> Mixture:
         """From centres (K, 2) around (0, 0) and a deviation in units of their own."""
         side = 2.0 * _MARGIN * float(centres.abs().max())
-        return cls(0.5 + centres / side, std / side)
+        return cls(name, 0.5 + centres / side, std / side)
 
     def sample(self, num: int, seed: int) -> tuple[Tensor, Tensor]:
         """`num` points (num, 2) and the mode of each, int64 (num,)."""
@@ -49,13 +50,13 @@ class Mixture:
 def ring8() -> Mixture:
     """Eight Gaussians on a circle: radius 1, deviation 0.01."""
     angle = torch.arange(8) * (2.0 * pi / 8)
-    return Mixture.scaled(torch.stack([angle.cos(), angle.sin()], dim=1), std=0.01)
+    return Mixture.scaled("ring8", torch.stack([angle.cos(), angle.sin()], dim=1), std=0.01)
 
 
 def grid25() -> Mixture:
     """Five times five Gaussians: centres from -4 to 4 at a spacing of 2, deviation 0.05."""
     line = torch.arange(-4.0, 5.0, 2.0)
-    return Mixture.scaled(torch.cartesian_prod(line, line), std=0.05)
+    return Mixture.scaled("grid25", torch.cartesian_prod(line, line), std=0.05)
 
 
 MIXTURES = {"ring8": ring8, "grid25": grid25}

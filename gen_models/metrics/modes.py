@@ -6,6 +6,7 @@ few samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,17 @@ class Modes:
     def collapsed(self) -> bool:
         """Whether modes are missing."""
         return self.found < self.num_modes
+
+
+class TellsModes(Protocol):
+    """Whoever knows the modes of some data: their mixture, or a classifier."""
+
+    @property
+    def name(self) -> str:
+        """What metrics are named after, such as `ring8` or `lenet-mnist`."""
+
+    def modes(self, samples: Tensor) -> Modes:
+        """The modes of samples (N, *shape) in [0, 1]."""
 
 
 def modes(assigned: Tensor, num_modes: int, reference: Tensor | None = None) -> Modes:
