@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from gen_models.core.contract import Batch, BoundsLikelihood
 from gen_models.core.errors import require
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
-    FeatureSpace,
     Modes,
     Moments,
     Neighbours,
@@ -29,12 +29,11 @@ from gen_models.metrics import (
     estimate_likelihood,
     frechet_distance,
     kernel_distance,
-    modes,
 )
-from gen_models.metrics.lenet import LeNet
 from pipelines.data import Dataset
 from pipelines.epoch import as_batch
-from pipelines.features import extractor
+from pipelines.features import Extractor, extractor, features_of_test, show_features
+from pipelines.modes import telling_modes
 from pipelines.pictures import drawing
 from pipelines.preflight import load_data, require_same_data
 from pipelines.progress import say
@@ -63,45 +62,54 @@ def assess(asked: Evaluate) -> dict[str, Any]:
     kept = f"a run or a trial, and not a {row.kind or 'run of another program'}"
     require(row.kind in ("run", "trial"), "model", asked.model, kept)
     config = config_of(row.tags["rerun"])
-    config = replace(config, data_root=asked.data_root or config.data_root)
+    config = replace(
+        config,
+        data_root=asked.data_root or config.data_root,
+        features=asked.features or config.features,
+        download=asked.download,
+    )
     dataset = load_data(config)
     require_same_data(config, dataset, row.tags["data_digest"], row.name)
     with tempfile.TemporaryDirectory() as fetched:
         checkpoint = load_checkpoint(resolve_checkpoint(uri, asked.model, Path(fetched)))
-    metrics, tags, pictures = _measured(asked, checkpoint, dataset)
+    found = extractor(dataset, asked.store.absolute(), config.features, config.download)
+    metrics, tags, pictures = _measured(asked, checkpoint, dataset, found)
     record_evaluation(uri, row.run_id, metrics, tags, pictures)
     return {"run_id": row.run_id, "name": row.name, "metrics": metrics, "tags": tags}
 
 
 def _measured(
-    asked: Evaluate, checkpoint: Checkpoint, dataset: Dataset
+    asked: Evaluate, checkpoint: Checkpoint, dataset: Dataset, found: Extractor
 ) -> tuple[dict[str, float], dict[str, str], dict[str, bytes]]:
     """Metrics and tags by name, and PNG files."""
-    model, networks = checkpoint.model, checkpoint.networks
-    test = as_batch(dataset.part("test"))
-    validation = torch.from_numpy(dataset.validation)
-    space = extractor(dataset, asked.store.absolute()).space(validation, dataset.num_classes)
+    store = asked.store.absolute()
+    test, train = as_batch(dataset.part("test")), torch.from_numpy(dataset.train)
     if asked.num < _BIASED_BELOW:
         say(
             f"num = {asked.num}: below {_BIASED_BELOW} samples the Fréchet distance is too large, "
             "by an amount that shrinks as one over their number: compare equal numbers alone"
         )
-    samples = sample(model, networks, asked.num, _SEED, labels=test.labels)
-    real, generated = _features(space, unit(test.images)), _features(space, samples)
-    metrics = _distances(space.name, real, generated) | _neighbourhoods(
-        space.name, real, generated
-    )
-    tags: dict[str, str] = {"test/images": str(test.num)}
-    if isinstance(space, LeNet) and dataset.test_labels is not None:
-        found = _modes(space, samples, test.labels)
-        where = _where(space.name, asked.num)
-        metrics |= {f"test/modes/{where}": found.found}
-        metrics |= {f"test/reverse_kl/{where}": found.reverse_kl}
-        tags["collapsed"] = str(found.collapsed)
-    if isinstance(model, BoundsLikelihood):
+    samples = sample(checkpoint.model, checkpoint.networks, asked.num, _SEED, labels=test.labels)
+    metrics = _compared(found, dataset, store, samples)
+    tags = {"test/images": str(test.num)}
+    if telling := telling_modes(dataset, store):
+        modes = telling.modes(samples)
+        metrics |= _modes(telling.name, modes, len(samples))
+        tags["collapsed"] = str(modes.collapsed)
+    if isinstance(checkpoint.model, BoundsLikelihood):
         metrics |= _likelihood(asked, checkpoint, test.rows(slice(asked.images)))
-    train = torch.from_numpy(dataset.train)
-    return metrics, tags, {"nearest": _nearest(samples[:_SHOWN], train)}
+    finite = {name: value for name, value in metrics.items() if isfinite(value)}
+    return finite, tags, {"nearest": _nearest(samples[:_SHOWN], train)}
+
+
+def _compared(
+    found: Extractor, dataset: Dataset, store: Path, samples: Tensor
+) -> dict[str, float]:
+    """Samples and test images, in a feature space."""
+    space = found.space(samples, dataset.num_classes)
+    real = features_of_test(found, space, dataset, store)
+    generated = torch.cat([*show_features(space, samples)])
+    return _distances(found.name, real, generated) | _neighbourhoods(found.name, real, generated)
 
 
 def _where(space: str, num: int) -> str:
@@ -131,17 +139,14 @@ def _neighbourhoods(space: str, real: Tensor, generated: Tensor) -> dict[str, fl
     return {f"test/{name}/{where}": float(value) for name, value in found.items()}
 
 
-def _features(space: FeatureSpace, images: Tensor) -> Tensor:
-    """(N, *shape) -> (N, dim)"""
-    return torch.cat([space(part) for part in torch.split(images, _BLOCK)])
-
-
-def _modes(space: LeNet, samples: Tensor, labels: Tensor) -> Modes:
-    """Classes among the samples, as the classifier tells them apart."""
-    parts = torch.split(samples, _BLOCK)
-    assigned = torch.cat([space.logits(part).argmax(1) for part in parts])
-    reference = torch.bincount(labels, minlength=space.num_classes)
-    return modes(assigned, space.num_classes, reference)
+def _modes(name: str, modes: Modes, num: int) -> dict[str, float]:
+    """Modes found, how evenly, and the part of the samples that is of one."""
+    where = _where(name, num)
+    return {
+        f"test/modes/{where}": float(modes.found),
+        f"test/reverse_kl/{where}": modes.reverse_kl,
+        f"test/mode_share/{where}": modes.share,
+    }
 
 
 def _likelihood(asked: Evaluate, checkpoint: Checkpoint, test: Batch) -> dict[str, float]:

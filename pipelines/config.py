@@ -21,6 +21,7 @@ from tune_spaces import space
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["min", "max"]
 Precision = Literal["auto", "fp32", "bf16"]
+Features = Literal["auto", "lenet", "pca", "inception"]
 R = TypeVar("R", bound="Run")
 
 _WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
@@ -46,7 +47,8 @@ class Run:
     )
     """Where torchvision's data sets lie; the environment's GENPIPE_DATA_ROOT is the default."""
     download: bool = False
-    """Download the data set into --data-root if it is not there."""
+    """Download what is not there: the data set into --data-root, Inception's weights into
+    torch.hub's folder."""
     image_size: int | None = None
     """folder: images are resized and cropped to this many pixels a side."""
     channels: Channels = "auto"
@@ -77,6 +79,11 @@ class Run:
     max_failures: int = 2
     """How often a run whose worker died is taken up again from its last checkpoint."""
 
+    features: Features = "auto"
+    """What samples are compared with the data in: lenet, the features of a small classifier of
+    labelled images, trained once for a store; pca, principal components; inception, the network
+    of the FID, which wants torch-fidelity and its weights; auto: lenet for labelled images, else
+    pca. The names of metrics hold it, as in val/fd/inception/2k."""
     metric: str
     """What the best epoch and the best trial are chosen by."""
     mode: Mode

@@ -52,7 +52,8 @@ def make_data(run: Run, images: Images, device: torch.device) -> tuple[TrainingI
     train, validation = (as_batch(part, device) for part in (images.train, images.validation))
     data = TrainingImages(train, run.batch_size, run.drop_last, run.binarise)
     space = images.extractor.space(validation.images, images.num_classes)
-    return data, Evaluator(data.seen(NUM_CODES), validation, space)
+    real = images.extractor.moments(device)
+    return data, Evaluator(data.seen(NUM_CODES), validation, space, real)
 
 
 def is_picture_epoch(run: Run, epoch: int) -> bool:

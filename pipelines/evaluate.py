@@ -29,7 +29,7 @@ from gen_models.core.randomness import seeded
 from gen_models.core.sampling import BLOCK as SAMPLES
 from gen_models.core.sampling import block_labels, block_noise, sample
 from gen_models.core.stacking import Alone, Ensemble
-from gen_models.metrics import FeatureSpace, Moments, frechet_distance
+from gen_models.metrics import FeatureSpace, Moments, features_in_blocks, frechet_distance
 from pipelines.measures import Measure, measures, names_of
 from pipelines.pictures import drawing_of
 
@@ -47,16 +47,19 @@ class Evaluator:
     """Metrics of models on one validation split, and pictures.
 
     `train`, `validation`: images as uint8 (N, C, H, W), or floats (N, *shape) in [0, 1], on the
-    device. `space`: where samples are compared with the validation data.
+    device. `space`: where samples are compared with the validation data. `real`: the moments of
+    their features; without it, they are computed.
     """
 
-    def __init__(self, train: Batch, validation: Batch, space: FeatureSpace) -> None:
+    def __init__(
+        self, train: Batch, validation: Batch, space: FeatureSpace, real: Moments | None = None
+    ) -> None:
         self.codes_from = train.rows(slice(NUM_CODES))
         self.validation = validation
         self.device = validation.images.device
         self.space = space
-        real = (Moments.of(space(block.images)) for block in blocks(validation, BLOCK))
-        self.real = reduce(add, real)
+        images = validation.images
+        self.real = real or reduce(add, map(Moments.of, features_in_blocks(space, images)))
 
     @torch.no_grad()
     def metrics(

@@ -17,7 +17,13 @@ from gen_models.core.errors import InputError, require
 from pipelines.config import Run
 from pipelines.data import Dataset, load
 from pipelines.evaluate import matching, metric_names
-from pipelines.features import Extractor, extractor, space_name
+from pipelines.features import (
+    Extractor,
+    extractor,
+    require_features,
+    space_name,
+    with_moments,
+)
 from pipelines.tracking import tracking_uri
 
 R = TypeVar("R", bound=Run)
@@ -39,8 +45,11 @@ class Plan(Generic[R]):
 
     @cached_property
     def extractor(self) -> Extractor:
-        """Of the data set's feature space; the first time it may take a minute."""
-        return extractor(self.dataset, self.run.store)
+        """Of the run's feature space, with the moments of the validation data; the first time
+        it may take minutes."""
+        run = self.run
+        found = extractor(self.dataset, run.store, run.features, run.download)
+        return with_moments(found, self.dataset, run.store)
 
 
 def preflight(run: R) -> Plan[R]:
@@ -52,7 +61,9 @@ def preflight(run: R) -> Plan[R]:
     dataset = load_data(run)
     _check_batches(run, len(dataset.train))
     model = _model(run, dataset)
-    run = replace(run, metric=_metric(run, metric_names(model, space_name(dataset))))
+    require_features(dataset, run.features, run.download)
+    names = metric_names(model, space_name(dataset, run.features))
+    run = replace(run, metric=_metric(run, names))
     store = run.store.expanduser().absolute()
     run = replace(run, store=store, data_root=run.data_root.absolute())
     uri = tracking_uri(store, run.tracking_uri)

@@ -8,6 +8,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from pipelines.config import Features
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
@@ -80,8 +82,13 @@ class Evaluate(Recorded):
     """Samples of the importance-weighted bound, for each image."""
     images: int = 1_000
     """Test images, the first ones, whose likelihood is bounded."""
+    features: Features | None = None
+    """What samples are compared with the test images in, as in training; without it, the run's
+    own."""
     data_root: Path | None = None
     """Where torchvision's data sets lie; without it, where the run found them."""
+    download: bool = False
+    """Download the data set, or Inception's weights, if they are not there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ def identity(
             "family": run.family,
             "seed": str(run.seed),
             "data_digest": dataset.digest,
-            "features": space_name(dataset),
+            "features": space_name(dataset, run.features),
             "metric": run.metric,
             "mode": run.mode,
             "rerun": command(run),

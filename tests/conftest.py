@@ -1,5 +1,6 @@
 """What tests share: the families, small data, MNIST where the machine has it."""
 
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 import gen_models
 from gen_models.core import Batch, DataSpec, Learner
@@ -89,3 +90,43 @@ def mnist_root() -> Path:
     if not (root / "MNIST" / "raw").is_dir():
         pytest.skip("wants MNIST: set GENPIPE_DATA_ROOT to a folder that holds MNIST/raw")
     return root
+
+
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+
+
+@pytest.fixture
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torch.hub looks, empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch"
+
+
+@pytest.fixture
+def inception_file(torch_home: Path) -> Path:
+    """Weights of Inception's shapes, drawn at random, where torch-fidelity would have put its
+    own."""
+    path = torch_home / "hub" / "checkpoints" / INCEPTION
+    path.parent.mkdir(parents=True)
+    torch.save(_random_inception(), path)
+    return path
+
+
+def _random_inception(seed: int = 0) -> dict[str, Tensor]:
+    """Of a size that neither kills nor multiplies what passes through."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Unread(FeatureExtractorInceptionV3):  # type: ignore[misc]
+        """The network as it is before weights are read."""
+
+        def load_state_dict(self, *args: object, **kwargs: object) -> None:
+            pass
+
+    file = io.BytesIO()
+    torch.save({}, file)
+    file.seek(0)
+    network, generator = Unread("x", ["2048"], file), Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+    return dict(network.state_dict())

@@ -95,6 +95,18 @@ WRONG = {
         ["train", "vae", "--num-workers", "512", "--batch-size", "512"],
         "num_workers = 512: expected at most",
     ),
+    "features": (
+        ["train", "gan", "--data", "ring8", "--model.arch", "mlp", "--features", "inception"],
+        "features = 'inception': expected one of auto, pca, for ring8 holds no images of 1 or 3",
+    ),
+    "classes": (
+        ["search", "gan", "--data", "ring8", "--model.arch", "mlp", "--features", "lenet"],
+        "features = 'lenet': expected one of auto, pca, for ring8 holds no labelled images",
+    ),
+    "space of a metric": (
+        ["train", "gan", "--features", "pca", "--metric", "val/fd/lenet-digits/2k"],
+        "expected one of val/fd/pca-digits/2k",
+    ),
     "metric": (["train", "vae", "--metric", "val/accuracy"], "expected one of val/elbo, val/kl"),
     "root": (["train", "vae", "--data", "mnist", "--data-root", "nowhere"], "--download"),
     "resume": (["search", "vae", "--resume", "vae-1"], "resume = 'vae-1': expected a search of"),

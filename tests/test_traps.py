@@ -16,17 +16,16 @@ from pipelines.config import Train, defaults
 from pipelines.data import load
 from pipelines.epoch import as_batch, make_data
 from pipelines.evaluate import Evaluator, frechet_name
-from pipelines.features import Extractor
+from pipelines.features import extractor
 from pipelines.job import Images
 from tune_spaces import space
 
 
-def test_a_metric_does_not_change_with_the_batch_size() -> None:
+def test_a_metric_does_not_change_with_the_batch_size(tmp_path: Path) -> None:
     """It would, were it a mean of batch means, or were noise drawn batch by batch."""
     dataset, found = load("digits", Path()), []
-    images = Images(
-        dataset.part("train"), dataset.part("validation"), 10, Extractor("pca", None, None)
-    )
+    space = extractor(dataset, tmp_path, "pca")
+    images = Images(dataset.part("train"), dataset.part("validation"), 10, space)
     for batch_size in (32, 100):
         run = replace(defaults(Train, "vae"), batch_size=batch_size)
         _, evaluator = make_data(run, images, torch.device("cpu"))

@@ -1,6 +1,6 @@
 """How good a model is, measured against real data."""
 
-from gen_models.metrics.features import FeatureSpace, PCAFeatures
+from gen_models.metrics.features import FeatureSpace, PCAFeatures, features_in_blocks
 from gen_models.metrics.frechet import Moments, frechet_distance
 from gen_models.metrics.kernel import KernelDistance, kernel_distance
 from gen_models.metrics.likelihood import (
@@ -9,7 +9,7 @@ from gen_models.metrics.likelihood import (
     estimate_likelihood,
     likelihood_sums,
 )
-from gen_models.metrics.modes import Modes, modes, nearest_mode
+from gen_models.metrics.modes import Modes, TellsModes, modes, nearest_mode
 from gen_models.metrics.prdc import PRDC, Neighbours, compute_prdc
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "Moments",
     "Neighbours",
     "PCAFeatures",
+    "TellsModes",
     "compute_prdc",
     "estimate_likelihood",
+    "features_in_blocks",
     "frechet_distance",
     "kernel_distance",
     "likelihood_sums",

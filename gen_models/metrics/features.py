@@ -4,11 +4,16 @@ space, so a space has a name, and the name is part of the metric's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from gen_models.core.batches import unit
+
+_BLOCK = 500
 
 
 class FeatureSpace(Protocol):
@@ -19,6 +24,14 @@ class FeatureSpace(Protocol):
         """Of the space and the data that it was made from, such as `lenet-mnist`."""
 
     def __call__(self, images: Tensor) -> Tensor: ...
+
+
+@torch.no_grad()
+def features_in_blocks(space: FeatureSpace, images: Tensor) -> Iterator[Tensor]:
+    """Features (up to 500, dim) of data, uint8 (N, C, H, W) or floats (N, *shape) in [0, 1], in
+    their order."""
+    for block in torch.split(images, _BLOCK):
+        yield space(unit(block))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,122 @@
+"""What `genpipe evaluate` says of recorded runs. They are recorded here without Ray, untrained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+import gen_models
+from gen_models.core import Learner
+from gen_models.core.checkpoint import save_checkpoint
+from pipelines.cli import main, parse_run
+from pipelines.data import load
+from pipelines.features import space_name
+from pipelines.journal import Journal, checkpoint_name
+from pipelines.modes import telling_modes
+from pipelines.preflight import preflight
+from pipelines.results import identity, outcome
+from pipelines.tracking import Tracker
+
+MLP = ["--model.arch", "mlp", "--model.hidden", "16"]
+
+
+def recorded(args: list[str], store: Path) -> str:
+    """The name of a run that has ended after one epoch."""
+    asked = parse_run("train", [*args, *MLP, "--store", str(store)])
+    assert asked is not None
+    plan = preflight(asked)
+    run, folder = plan.run, store / "runs" / "one"
+    model = gen_models.family(run.family).Model(run.model, plan.dataset.spec)
+    checkpoint = folder / checkpoint_name(1)
+    checkpoint.mkdir(parents=True)
+    learner = Learner(model, run.optim, seed=0, steps_per_epoch=1)
+    save_checkpoint(checkpoint, run.family, run.optim, learner)
+    journal = Journal(folder)
+    journal.open(identity(run, plan.dataset, kind="run", name="one", experiment=plan.experiment))
+    journal.report(1, {run.metric: 1.0, "diverged": 0.0}, {})
+    journal.close(outcome(folder, run, "completed", 1))
+    with Tracker(plan.uri, store) as tracker:
+        tracker.deliver(journal)
+    return "one"
+
+
+def evaluate(
+    name: str, store: Path, capsys: pytest.CaptureFixture[str], *args: str
+) -> dict[str, Any]:
+    few = ["--importance-samples", "5", "--images", "5"]
+    assert main(["evaluate", name, "--store", str(store), *few, "--json", *args]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_the_modes_of_a_mixture_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recorded(["gan", "--data", "ring8"], tmp_path)
+    found = evaluate(name, tmp_path, capsys, "--num", "1000")
+    metrics = found["metrics"]
+    assert 0.0 <= metrics["test/modes/ring8/1k"] < 8.0  # it was not trained
+    assert 0.0 <= metrics["test/mode_share/ring8/1k"] < 0.5
+    assert metrics["test/fd/pca-ring8/1k"] > 0.0
+    assert found["tags"]["collapsed"] == "True"
+    assert all(np.isfinite(value) for value in metrics.values())
+    run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(found["run_id"])
+    assert metrics.items() <= run.data.metrics.items()
+    assert run.data.tags["collapsed"] == "True" and run.data.tags["features"] == "pca-ring8"
+
+
+def test_samples_are_compared_in_the_run_s_space_or_another(
+    tmp_path: Path, torch_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recorded(["vae", "--features", "pca"], tmp_path)
+    own = evaluate(name, tmp_path, capsys, "--num", "300")["metrics"]
+    assert "test/fd/pca-digits/300" in own and "test/fd/lenet-digits/300" not in own
+    # Classes are told apart by their classifier, whatever samples are compared in.
+    assert "test/modes/lenet-digits/300" in own and "test/nll/iw5" in own
+    other = evaluate(name, tmp_path, capsys, "--num", "300", "--features", "lenet")["metrics"]
+    assert "test/fd/lenet-digits/300" in other and "test/fd/pca-digits/300" not in other
+    same = {key for key in own if "pca" not in key}
+    assert {key: own[key] for key in same} == {key: other[key] for key in same}
+    said = " ".join(refused(name, tmp_path, capsys, "--features", "inception").split())
+    assert "features = 'inception': expected the network's weights in" in said
+    assert f"{torch_home}/" in said and "--download gets them" in said
+
+
+def refused(name: str, store: Path, capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(["evaluate", name, "--store", str(store), *args]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_samples_are_compared_in_inception(
+    tmp_path: Path, inception_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, pixels = tmp_path / "few.npz", np.random.default_rng(0)
+    np.savez(path, images=pixels.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8))
+    data = ["--data", f"npz:{path}", "--batch-size", "8"]
+    name = recorded(["autoencoder", *data, "--features", "inception"], tmp_path)
+    found = evaluate(name, tmp_path, capsys, "--num", "8")
+    metrics = found["metrics"]
+    assert metrics["test/fd/inception/8"] > 0.0 and "test/precision/inception/8" in metrics
+    assert "collapsed" not in found["tags"]  # nobody can tell
+    assert len(list(tmp_path.glob("features/inception-*-test.safetensors"))) == 1
+    assert not list(tmp_path.glob("features/*-validation.safetensors"))  # not asked for
+
+
+def test_who_tells_modes(tmp_path: Path) -> None:
+    ring = load("ring8", tmp_path)
+    telling = telling_modes(ring, tmp_path)
+    assert telling is not None and telling.name == "ring8"
+    found = telling.modes(torch.from_numpy(ring.test))
+    assert found.found == 8 and not found.collapsed and found.share > 0.98
+    digits = load("digits", tmp_path)
+    telling = telling_modes(digits, tmp_path)
+    assert telling is not None and telling.name == space_name(digits, "lenet")
+    images = torch.from_numpy(digits.test).float() / 255
+    assert digits.test_labels is not None
+    zeros = telling.modes(images[torch.from_numpy(digits.test_labels) == 0])
+    assert zeros.found < 4 and zeros.collapsed and zeros.share == 1.0
