@@ -116,24 +116,20 @@ def make_searcher(run: Search, searched: Mapping[str, Any]) -> Searcher | Search
         return BasicVariantGenerator()
     if run.chosen_searcher == "random":
         return BasicVariantGenerator(points_to_evaluate=[first], random_state=run.seed)
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-    from ray.tune.utils.util import flatten_dict
+    from pipelines.tpe import make_tpe  # and with it Optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=run.seed, multivariate=True, constant_liar=True)
-    return OptunaSearch(points_to_evaluate=[flatten_dict(first, "/")], sampler=sampler)
+    return make_tpe(run, first)
 
 
 def make_scheduler(run: Search, searched: Mapping[str, Any]) -> TrialScheduler:
     """Who stops trials. Epochs are those that a trial reports: Tune's own count restarts."""
-    if run.scheduler == "fifo":
+    if run.chosen_scheduler == "fifo":
         return FIFOScheduler()
-    if run.scheduler == "hyperband":
+    if run.chosen_scheduler == "hyperband":
         return HyperBandScheduler(
             time_attr="epoch", max_t=run.epochs, reduction_factor=run.reduction_factor
         )
-    if run.scheduler == "pbt":
+    if run.chosen_scheduler == "pbt":
         return PopulationBasedTraining(
             time_attr="epoch",
             perturbation_interval=run.grace_period,

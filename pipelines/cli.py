@@ -146,10 +146,13 @@ def parse_run(command: str, args: Sequence[str]) -> Run | None:
     import tyro
 
     from pipelines.config import Search, Train, defaults
+    from pipelines.objectives import split_objectives, with_objectives
 
-    default = defaults(Search if command == "search" else Train, args[0])
     prog = f"genpipe {command} {args[0]}"
-    run: Run = tyro.cli(type(default), args=args[1:], default=default, prog=prog)
+    metrics, modes, rest = split_objectives(args[1:], prog)
+    default = defaults(Search if command == "search" else Train, args[0])
+    default = with_objectives(default, metrics, modes)
+    run: Run = tyro.cli(type(default), args=rest, default=default, prog=prog)
     if isinstance(run, Search):
         return _with_fixed(run, args[1:])
     return run

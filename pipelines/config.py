@@ -20,6 +20,8 @@ from tune_spaces import space
 
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["min", "max"]
+Objective = tuple[str, Mode]
+"""A metric, and which of its values are good."""
 Precision = Literal["auto", "fp32", "bf16"]
 Features = Literal["auto", "lenet", "pca", "inception"]
 R = TypeVar("R", bound="Run")
@@ -28,8 +30,9 @@ _WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "
 """Settings that say where and how a command runs, and change nothing of its result."""
 _WHICH = {"name", "fixed", "resume", "confirms"}
 """Settings that say which run or search is meant."""
-NOT_REPEATED = {"family", *_WHICH, *_WHERE} - {"data_root"}
-"""What the command that runs a config again leaves out."""
+_OBJECTIVES = {"metric", "mode", "further"}
+NOT_REPEATED = {"family", *_WHICH, *_WHERE, *_OBJECTIVES} - {"data_root"}
+"""What the command that runs a config again leaves out, or says apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class Run:
     metric: str
     """What the best epoch and the best trial are chosen by."""
     mode: Mode
-    """Whether a small or a large metric is good."""
+    """Whether a small or a large metric is good; without it, what is known of the metric."""
     picture_every: int = 5
     """Epochs between pictures of samples and reconstructions."""
     keep_checkpoints: int = 1
@@ -126,6 +129,11 @@ class Run:
             f"a multiple of the number of workers, {self.num_workers}",
         )
 
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is asked for; the first decides which epoch is the best."""
+        return ((self.metric, self.mode),)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Run):
@@ -154,11 +162,23 @@ class Confirmed:
 class Search(Run):
     """Search many configs. A setting of the space that is given a value here is not searched."""
 
+    metric: str
+    """What the best epoch and the best trial are chosen by. Given again, as in --metric
+    val/squared_error --metric val/fd: what is searched for is the Pareto front, the trials that no
+    other beats in all metrics. A trial's values are those of its best epoch by the first metric,
+    whose checkpoint is kept; and the champion is the best trial by it."""
+    mode: Mode
+    """Whether a small or a large metric is good; without it, what is known of the metric. Of
+    several metrics, as often as --metric, in the same order."""
+    further: tyro.conf.Suppress[tuple[Objective, ...]] = ()
+    """The objectives after the first."""
+
     trials: int = 16
     """How many configs are tried; the first is the family's default."""
-    scheduler: Literal["asha", "hyperband", "pbt", "fifo"] = "asha"
+    scheduler: Literal["asha", "hyperband", "pbt", "fifo"] | None = None
     """asha, hyperband: stop trials early that do badly; pbt: population based training, in
-    which bad trials copy good ones and change their settings; fifo: run each to its end."""
+    which bad trials copy good ones and change their settings; fifo: run each to its end. Without
+    it, asha; with several metrics fifo, for the others rank trials by one."""
     searcher: Literal["tpe", "random", "grid"] | None = None
     """How configs are chosen: by Optuna's TPE from the results so far, at random, or all of a
     grid. Without it, tpe; with pbt, which does so itself, random."""
@@ -175,7 +195,8 @@ class Search(Run):
     """Trials at once; without it, as many as the cluster holds."""
     confirm: int = 0
     """When the search has ended, train this many of its best configs again with other seeds; the
-    one with the best mean becomes the champion. See `genpipe confirm`."""
+    one with the best mean becomes the champion. See `genpipe confirm`. Not with several
+    metrics."""
     seeds: int = 20
     """confirm: seeds of each of these configs."""
     resume: str = ""
@@ -188,18 +209,23 @@ class Search(Run):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.trials >= 1, "trials", self.trials, "an integer of at least 1")
-        grace = self.grace_period
-        require(
-            1 <= grace <= self.epochs, "grace_period", grace, f"from 1 to {self.epochs} epochs"
-        )
+        grace, waits = self.grace_period, self.chosen_scheduler in ("asha", "pbt")
+        within = not waits or 1 <= grace <= self.epochs
+        require(within, "grace_period", grace, f"from 1 to {self.epochs} epochs")
         factor = self.reduction_factor
         require(factor >= 2, "reduction_factor", factor, "an integer of at least 2")
         points = self.grid_points
         require(points >= 1, "grid_points", points, "an integer of at least 1")
+        self._check_objectives()
         self._check_confirmation()
         self._check_fusion()
         most = self.max_concurrent
         require(most is None or most >= 1, "max_concurrent", most, "an integer of at least 1")
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is searched for: the best trial by one, the Pareto front by several."""
+        return (*super().objectives, *self.further)
 
     @property
     def is_fused(self) -> bool:
@@ -207,9 +233,24 @@ class Search(Run):
         return self.fuse != "off" and self.num_workers == 1
 
     @property
+    def chosen_scheduler(self) -> Literal["asha", "hyperband", "pbt", "fifo"]:
+        """The scheduler, where none was given the one that suits the objectives."""
+        return self.scheduler or ("fifo" if self.further else "asha")
+
+    @property
     def chosen_searcher(self) -> Literal["tpe", "random", "grid"]:
         """The searcher, where none was given the one that suits the scheduler."""
         return self.searcher or ("random" if self.scheduler == "pbt" else "tpe")
+
+    def _check_objectives(self) -> None:
+        metrics = [metric for metric, _ in self.objectives]
+        alike = len(set(metrics)) == len(metrics)
+        require(alike, "metric", " ".join(metrics), "each metric once")
+        one = "fifo with several metrics, for the others rank trials by one"
+        alone = not self.further or self.chosen_scheduler == "fifo"
+        require(alone, "scheduler", self.scheduler, one)
+        by_one = "0 with several metrics: `genpipe confirm` takes a trial of the front"
+        require(not (self.further and self.confirm), "confirm", self.confirm, by_one)
 
     def _check_confirmation(self) -> None:
         require(self.seeds >= 2, "seeds", self.seeds, "an integer of at least 2")
@@ -267,10 +308,15 @@ def run_from_dict(kind: type[R], content: Mapping[str, Any]) -> R:
     }
     known = {f.name for f in fields(kind)}
     rest = {k: v for k, v in content.items() if k in known and k not in parts}
-    rest |= {k: tuple(v) for k, v in rest.items() if isinstance(v, list)}
+    rest |= {k: _as_tuple(v) for k, v in rest.items() if isinstance(v, list)}
     if rest.get("confirms"):
         rest["confirms"] = from_dict(Confirmed, rest["confirms"])
     return kind(**rest, **parts)
+
+
+def _as_tuple(value: Any) -> Any:
+    """Lists as tuples, at any depth."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 def with_sampled(run: R, sampled: Mapping[str, Any]) -> R:
@@ -292,6 +338,8 @@ def as_train(run: Run, name: str = "") -> Train:
 
 
 def result_settings(run: Run) -> dict[str, Any]:
-    """The settings that the result depends on, flat; they are the run's parameters in MLflow."""
-    content = {k: v for k, v in to_dict(run).items() if k not in _WHERE | _WHICH}
+    """The settings that the result depends on, flat; they are the run's parameters in MLflow,
+    where several objectives are a tag."""
+    left_out = _WHERE | _WHICH | {"further"}
+    content = {k: v for k, v in to_dict(run).items() if k not in left_out}
     return flatten(content)

@@ -14,7 +14,7 @@ import torch
 import gen_models
 from gen_models.core.contract import Model, TakesRowsTogether
 from gen_models.core.errors import InputError, require
-from pipelines.config import Run
+from pipelines.config import Run, Search
 from pipelines.data import Dataset, load
 from pipelines.evaluate import matching, metric_names
 from pipelines.features import (
@@ -62,8 +62,7 @@ def preflight(run: R) -> Plan[R]:
     _check_batches(run, len(dataset.train))
     model = _model(run, dataset)
     require_features(dataset, run.features, run.download)
-    names = metric_names(model, space_name(dataset, run.features))
-    run = replace(run, metric=_metric(run, names))
+    run = _with_full_metrics(run, metric_names(model, space_name(dataset, run.features)))
     store = run.store.expanduser().absolute()
     run = replace(run, store=store, data_root=run.data_root.absolute())
     uri = tracking_uri(store, run.tracking_uri)
@@ -124,10 +123,17 @@ def _model(run: Run, dataset: Dataset) -> Model:
     return model
 
 
-def _metric(run: Run, names: Sequence[str]) -> str:
-    """The metric's full name, of which the beginning may have been given."""
-    meant = matching(run.metric, names)
-    require(len(meant) == 1, "metric", run.metric, f"one of {', '.join(names)}")
+def _with_full_metrics(run: R, names: Sequence[str]) -> R:
+    """`run` with its metrics' full names, of which the beginnings may have been given."""
+    if isinstance(run, Search):
+        further = tuple((_full_name(metric, names), mode) for metric, mode in run.further)
+        run = replace(run, further=further)
+    return replace(run, metric=_full_name(run.metric, names))
+
+
+def _full_name(metric: str, names: Sequence[str]) -> str:
+    meant = matching(metric, names)
+    require(len(meant) == 1, "metric", metric, f"one of {', '.join(names)}")
     return meant[0]
 
 

@@ -19,6 +19,9 @@ def command(run: Run) -> str:
     base = flatten(to_dict(defaults(type(run), run.family)))
     base["data_root"] = str(Path(base["data_root"]).absolute())
     words = ["genpipe", "search" if isinstance(run, Search) else "train", run.family]
+    if run.objectives != defaults(type(run), run.family).objectives:
+        for metric, mode in run.objectives:
+            words += ["--metric", metric, "--mode", mode]
     settings = flatten(to_dict(run)) | {"data_root": str(run.data_root.absolute())}
     for name, value in settings.items():
         given = value != base[name] or name in getattr(run, "fixed", ())

@@ -67,6 +67,7 @@ def search(run: Search) -> dict[str, Any]:
     """Search to the end, from where it stands, and confirm the best configs where that is asked
     for; the result, as `--json` prints it."""
     run, folder = _opened(run)
+    run = replace(run, scheduler=run.chosen_scheduler, searcher=run.chosen_searcher)
     if run.chosen_searcher == "grid":
         run = replace(run, trials=grid_size(run))
     plan = preflight(run)
@@ -204,6 +205,7 @@ def _tuner(run: Search, folder: Path, trainable: Any, concurrent: int) -> tune.T
     """A tuner of a new search, or the one that was interrupted."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and CSV: unread here
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its table; the recorder shows progress
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch may lack what diverged
     # A resumed trial says again what it said last.
     warnings.filterwarnings("ignore", message="The reported value is ignored")
     path = str(folder / _TUNE)
@@ -215,8 +217,8 @@ def _tuner(run: Search, folder: Path, trainable: Any, concurrent: int) -> tune.T
         param_space=grid(run, searched) if by_grid else searched,
         tune_config=tune.TuneConfig(
             num_samples=1 if by_grid else run.trials,
-            metric=run.metric,
-            mode=run.mode,
+            metric=None if run.further else run.metric,  # of several, the searcher knows
+            mode=None if run.further else run.mode,
             search_alg=make_searcher(run, searched),
             scheduler=make_scheduler(run, searched),
             max_concurrent_trials=concurrent,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gen_models.core.config import flatten
 from pipelines.cli import main, parse_run
-from pipelines.config import Search, Train, defaults, to_dict
+from pipelines.config import Search, Train, defaults, run_from_dict, to_dict
 from pipelines.rerun import command, config_of
 
 
@@ -107,7 +107,51 @@ WRONG = {
         ["train", "gan", "--features", "pca", "--metric", "val/fd/lenet-digits/2k"],
         "expected one of val/fd/pca-digits/2k",
     ),
-    "metric": (["train", "vae", "--metric", "val/accuracy"], "expected one of val/elbo, val/kl"),
+    "metric": (
+        ["train", "vae", "--metric", "val/accuracy", "--mode", "max"],
+        "metric = 'val/accuracy': expected one of val/elbo, val/kl",
+    ),
+    "second metric": (
+        ["search", "vae", "--metric", "val/elbo", "--metric", "val/recall"],
+        "metric = 'val/recall': expected one of val/elbo, val/kl",
+    ),
+    "no mode": (
+        ["search", "vae", "--metric", "val/kl"],
+        "metric = 'val/kl': expected one whose name says what is good, as val/elbo, or --mode min",
+    ),
+    "mode": (["train", "vae", "--mode", "least"], "mode = 'least': expected min or max"),
+    "fewer modes": (
+        ["search", "vae", "--metric", "val/elbo", "--metric", "val/fd", "--mode", "max"],
+        "mode = 'max': expected none, or one for each --metric, 2",
+    ),
+    "metric of nothing": (["search", "vae", "--metric"], "--metric: expected one argument"),
+    "metric twice": (
+        ["search", "vae", "--metric", "val/fd", "--metric", "val/fd"],
+        "metric = 'val/fd val/fd': expected each metric once",
+    ),
+    "metric in full again": (
+        ["search", "vae", "--metric", "val/fd", "--metric", "val/fd/lenet-digits/2k"],
+        "val/fd/lenet-digits/2k val/fd/lenet-digits/2k': expected each metric once",
+    ),
+    "train by two": (
+        ["train", "vae", "--metric", "val/elbo", "--metric", "val/fd"],
+        "metric = 'val/elbo val/fd': expected one, for only a search takes several",
+    ),
+    **{
+        f"{scheduler} by two": (
+            [
+                *["search", "vae", "--metric", "val/elbo", "--metric=val/fd"],
+                "--scheduler",
+                scheduler,
+            ],
+            f"scheduler = '{scheduler}': expected fifo with several metrics",
+        )
+        for scheduler in ("asha", "hyperband", "pbt")
+    },
+    "confirm by two": (
+        ["search", "vae", "--metric", "val/elbo", "--metric", "val/fd", "--confirm", "1"],
+        "confirm = 1: expected 0 with several metrics",
+    ),
     "root": (["train", "vae", "--data", "mnist", "--data-root", "nowhere"], "--download"),
     "resume": (["search", "vae", "--resume", "vae-1"], "resume = 'vae-1': expected a search of"),
     "all given": (
@@ -222,7 +266,7 @@ def test_help_names_every_setting(
     assert stop.value.code == 0
     text = capsys.readouterr().out
     settings = flatten(to_dict(defaults(Train if kind == "train" else Search, family)))
-    for name in settings.keys() - {"family", "fixed", "confirms"}:
+    for name in settings.keys() - {"family", "fixed", "confirms", "further"}:
         assert f"--{name.replace('_', '-')}" in text
 
 
@@ -244,6 +288,39 @@ def test_the_printed_command_means_the_same_config(family: str) -> None:
     words = command(run).split()
     assert words[:3] == ["genpipe", "train", family]
     assert parse_run("train", words[2:]) == run == config_of(command(run))
+
+
+FD = "val/fd/lenet-digits/2k"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["vae"], [("val/elbo", "max")]),
+        (["vae", "--mode", "min"], [("val/elbo", "min")]),
+        (["vae", "--metric", "val/fd"], [("val/fd", "min")]),
+        (["gan", "--metric", FD, "--mode", "max"], [(FD, "max")]),
+        (["autoencoder", "--metric=val/squared_error"], [("val/squared_error", "min")]),
+        (
+            ["vae", "--metric", "val/nll", "--metric=val/elbo"],
+            [("val/nll", "min"), ("val/elbo", "max")],
+        ),
+        (
+            ["vae", "--mode=min", "--metric", "val/elbo", "--mode", "max", "--metric", "val/kl"],
+            [("val/elbo", "min"), ("val/kl", "max")],
+        ),
+    ],
+)
+def test_a_metric_has_the_mode_that_it_is_given_or_known_by(
+    args: list[str], expected: list[tuple[str, str]]
+) -> None:
+    run = parse_run("search", args)
+    assert isinstance(run, Search) and list(run.objectives) == expected
+    assert (run.metric, run.mode) == expected[0]
+    assert run.chosen_scheduler == ("asha" if len(expected) == 1 else "fifo")
+    # The recorded command, and what is sent to workers, mean the same.
+    again = parse_run("search", command(run).split()[2:])
+    assert again == run == run_from_dict(Search, json.loads(json.dumps(to_dict(run))))
 
 
 def test_dry_run_prints_the_config_and_stops(capsys: pytest.CaptureFixture[str]) -> None:
