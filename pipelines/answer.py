@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipelines.front import front, values_of
 from pipelines.job import trial_folder
 from pipelines.journal import Journal
 from pipelines.ranking import Standing, as_row
@@ -35,6 +36,8 @@ def answer(search: Recorder, confirmations: Mapping[str, Recorder]) -> dict[str,
 def _alone(search: Recorder) -> dict[str, Any]:
     ranking = search.standings()
     found = verdict(search.run, ranking)
+    objectives = search.run.objectives
+    on_front = front(ranking, objectives) if search.run.further else []
     rows = {standing.trial_id: _row(search, standing) for standing in ranking}
     picture = search.folder / "champion.png"
     confirms = search.run.confirms
@@ -46,6 +49,8 @@ def _alone(search: Recorder) -> dict[str, Any]:
         "outcome": search.ending,
         "metric": search.run.metric,
         "mode": search.run.mode,
+        "objectives": [{"metric": metric, "mode": mode} for metric, mode in objectives],
+        "front": [standing.trial_id for standing in on_front],
         "champion": rows[found.winner.trial_id] if found.winner else None,
         "samples": str(picture) if picture.is_file() else None,
         "confirms": asdict(confirms) if confirms else None,
@@ -82,4 +87,6 @@ def _row(search: Recorder, standing: Standing) -> dict[str, Any]:
         "model": delivered.get("model_uri"),
         "version": delivered.get("version"),
     }
-    return as_row(standing) | recorded
+    metrics = [metric for metric, _ in search.run.objectives]
+    found = dict(zip(metrics, values_of(standing, search.run.objectives), strict=True))
+    return as_row(standing) | {"values": found} | recorded

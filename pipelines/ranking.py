@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,24 @@ def as_row(standing: Standing) -> dict[str, Any]:
     }
 
 
-def as_csv(ranking: Sequence[Standing], metric: str) -> str:
-    """The ranking as a table, a line a trial."""
-    out = io.StringIO()
-    rows = csv.writer(out)
-    names = ("trial_id", "outcome", "epochs", "best_epoch")
-    rows.writerow([*names, metric, "mean", "std", *ranking[0].config])
+def as_csv(
+    ranking: Sequence[Standing],
+    metric: str,
+    further: Sequence[str] = (),
+    front: Collection[str] = (),
+) -> str:
+    """The ranking as a table, a line a trial. `further`: metrics that it shows as well; `front`:
+    the trials that it then marks."""
+    lines = []
     for each in ranking:
         row, spread = as_row(each), each.spread
-        head = [row[name] for name in (*names, "value")]
-        over_seeds = [spread.mean, spread.std] if spread else [None, None]
-        rows.writerow([*head, *over_seeds, *each.config.values()])
+        line = {name: row[name] for name in ("trial_id", "outcome", "epochs", "best_epoch")}
+        line |= {metric: row["value"]} | {name: row["metrics"].get(name) for name in further}
+        line |= {"front": each.trial_id in front} if further else {}
+        line |= {"mean": spread and spread.mean, "std": spread and spread.std}
+        lines.append(line | dict(each.config))
+    out = io.StringIO()
+    rows = csv.DictWriter(out, lines[0])
+    rows.writeheader()
+    rows.writerows(lines)
     return out.getvalue()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from pipelines.config import Confirmed, Search, as_train, with_sampled
+from pipelines.config import Search, as_train, with_sampled
+from pipelines.front import front
 from pipelines.job import trial_folder
 from pipelines.journal import Ending, Journal, Outcome, write_whole
 from pipelines.preflight import Plan
@@ -28,6 +29,7 @@ from pipelines.results import (
     identity,
     outcome,
     prune,
+    search_tags,
     write_samples,
 )
 from pipelines.tracking import Tracker
@@ -95,17 +97,16 @@ class Recorder:
     def open(self, run: Search) -> None:
         """Write down that the search begins, or goes on; `run`: with nothing left to choose."""
         self.run = run
-        confirms = self.run.confirms
         known = identity(
             self.run,
             self.plan.dataset,
-            kind="confirmation" if confirms else "search",
+            kind="confirmation" if run.confirms else "search",
             name=self.search_id,
             experiment=self.plan.experiment,
             search_id=self.search_id,
             searched=self.searched,
         )
-        self.journal.open(replace(known, tags={**known.tags, **_tags(confirms)}))
+        self.journal.open(replace(known, tags={**known.tags, **search_tags(run)}))
         self.tracker.sync(self.journal)
         ranking = self.standings()
         for standing in ranking:
@@ -148,7 +149,7 @@ class Recorder:
 
     def confirmed(self, trial_id: str, summary: Mapping[str, float]) -> None:
         """Note with a trial what other seeds make of its config."""
-        journal = Journal(trial_folder(self.folder, trial_id))
+        journal = self._trial_journal(trial_id)
         ended = journal.outcome()
         assert ended
         journal.close(replace(ended, summary={**ended.summary, **summary}))
@@ -160,17 +161,20 @@ class Recorder:
         if self.ending != "completed":
             return
         ranking = self.standings()
-        found = verdict(self.run, ranking)
+        found, on_front = verdict(self.run, ranking), self._mark_front(ranking)
         table = self.folder / "trials.csv"
-        write_whole(table, as_csv(ranking, self.run.metric))
+        further = [metric for metric, _ in self.run.further]
+        write_whole(table, as_csv(ranking, self.run.metric, further, on_front))
         artifacts = {"search": str(table)}
         winner = found.winner
         if winner and winner.best:
             picture = write_samples(winner.best.checkpoint, self.folder / "champion.png")
             artifacts |= {"samples": str(picture)}
-            journal = Journal(trial_folder(self.folder, winner.trial_id))
+            journal = self._trial_journal(winner.trial_id)
+            ended = journal.outcome()
+            assert ended
             crowned = replace(
-                winner.outcome,
+                ended,
                 checkpoint=str(winner.best.checkpoint),
                 register=self.plan.experiment if register else "",
                 champion=found.claim if register else {},
@@ -180,12 +184,22 @@ class Recorder:
             self.tracker.sync(journal)
         self._close_search(found.summary, artifacts | self._report())
 
+    def _mark_front(self, ranking: Sequence[Standing]) -> list[str]:
+        """Tag the trials of the Pareto front in MLflow; their ids."""
+        found = front(ranking, self.run.objectives) if self.run.further else []
+        for standing in found:
+            ended, journal = standing.outcome, self._trial_journal(standing.trial_id)
+            journal.close(replace(ended, tags={**ended.tags, "pareto_front": "true"}))
+            self.tracker.sync(journal)
+        return [standing.trial_id for standing in found]
+
     def _report(self) -> dict[str, str]:
         """The search's page. Without one, a search is no less complete."""
         from pipelines.report import write_report  # and with it matplotlib, which takes a second
 
+        run = self.run
         try:
-            page = write_report(self.folder, self.run.metric, self.run.mode, self.searched)
+            page = write_report(self.folder, run.metric, run.mode, self.searched, run.further)
         except Exception:
             _log.exception("no report of %s", self.search_id)
             return {}
@@ -233,7 +247,7 @@ class Recorder:
         now = time.monotonic()
         if now - self._synced.get(trial.trial_id, 0.0) > SYNC_SECONDS:
             self._synced[trial.trial_id] = now
-            self.tracker.sync(Journal(trial_folder(self.folder, trial.trial_id)), upto=epoch)
+            self.tracker.sync(self._trial_journal(trial.trial_id), upto=epoch)
         self.progress.running[trial.trial_id] = epoch
         best = self.progress.best
         if not result["diverged"] and (not best or better(value, best[1], self.run.mode)):
@@ -244,7 +258,7 @@ class Recorder:
         """Tune can miss the last report of a run that ends by itself (it takes the end for
         that report's duplicate if it hears of it first), but the journal cannot."""
         epoch = int((trial.last_result or {}).get("epoch", 0))
-        final = Journal(trial_folder(self.folder, trial.trial_id)).last()
+        final = self._trial_journal(trial.trial_id).last()
         ending: Ending = "stopped_early"
         if final and (final.metrics["diverged"] or final.epoch >= self.run.epochs):
             ending = "diverged" if final.metrics["diverged"] else "completed"
@@ -257,7 +271,7 @@ class Recorder:
         self._trial_ended(trial, "failed", epoch, lines[-1])
 
     def _trial_ended(self, trial: Trial, ending: Ending, epoch: int, message: str = "") -> None:
-        journal = Journal(trial_folder(self.folder, trial.trial_id))
+        journal = self._trial_journal(trial.trial_id)
         found = self._close(journal, ending, epoch, message)
         if self.run.is_fused:
             best = found.summary.get("best/epoch", 0)
@@ -271,6 +285,9 @@ class Recorder:
         config = {name: known.params[name] for name in self.searched} if known else {}
         self.progress.trial_ended(trial.trial_id, ending, config, f"epoch {epoch}, {text}")
 
+    def _trial_journal(self, trial_id: str) -> Journal:
+        return Journal(trial_folder(self.folder, trial_id))
+
     def _close(self, journal: Journal, ending: Ending, epoch: int, message: str = "") -> Outcome:
         found = outcome(journal.run_folder, self.run, ending, epoch, message)
         journal.close(found)
@@ -280,14 +297,3 @@ class Recorder:
     def _count(self, ending: str) -> None:
         self.progress.ended += ending != "interrupted"
         self.progress.stopped_early += ending == "stopped_early"
-
-
-def _tags(confirms: Confirmed | None) -> dict[str, str]:
-    """What MLflow is told of the run that is confirmed."""
-    if confirms is None:
-        return {}
-    return {
-        "confirms": confirms.run,
-        "confirms_name": confirms.name,
-        "confirms_search": confirms.search_id,
-    }

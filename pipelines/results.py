@@ -15,10 +15,11 @@ from typing import Any
 
 from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.sampling import sample
-from pipelines.config import Mode, Run, result_settings
+from pipelines.config import Mode, Run, Search, result_settings
 from pipelines.data import Dataset
 from pipelines.features import space_name
 from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name, write_whole
+from pipelines.objectives import described
 from pipelines.pictures import drawing_of
 from pipelines.rerun import command
 from pipelines.tracking import lineage
@@ -120,6 +121,19 @@ def identity(
             "num_validation": len(dataset.validation),
         },
     )
+
+
+def search_tags(run: Search) -> dict[str, str]:
+    """What MLflow is told of a search beyond that: several objectives, the run it confirms."""
+    if run.further:
+        return {"objectives": described(run.objectives)}
+    if (confirms := run.confirms) is None:
+        return {}
+    return {
+        "confirms": confirms.run,
+        "confirms_name": confirms.name,
+        "confirms_search": confirms.search_id,
+    }
 
 
 def outcome(

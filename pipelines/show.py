@@ -83,7 +83,10 @@ def show_train(result: Mapping[str, Any]) -> None:
 
 def show_search(result: Mapping[str, Any], store: Path) -> None:
     """The ranking of a search, its champion, and where to look further."""
-    _ranking(result["trials"], result["metric"])
+    _ranking(result)
+    if result["front"]:
+        by = ", ".join(f"{each['metric']} ({each['mode']})" for each in result["objectives"])
+        say(f"Pareto front (*): {len(result['front'])} trials, of {by}")
     champion = result["champion"]
     if champion:
         say(f"champion: trial {champion['trial_id']}, epoch {champion['best_epoch']}")
@@ -177,18 +180,22 @@ def _metrics(metrics: Mapping[str, float]) -> None:
             say(f"  {name} {value:.6g}")
 
 
-def _ranking(trials: Sequence[Mapping[str, Any]], metric: str) -> None:
+def _ranking(result: Mapping[str, Any]) -> None:
+    trials, front = result["trials"], result["front"]
+    metric, *further = (each["metric"] for each in result["objectives"])
     settings = list(trials[0]["config"]) if trials else []
     spread = ["mean", "std"] if any(trial["confirmed"] for trial in trials) else []
-    table = Table("rank", "trial", "outcome", "epochs", metric, *spread, *settings, box=None)
+    names = ["trial", "outcome", "epochs", metric, *further, *spread, *settings]
+    table = Table("rank", *names, box=None)
     for rank, trial in enumerate(trials, 1):
         value = trial["value"]
         table.add_row(
-            str(rank),
+            f"{rank} *" if trial["trial_id"] in front else str(rank),
             trial["trial_id"],
             trial["outcome"].replace("_", " "),
             str(trial["epochs"]),
             _number(value) if value is not None else trial["outcome"],
+            *(_number(trial["values"][name]) for name in further),
             *(_number((trial["confirmed"] or {}).get(name)) for name in spread),
             *(_number(each) for each in trial["config"].values()),
         )

@@ -10,17 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.config import Mode
+from pipelines.config import Mode, Objective
 from pipelines.journal import write_whole
 from pipelines.report.page import render
 from pipelines.report.trials import read_trials
 
 
-def write_report(folder: Path, metric: str, mode: Mode, searched: Sequence[str]) -> Path:
+def write_report(
+    folder: Path,
+    metric: str,
+    mode: Mode,
+    searched: Sequence[str],
+    further: Sequence[Objective] = (),
+) -> Path:
     """Write `report.html` into a search's folder, from the trials that have ended; its path.
 
-    `searched`: the settings that differ between trials, as `standings` takes them.
+    `searched`: the settings that differ between trials, as `standings` takes them. `further`:
+    objectives beside the metric that ranks, with which the page shows a Pareto front.
     """
     path = folder / "report.html"
-    write_whole(path, render(folder, read_trials(folder, metric, mode, searched), metric, mode))
+    trials = read_trials(folder, metric, mode, searched)
+    write_whole(path, render(folder, trials, metric, mode, further))
     return path

@@ -12,7 +12,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.config import Mode
+from pipelines.config import Mode, Objective
+from pipelines.front import values_of
 from pipelines.report.trials import Trial
 
 COLOURED = 8
@@ -20,6 +21,8 @@ COLOURED = 8
 _COLUMNS = 3
 _LOG_FROM = 20.0
 """A setting whose largest value is this many times the smallest has a logarithmic scale."""
+_LABELS = 20
+"""Trials of a front that are told apart by their ranks."""
 _AT_EDGE = 0.9
 """The quantile of the metric beyond which trials are drawn at the diagram's edge: the worst
 would leave no room for the others."""
@@ -52,10 +55,10 @@ def learning_curves(trials: Sequence[Trial], metric: str, mode: Mode) -> bytes:
     """The metric by epoch, the best trials in colour."""
     figure, axes = _figure(9.0, 4.5)
     for trial in trials[COLOURED:]:
-        axes.plot(*_points(trial), color="0.8", linewidth=0.7)
+        axes.plot(*_curve(trial), color="0.8", linewidth=0.7)
     for rank, trial in reversed(list(enumerate(trials[:COLOURED], 1))):
         name = f"{rank}: {trial.standing.trial_id}"
-        axes.plot(*_points(trial), marker=".", color=f"C{rank - 1}", label=name)
+        axes.plot(*_curve(trial), marker=".", color=f"C{rank - 1}", label=name)
     values = [value for trial in trials[:COLOURED] for value in trial.curve.values()]
     axes.set_ylim(*_limits(values, mode))
     axes.set_xlabel("epoch")
@@ -65,7 +68,7 @@ def learning_curves(trials: Sequence[Trial], metric: str, mode: Mode) -> bytes:
     return _png(figure)
 
 
-def _points(trial: Trial) -> tuple[list[int], list[float]]:
+def _curve(trial: Trial) -> tuple[list[int], list[float]]:
     return list(trial.curve), list(trial.curve.values())
 
 
@@ -110,6 +113,63 @@ def parallel_coordinates(trials: Sequence[Trial], metric: str, mode: Mode) -> by
     return _png(figure)
 
 
+def pareto_front(
+    trials: Sequence[Trial], front: Sequence[tuple[int, Trial]], objectives: Sequence[Objective]
+) -> bytes:
+    """Each further objective of the trials against the first. `front`: its trials with their
+    ranks, in order of the first objective."""
+    points, members = (_points(each, objectives) for each in (trials, [t for _, t in front]))
+    limits = [
+        _limits(points[:, column].tolist(), mode, members[:, column].tolist())
+        for column, (_, mode) in enumerate(objectives)
+    ]
+    columns = len(objectives) - 1
+    figure = Figure(figsize=(6.0 * columns + 1.0, 4.8), layout="constrained")
+    for column in range(1, columns + 1):
+        axes = figure.add_subplot(1, columns, column)
+        x, y = (np.clip(points[:, i], *limits[i]) for i in (0, column))
+        axes.scatter(x, y, color="0.7", s=18, clip_on=False)
+        modes = objectives[0][1], objectives[column][1]
+        _draw_front(axes, front, members[:, [0, column]], modes, joined=columns == 1)
+        axes.set(xlim=limits[0], ylim=limits[column])
+        axes.set(xlabel=_named(*objectives[0]), ylabel=_named(*objectives[column]))
+    return _png(figure)
+
+
+def _draw_front(
+    axes: Axes,
+    front: Sequence[tuple[int, Trial]],
+    points: np.ndarray[Any, np.dtype[np.float64]],
+    modes: tuple[Mode, Mode],
+    joined: bool,
+) -> None:
+    """Draw the front's members at `points` (N, 2), ranks on their good side, where no trial is.
+    `joined`: by the line that bounds what was reached; there is none for a plane of three."""
+    if joined:
+        axes.plot(points[:, 0], points[:, 1], color="C0", drawstyle="steps-post")
+    axes.scatter(points[:, 0], points[:, 1], color="C0", s=32, zorder=3)
+    right, up = (mode == "max" for mode in modes)
+    aligned: dict[str, Any] = {"ha": "left" if right else "right", "va": "bottom" if up else "top"}
+    offset = (4 if right else -4, 4 if up else -4)
+    every = ceil(len(front) / _LABELS)
+    for (rank, _), point in list(zip(front, points, strict=True))[::every]:
+        axes.annotate(
+            str(rank), point, offset, textcoords="offset points", fontsize="small", **aligned
+        )
+
+
+def _points(
+    trials: Sequence[Trial], objectives: Sequence[Objective]
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The trials' values (N, M) of the objectives; NaN where one is missing."""
+    rows = [values_of(trial.standing, objectives) for trial in trials]
+    return np.array(rows, np.float64).reshape(len(trials), len(objectives))
+
+
+def _named(metric: str, mode: Mode) -> str:
+    return f"{metric} ({'higher' if mode == 'max' else 'lower'} is better)"
+
+
 def _draw_scale(
     axes: Axes, x: int, column: Sequence[Any]
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -136,10 +196,13 @@ def _values(trials: Sequence[Trial]) -> list[float]:
     return [trial.standing.best.value for trial in trials if trial.standing.best]
 
 
-def _limits(values: Sequence[float], mode: Mode) -> tuple[float, float]:
-    """The part of a metric's range that is shown, with a margin."""
+def _limits(
+    values: Sequence[float], mode: Mode, kept: Sequence[float] = ()
+) -> tuple[float, float]:
+    """The part of a metric's range that is shown, with `kept` in it and a margin."""
     quantiles = (1.0 - _AT_EDGE, 1.0) if mode == "max" else (0.0, _AT_EDGE)
-    low, high = (float(each) for each in np.quantile(values, quantiles))
+    ends = [*np.nanquantile(values, quantiles), *kept]
+    low, high = float(min(ends)), float(max(ends))
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 

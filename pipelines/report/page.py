@@ -10,13 +10,16 @@ from typing import Any
 
 from jinja2 import Environment
 
-from pipelines.config import Mode
+from pipelines.config import Mode, Objective
+from pipelines.front import front
 from pipelines.journal import Journal
+from pipelines.objectives import described
 from pipelines.report.figures import (
     COLOURED,
     against_settings,
     learning_curves,
     parallel_coordinates,
+    pareto_front,
 )
 from pipelines.report.trials import Trial
 
@@ -26,6 +29,14 @@ _SAMPLES = 4
 """Trials of which samples are shown."""
 
 _TEMPLATE = """\
+{% macro table(columns, rows) %}
+<div class="wide"><table>
+<tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}
+<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+{% endmacro -%}
 <!doctype html>
 <html lang="en">
 <head>
@@ -50,6 +61,7 @@ code { font-size: 13px; }
 <h2>{{ diagram.title }}</h2>
 <p>{{ diagram.text }}</p>
 <img alt="{{ diagram.title }}" src="{{ diagram.picture }}">
+{{ table(diagram.columns, diagram.rows) if diagram.rows }}
 {% endfor %}
 {% if samples %}
 <h2>Samples</h2>
@@ -61,30 +73,34 @@ code { font-size: 13px; }
 {% endfor %}
 {% endif %}
 <h2>Trials</h2>
-<div class="wide"><table>
-<tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}
-<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>
-{% endfor %}
-</table></div>
+{{ table(columns, rows) }}
 {% if left_out %}<p>{{ left_out }} more are in trials.csv.</p>{% endif %}
 </body>
 </html>
 """
 
 
-def render(search_folder: Path, trials: Sequence[Trial], metric: str, mode: Mode) -> str:
+def render(
+    search_folder: Path,
+    trials: Sequence[Trial],
+    metric: str,
+    mode: Mode,
+    further: Sequence[Objective] = (),
+) -> str:
     """The page of a search, of its trials in the ranking's order."""
     known = Journal(search_folder).identity()
     assert known
     ended = [trial for trial in trials if trial.standing.best]
-    columns, rows = _table(trials[:_ROWS], metric)
+    columns, rows = _table(list(enumerate(trials[:_ROWS], 1)), metric, further)
+    diagrams = _diagrams(ended, metric, mode) if ended else []
+    if further and ended:
+        diagrams.insert(0, _front(ended, [(metric, mode), *further]))
     template = Environment(autoescape=True).from_string(_TEMPLATE)
     return template.render(
         title=known.name,
         facts=_facts(trials, int(known.params["num_workers"]), f"{metric} ({mode})"),
         rerun=known.tags["rerun"],
-        diagrams=_diagrams(ended, metric, mode) if ended else [],
+        diagrams=diagrams,
         samples=_samples(search_folder, ended),
         columns=columns,
         rows=rows,
@@ -104,7 +120,26 @@ def _facts(trials: Sequence[Trial], num_workers: int, ranked_by: str) -> list[st
     ]
 
 
-def _diagrams(trials: Sequence[Trial], metric: str, mode: Mode) -> list[dict[str, str]]:
+def _front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> dict[str, Any]:
+    """The Pareto front, as a diagram with a table of its trials."""
+    ranked = list(enumerate(trials, 1))
+    order = [each.trial_id for each in front([t.standing for t in trials], objectives)]
+    shown = [pair for pair in ranked if pair[1].standing.trial_id in order]
+    shown.sort(key=lambda pair: order.index(pair[1].standing.trial_id))
+    (metric, _), *further = objectives
+    columns, rows = _table(shown, metric, further)
+    return {
+        "title": "Pareto front",
+        "text": f"{len(shown)} trials that no other beats in all of {described(objectives)}, each "
+        f"at its best epoch by {metric}. Numbers are ranks by {metric}, as in the tables; the "
+        "worst tenth lies at the edge.",
+        "picture": _embedded(pareto_front(trials, shown, objectives)),
+        "columns": columns,
+        "rows": rows,
+    }
+
+
+def _diagrams(trials: Sequence[Trial], metric: str, mode: Mode) -> list[dict[str, Any]]:
     edge = "Colours go from the best trial's to the worst's; the worst tenth lies at the edge."
     return [
         {
@@ -138,16 +173,20 @@ def _samples(search_folder: Path, trials: Sequence[Trial]) -> list[dict[str, str
     return [{"text": text, "picture": _embedded(path.read_bytes())} for text, path in shown]
 
 
-def _table(trials: Sequence[Trial], metric: str) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the rows."""
-    settings = list(trials[0].standing.config) if trials else []
-    names = ["rank", "trial", "ending", "epochs", metric, "mean over seeds", "std"]
+def _table(
+    ranked: Sequence[tuple[int, Trial]], metric: str, further: Sequence[Objective]
+) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and the rows, of trials with their ranks."""
+    settings = list(ranked[0][1].standing.config) if ranked else []
+    others = [name for name, _ in further]
+    names = ["rank", "trial", "ending", "epochs", metric, *others, "mean over seeds", "std"]
     rows = []
-    for rank, standing in enumerate((trial.standing for trial in trials), 1):
+    for rank, standing in ((rank, trial.standing) for rank, trial in ranked):
         best, spread, ended = standing.best, standing.spread, standing.outcome
         head = [rank, standing.trial_id, ended.ending.replace("_", " "), ended.last_epoch]
         values = [
             best.value if best else "",
+            *(best.metrics.get(name, "") if best else "" for name in others),
             spread.mean if spread else "",
             spread.std if spread else "",
         ]
