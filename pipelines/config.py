@@ -15,6 +15,7 @@ import tyro
 import gen_models
 from gen_models.core.config import flatten, from_dict, merge
 from gen_models.core.errors import require
+from pipelines.checks import check_search
 from pipelines.data import Channels
 from tune_spaces import space
 
@@ -208,19 +209,7 @@ class Search(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.trials >= 1, "trials", self.trials, "an integer of at least 1")
-        grace, waits = self.grace_period, self.chosen_scheduler in ("asha", "pbt")
-        within = not waits or 1 <= grace <= self.epochs
-        require(within, "grace_period", grace, f"from 1 to {self.epochs} epochs")
-        factor = self.reduction_factor
-        require(factor >= 2, "reduction_factor", factor, "an integer of at least 2")
-        points = self.grid_points
-        require(points >= 1, "grid_points", points, "an integer of at least 1")
-        self._check_objectives()
-        self._check_confirmation()
-        self._check_fusion()
-        most = self.max_concurrent
-        require(most is None or most >= 1, "max_concurrent", most, "an integer of at least 1")
+        check_search(self)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -241,35 +230,6 @@ class Search(Run):
     def chosen_searcher(self) -> Literal["tpe", "random", "grid"]:
         """The searcher, where none was given the one that suits the scheduler."""
         return self.searcher or ("random" if self.scheduler == "pbt" else "tpe")
-
-    def _check_objectives(self) -> None:
-        metrics = [metric for metric, _ in self.objectives]
-        alike = len(set(metrics)) == len(metrics)
-        require(alike, "metric", " ".join(metrics), "each metric once")
-        one = "fifo with several metrics, for the others rank trials by one"
-        alone = not self.further or self.chosen_scheduler == "fifo"
-        require(alone, "scheduler", self.scheduler, one)
-        by_one = "0 with several metrics: `genpipe confirm` takes a trial of the front"
-        require(not (self.further and self.confirm), "confirm", self.confirm, by_one)
-
-    def _check_confirmation(self) -> None:
-        require(self.seeds >= 2, "seeds", self.seeds, "an integer of at least 2")
-        require(self.confirm >= 0, "confirm", self.confirm, "an integer of at least 0")
-        fixed = "0 with pbt, for its trials change their settings while they run"
-        require(not self.confirm or self.scheduler != "pbt", "confirm", self.confirm, fixed)
-
-    def _check_fusion(self) -> None:
-        if isinstance(self.fuse, int):
-            require(self.fuse >= 1, "fuse", self.fuse, "auto, off, or an integer of at least 1")
-            alone = f"auto or off, for trials with {self.num_workers} workers cannot be fused"
-            require(self.num_workers == 1, "fuse", self.fuse, alone)
-        if self.scheduler in ("hyperband", "pbt"):
-            other = (
-                "asha or fifo, for only fused trials can be paused: --num-workers 1, no --fuse off"
-            )
-            require(self.is_fused, "scheduler", self.scheduler, other)
-        if self.scheduler == "pbt":
-            require(self.chosen_searcher != "tpe", "searcher", self.searcher, "random or grid")
 
 
 def defaults(kind: type[R], family: str) -> R:
