@@ -24,6 +24,7 @@ from pipelines.features import (
     space_name,
     with_moments,
 )
+from pipelines.requests import Evaluate
 from pipelines.tracking import tracking_uri
 
 R = TypeVar("R", bound=Run)
@@ -57,7 +58,7 @@ def preflight(run: R) -> Plan[R]:
 
     Raises `InputError`.
     """
-    _check_machine(run)
+    check_machine(run)
     dataset = load_data(run)
     _check_batches(run, len(dataset.train))
     model = _model(run, dataset)
@@ -95,7 +96,8 @@ def existing_store(store: Path) -> Path:
     return store
 
 
-def _check_machine(run: Run) -> None:
+def check_machine(run: Run | Evaluate) -> None:
+    """Raise `InputError` where this machine, if it is to do the work, has too little."""
     if run.address or os.environ.get("RAY_ADDRESS"):
         return  # the cluster is asked once it is connected
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()

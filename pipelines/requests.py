@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from pipelines.config import Features
+from pipelines.config import Device, Features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,12 @@ class Evaluate(Recorded):
     """Where torchvision's data sets lie; without it, where the run found them."""
     download: bool = False
     """Download the data set, or Inception's weights, if they are not there."""
+    device: Device = "auto"
+    """Where it is computed; auto: on a GPU if there is one."""
+    num_workers: int = 1
+    """Processes that share the work; each takes a CPU core, or a GPU."""
+    address: str | None = None
+    """Ray cluster to use; without it (and without RAY_ADDRESS), this machine alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

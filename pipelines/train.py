@@ -20,6 +20,7 @@ from pipelines.journal import Ending, Identity, Journal
 from pipelines.precision import resolve_precision
 from pipelines.preflight import Plan, preflight
 from pipelines.progress import say, show_epoch
+from pipelines.requests import Evaluate
 from pipelines.results import (
     best_at_end,
     identity,
@@ -35,7 +36,7 @@ FLUSH_SECONDS = 60.0
 """How long the end of a command waits for MLflow; what is not delivered by then is kept."""
 
 
-def uses_gpu(run: Run, cluster: Cluster) -> bool:
+def uses_gpu(run: Run | Evaluate, cluster: Cluster) -> bool:
     """Whether each worker takes a GPU. Raises `InputError` where the cluster has too little."""
     on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
     cluster.require_workers(run.num_workers, 1, 1 if on_gpu else 0)
@@ -101,7 +102,7 @@ def _run(plan: Plan[Train], journal: Journal, tracker: Tracker) -> None:
             journal.open(_identity(plan, run, journal.run_folder.name))
             images = share_images(plan.dataset, extractor)
             trainer = make_trainer(Job(to_dict(run), str(journal.run_folder), images, on_gpu))
-            _follow(_in_thread(trainer.fit), journal, run.epochs, tracker)
+            _follow(in_thread(trainer.fit), journal, run.epochs, tracker)
     except TrainingFailedError as error:
         ending, message = "failed", str(error)
         say(f"training failed: {message}")
@@ -118,7 +119,7 @@ def _as_before(run: Train, journal: Journal) -> Train:
     return replace(run, precision=before or run.precision)
 
 
-def _in_thread(work: Callable[[], object]) -> Future[object]:
+def in_thread(work: Callable[[], object]) -> Future[object]:
     """Run `work` in a thread: in the main thread Ray Train would take Ctrl-C for itself."""
     future: Future[object] = Future()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import ray
 import ray.train
 from ray import tune
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -18,6 +19,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from gen_models.core.config import merge
 from pipelines.job import Job, trial_folder
+
+if TYPE_CHECKING:
+    from pipelines.measured import Subject
+
+_RAY = "ray"
 
 AHEAD = 4
 """Checkpoints kept beside those asked for. A worker goes on while Tune decides to stop its
@@ -48,11 +54,35 @@ def make_trainer(job: Job, callbacks: Sequence[ray.train.UserCallback] = ()) -> 
     )
 
 
+def make_measuring(subject: Subject, folder: Path, num_workers: int, on_gpu: bool) -> TorchTrainer:
+    """The trainer of workers that measure a model, and leave what they find in `folder`."""
+    return TorchTrainer(
+        _measuring_worker,
+        train_loop_config={"subject": (ray.put(subject),), "folder": str(folder)},
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=on_gpu),
+        run_config=RunConfig(
+            name=_RAY, storage_path=str(folder), failure_config=FailureConfig(max_failures=0)
+        ),
+    )
+
+
 def trial(config: dict[str, Any], search: Job) -> None:
     """A trial of Ray Tune: drives the workers of one config and passes their reports on."""
     folder = trial_folder(search.folder, tune.get_context().get_trial_id())
     job = Job(merge(search.run, config), str(folder), search.images, search.on_gpu)
     make_trainer(job, [TuneReportCallback()]).fit()
+
+
+def _measuring_worker(config: dict[str, Any]) -> None:
+    import ray.train.torch
+
+    from pipelines.cpu import prepare_thread
+    from pipelines.measured import measured
+
+    prepare_thread()
+    found = measured(ray.get(config["subject"][0]), ray.train.torch.get_device())
+    if ray.train.get_context().get_world_rank() == 0:
+        found.write(Path(config["folder"]))
 
 
 def _worker(config: dict[str, Job]) -> None:

@@ -92,6 +92,27 @@ def refused(name: str, store: Path, capsys: pytest.CaptureFixture[str], *args: s
 
 
 @pytest.mark.slow
+def test_two_workers_measure_what_one_process_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recorded(["vae", "--features", "pca"], tmp_path)
+    more = ("--num", "3000", "--images", "50")
+    alone = evaluate(name, tmp_path, capsys, *more)
+    shared = evaluate(name, tmp_path, capsys, *more, "--num-workers", "2")
+    assert shared["tags"] == alone["tags"] and shared["metrics"].keys() == alone["metrics"].keys()
+    for key, value in alone["metrics"].items():
+        assert shared["metrics"][key] == pytest.approx(value, rel=1e-4), key
+    assert {"test/fd/pca-digits/3k", "test/kd/pca-digits/3k", "test/nll/iw5"} <= alone[
+        "metrics"
+    ].keys()
+    run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(shared["run_id"])
+    assert shared["metrics"].items() <= run.data.metrics.items()
+    assert not list(tmp_path.glob("evaluations/*"))
+    said = refused(name, tmp_path, capsys, "--num-workers", "512")
+    assert "num_workers = 512: expected at most" in said
+
+
+@pytest.mark.slow
 def test_samples_are_compared_in_inception(
     tmp_path: Path, inception_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -98,6 +98,18 @@ def sum_over_workers(values: Tensor) -> Tensor:
     if rank_and_world()[1] > 1:
         dist.all_reduce(values)
     return values
+
+
+def gather(num: int, make: Callable[[int], Tensor], device: torch.device) -> list[Tensor]:
+    """`make(i)` on the device for each i below `num`, made by one worker and given to all."""
+    rank, world = rank_and_world()
+    own = {index: make(index) for index in range(rank, num, world)}
+    if world == 1:
+        return list(own.values())
+    every: list[dict[int, Tensor]] = [{}] * world
+    dist.all_gather_object(every, {index: tensor.cpu() for index, tensor in own.items()})
+    found = {index: tensor for part in every for index, tensor in part.items()}
+    return [own[i] if i in own else found[i].to(device) for i in range(num)]
 
 
 def fingerprint(networks: Mapping[str, nn.Module]) -> str:

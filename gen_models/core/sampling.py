@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from gen_models.core.contract import Model, Networks
+from gen_models.core.distributed import gather
 from gen_models.core.randomness import seeded
 
 BLOCK = 256
@@ -32,14 +33,22 @@ def sample(
     seed: int,
     device: torch.device | str = "cpu",
     labels: Tensor | None = None,
+    *,
+    shared: bool = False,
 ) -> Tensor:
     """`num` images (num, *shape) in [0, 1]. Of a class-conditional model, of the classes
-    `labels` (N,) in turn, over and over; without them, of each class in turn."""
+    `labels` (N,) in turn, over and over; without them, of each class in turn. `shared`: workers
+    make some of them each, and all of them have all."""
     if labels is None:
         labels = torch.arange(max(model.spec.num_classes, 1), device=device)
-    made = []
-    for index in range(-(-num // BLOCK)):
-        noise = block_noise(model, index, seed, torch.device(device))
+
+    device = torch.device(device)
+
+    def block(index: int) -> Tensor:
+        noise = block_noise(model, index, seed, device)
         given, rest = block_labels(labels, index), num - index * BLOCK
-        made.append(model.generate(networks, noise[:rest], given[:rest]))
+        return model.generate(networks, noise[:rest], given[:rest])
+
+    blocks = -(-num // BLOCK)
+    made = gather(blocks, block, device) if shared else [block(i) for i in range(blocks)]
     return torch.cat(made)
