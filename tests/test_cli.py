@@ -117,7 +117,7 @@ WRONG = {
     ),
     "no mode": (
         ["search", "vae", "--metric", "val/kl"],
-        "metric = 'val/kl': expected one whose name says what is good, as val/elbo, or --mode min",
+        "metric = 'val/kl': expected one whose name says what is good, as val/nll, or --mode min",
     ),
     "mode": (["train", "vae", "--mode", "least"], "mode = 'least': expected min or max"),
     "fewer modes": (
