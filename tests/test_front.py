@@ -169,8 +169,9 @@ def test_the_report_shows_the_front(tmp_path: Path) -> None:
     by_trial = {row[1]: row for row in rows[len(on_front) :]}
     assert len(by_trial) == 30 and all(row == by_trial[row[1]] for row in rows)
     assert len(page.pictures) == 4
-    own = write_report(folder, ELBO, "max", ["optim.lr"]).read_text()
-    assert "Pareto" not in own and len(Page(own).pictures) == 3
+    for further in ([], [("val/unknown", "min")]):
+        own = write_report(folder, ELBO, "max", ["optim.lr"], further).read_text()
+        assert "Pareto" not in own and len(Page(own).pictures) == 3
 
 
 def test_a_front_of_three_objectives_has_a_diagram_for_each_further_one(tmp_path: Path) -> None:

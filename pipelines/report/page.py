@@ -14,6 +14,7 @@ from pipelines.config import Mode, Objective
 from pipelines.front import front
 from pipelines.journal import Journal
 from pipelines.objectives import described
+from pipelines.ranking import Standing
 from pipelines.report.figures import (
     COLOURED,
     against_settings,
@@ -93,8 +94,9 @@ def render(
     ended = [trial for trial in trials if trial.standing.best]
     columns, rows = _table(list(enumerate(trials[:_ROWS], 1)), metric, further)
     diagrams = _diagrams(ended, metric, mode) if ended else []
-    if further and ended:
-        diagrams.insert(0, _front(ended, [(metric, mode), *further]))
+    objectives = [(metric, mode), *further]
+    if further and (members := front([trial.standing for trial in ended], objectives)):
+        diagrams.insert(0, _front(ended, members, objectives))
     template = Environment(autoescape=True).from_string(_TEMPLATE)
     return template.render(
         title=known.name,
@@ -120,12 +122,12 @@ def _facts(trials: Sequence[Trial], num_workers: int, ranked_by: str) -> list[st
     ]
 
 
-def _front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> dict[str, Any]:
+def _front(
+    trials: Sequence[Trial], members: Sequence[Standing], objectives: Sequence[Objective]
+) -> dict[str, Any]:
     """The Pareto front, as a diagram with a table of its trials."""
-    ranked = list(enumerate(trials, 1))
-    order = [each.trial_id for each in front([t.standing for t in trials], objectives)]
-    shown = [pair for pair in ranked if pair[1].standing.trial_id in order]
-    shown.sort(key=lambda pair: order.index(pair[1].standing.trial_id))
+    ranked = {trial.standing.trial_id: (rank, trial) for rank, trial in enumerate(trials, 1)}
+    shown = [ranked[standing.trial_id] for standing in members]
     (metric, _), *further = objectives
     columns, rows = _table(shown, metric, further)
     return {
