@@ -106,7 +106,7 @@ def seeds(folder: Path, values: list[float]) -> Verdict:
     for seed, value in enumerate(values, 1):
         make_run(folder / "trials" / f"seed-{seed}", [value], [1], "completed", rate=seed)
     confirms = Confirmed(run="a", name="a", search_id="", data_digest="d", value=-1.0)
-    run = replace(defaults(Search, "vae"), confirms=confirms)
+    run = replace(defaults(Search, "vae"), metric=METRIC, mode="max", confirms=confirms)
     return verdict(run, standings(folder, METRIC, "max", ["optim.lr"]))
 
 
