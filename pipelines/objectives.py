@@ -14,7 +14,7 @@ from tune_spaces import space
 
 _KNOWN: dict[Mode, set[str]] = {
     "max": {"elbo", "bound", "likelihood", "precision", "recall", "density", "coverage"},
-    "min": {"error", "distance", "fd", "kd", "nll"},
+    "min": {"error", "distance", "fd", "kd", "nll", "reconstruction"},
 }
 """Words of a metric's name that say which of its values are good."""
 R = TypeVar("R", bound=Run)

@@ -296,13 +296,13 @@ FD = "val/fd/lenet-digits/2k"
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["vae"], [("val/elbo", "max")]),
-        (["vae", "--mode", "min"], [("val/elbo", "min")]),
+        (["autoencoder"], [("val/squared_error", "min")]),
+        (["autoencoder", "--mode", "max"], [("val/squared_error", "max")]),
         (["vae", "--metric", "val/fd"], [("val/fd", "min")]),
         (["gan", "--metric", FD, "--mode", "max"], [(FD, "max")]),
         (["autoencoder", "--metric=val/squared_error"], [("val/squared_error", "min")]),
         (
-            ["vae", "--metric", "val/nll", "--metric=val/elbo"],
+            ["gan", "--metric", "val/nll", "--metric=val/elbo"],
             [("val/nll", "min"), ("val/elbo", "max")],
         ),
         (
