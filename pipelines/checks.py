@@ -1,4 +1,4 @@
-"""What the settings of a search have to do with each other."""
+"""What may be said of the settings of a run and of a search without the data."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING
 from gen_models.core.errors import require
 
 if TYPE_CHECKING:
-    from pipelines.config import Search
+    from pipelines.config import Run, Search
+
+
+def check_run(run: Run) -> None:
+    """Raise `InputError` at a setting that is wrong, or that others rule out."""
+    for name in ("epochs", "batch_size", "num_workers", "picture_every", "keep_checkpoints"):
+        require(getattr(run, name) >= 1, name, getattr(run, name), "an integer of at least 1")
+    for name in ("seed", "max_failures"):
+        require(getattr(run, name) >= 0, name, getattr(run, name), "an integer of at least 0")
+    share, rest = divmod(run.batch_size, run.num_workers)
+    multiple = f"a multiple of the number of workers, {run.num_workers}"
+    require(share > 0 and rest == 0, "batch_size", run.batch_size, multiple)
 
 
 def check_search(run: Search) -> None:
-    """Raise `InputError` at a setting that is wrong, or that others rule out."""
+    """The same, of what a search has beside a run."""
     require(run.trials >= 1, "trials", run.trials, "an integer of at least 1")
     grace, waits = run.grace_period, run.chosen_scheduler in ("asha", "pbt")
     within = not waits or 1 <= grace <= run.epochs

@@ -15,7 +15,7 @@ import tyro
 import gen_models
 from gen_models.core.config import flatten, from_dict, merge
 from gen_models.core.errors import require
-from pipelines.checks import check_search
+from pipelines.checks import check_run, check_search
 from pipelines.data import Channels
 from tune_spaces import space
 
@@ -115,20 +115,7 @@ class Run:
     """The family's optimizers."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "num_workers", "picture_every", "keep_checkpoints"):
-            value = getattr(self, name)
-            require(value >= 1, name, value, "an integer of at least 1")
-        for name in ("seed", "max_failures"):
-            require(
-                getattr(self, name) >= 0, name, getattr(self, name), "an integer of at least 0"
-            )
-        share, rest = divmod(self.batch_size, self.num_workers)
-        require(
-            share > 0 and rest == 0,
-            "batch_size",
-            self.batch_size,
-            f"a multiple of the number of workers, {self.num_workers}",
-        )
+        check_run(self)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
