@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from benchmarks.figures import DATA_ROOT, finish, say, setting
 from gen_models import gan
-from gen_models.core import Adam, DataSpec, Learner
+from gen_models.core import Adam, Batch, DataSpec, Learner
 from gen_models.core.batches import TrainingImages, unit
 from gen_models.core.population import Population
 from gen_models.core.randomness import seeded
@@ -135,8 +135,9 @@ def main() -> None:
     dataset = load("mnist", options.data_root)
     classifier, right = _classifier(dataset, scale)
     classifier.to(options.device)
-    data = TrainingImages(stacked(dataset, scale).to(options.device), _BATCH_SIZE, drop_last=True)
-    _, certain = seen(classifier, unit(data.images[:NUM_SAMPLES]))
+    images = stacked(dataset, scale).to(options.device)
+    data = TrainingImages(Batch.of(images), _BATCH_SIZE, drop_last=True)
+    _, certain = seen(classifier, unit(images[:NUM_SAMPLES]))
     figures = {"classifier_accuracy": right, "data_certain": certain}
     for name in SETTINGS:
         start = time.perf_counter()
@@ -192,9 +193,8 @@ def _judged(
     """What the samples of each seed are of at the end of training, and the part that is
     certain."""
     config, optim = SETTINGS[name]
-    model = gan.Model(
-        replace(config, channels=scale.channels), DataSpec(tuple(data.images.shape[1:]))
-    )
+    spec = DataSpec(tuple(data.examples.images.shape[1:]))
+    model = gan.Model(replace(config, channels=scale.channels), spec)
     population = Population(data, "in_turn")
     judged = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
