@@ -12,6 +12,7 @@ from gen_models.core.errors import InputError
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 from gen_models.metrics.lenet import train_lenet
 from pipelines.data import load
+from pipelines.epoch import as_batch
 from pipelines.evaluate import Evaluator
 from pipelines.features import extractor, features_of_test, space_name, with_moments
 
@@ -109,13 +110,15 @@ def test_moments_are_computed_once_for_data_and_space(tmp_path: Path, features: 
 
 def test_an_evaluator_takes_the_moments_that_it_is_given(tmp_path: Path) -> None:
     dataset = load("digits", tmp_path)
-    validation = torch.from_numpy(dataset.validation)
+    validation = as_batch(dataset.part("validation"))
     found = with_moments(extractor(dataset, tmp_path, "pca"), dataset, tmp_path)
-    space, device = found.space(validation, 10), torch.device("cpu")
+    space, device = found.space(validation.images, 10), torch.device("cpu")
     given = Evaluator(validation, validation, space, found.moments(device))
     alone = Evaluator(validation, validation, space)
     torch.testing.assert_close(vars(given.real), vars(alone.real))
-    other = Evaluator(validation, validation, space, Moments.of(space(unit(validation[:50]))))
+    other = Evaluator(
+        validation, validation, space, Moments.of(space(unit(validation.images[:50])))
+    )
     assert float(other.real.count) == 50.0
 
 

@@ -147,7 +147,8 @@ def test_a_population_that_dies_is_restarted_and_its_trials_go_on(tmp_path: Path
     other = tmp_path / "undisturbed"
     again = genpipe([*args[:3], str(other), *args[4:-1]], log)
     values = [sorted(t["value"] for t in r["trials"]) for r in (result, again)]
-    assert values[0] == pytest.approx(values[1], rel=1e-6)
+    # Up to rounding: whether members take their steps as one is measured each time.
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
 
 
 def populations(pid: int) -> Iterator[psutil.Process]:
