@@ -118,7 +118,7 @@ def _facts(trials: Sequence[Trial], num_workers: int, ranked_by: str) -> list[st
         f"{len(trials)} trials: " + ", ".join(f"{n} {name}" for name, n in endings.items()),
         f"ranked by {ranked_by}",
         f"{epochs} epochs",
-        f"{hours:.3g} hours of training on a core or GPU, counted for each trial",
+        f"{hours:.3g} hours of training on a core or GPU",
     ]
 
 
