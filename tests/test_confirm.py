@@ -2,15 +2,19 @@
 refused before Ray starts."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from test_cli import refused
-from test_pipeline import client, steps, train_alone
+from test_pipeline import client, start, steps, train_alone, wait_until
+from test_pipeline import genpipe as genpipe_process
 
 from pipelines.cli import main, parse_run
 from pipelines.config import Train
@@ -191,3 +195,40 @@ def test_what_cannot_be_confirmed_is_named(
     said = refused(["confirm", "mine"], capsys)
     assert "data = 'npz:x.npz': expected the data set that mine was trained on" in said
     assert dataset.digest in said and not (store / "searches").exists()
+
+
+@pytest.mark.slow
+def test_a_search_that_has_ended_is_confirmed_later_killed_and_resumed(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    search = ["search", "vae", "--store", str(store)]
+    args = ["--trials", "2", "--grace-period", "1", "--searcher", "random", "--scheduler", "fifo"]
+    found = genpipe_process([*search, *SMALL, *args], log)
+    assert found["champion"]["version"] == "1" and "confirmations" not in found
+
+    confirm = [*search, "--resume", found["search_id"], "--confirm", "1", "--seeds", "6"]
+    process = start(confirm, log)
+    seeds = f"{found['search_id']}-*-seeds/trials/*/journal/reports/*1.json"
+    wait_until(lambda: len(list(store.glob(f"searches/{seeds}"))) > 0)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for child in alive:  # Ray's agents outlive a driver that is killed
+        os.kill(child.pid, signal.SIGKILL)
+
+    result = genpipe_process(confirm, log)
+    best = result["trials"][0]
+    assert result["outcome"] == "completed" and len(result["confirmations"]) == 1
+    assert best["confirmed"]["seeds"] == 6 and result["champion"]["of"] == best["trial_id"]
+    mlflow = client(store)
+    parent = result["confirmations"][best["trial_id"]]["run_id"]
+    condition = f"tags.`mlflow.parentRunId` = '{parent}'"
+    (experiment,) = (e for e in mlflow.search_experiments() if e.name == "vae-digits")
+    runs = mlflow.search_runs([experiment.experiment_id], condition)
+    assert sorted(int(run.data.params["seed"]) for run in runs) == [1, 2, 3, 4, 5, 6]
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert steps(mlflow, run.info.run_id, "val/nll/iw8") == [1, 2]
+    # The mean takes the alias from the single value that held it.
+    held = mlflow.get_model_version_by_alias("vae-digits", "champion")
+    assert held.tags["seeds"] == "6" and held.run_id in {run.info.run_id for run in runs}
