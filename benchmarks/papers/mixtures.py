@@ -13,10 +13,10 @@ the GAN of that table, beside ours VEEGAN itself.
 - ours: noise of two dimensions, three layers, a small R1 penalty, Adam at 1e-3 without momentum
   and an averaged generator; nothing is packed.
 
-What was chosen by hand, the plain setting among three, ours among some dozen, was chosen on other
-seeds than those that are shown. `share` is the part of the samples that lie near a mode at all:
-the modes that samples spread over the plane find by chance count, too. All seeds of one setting
-are trained as one population.
+What was chosen by hand, the plain setting among three, packs of two among two, three and four,
+ours among some dozen, was chosen on other seeds than those that are shown. `share` is the part of
+the samples that lie near a mode at all: samples that are spread over the plane find modes by
+chance. All seeds of one setting are trained as one population.
 
     python -m benchmarks.papers.mixtures
 """
