@@ -37,9 +37,10 @@ from gen_models.core.contract import (
     Metrics,
     Networks,
     Objective,
+    num_labels,
     on,
 )
-from gen_models.core.errors import require, require_labels, require_sizes
+from gen_models.core.errors import require, require_sizes
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,7 @@ class Model:
         self.spec = spec
         self.noise_dim = config.latent_dim
         self.conditional = config.conditional
-        require_labels(config.conditional, spec.num_classes)
-        self._num_labels = spec.num_classes if config.conditional else 0
+        self._num_labels = num_labels(config.conditional, spec)
         self.widths: tuple[str, ...] = ("latent_dim",)
         self.rows_together = config.pac * max(config.minibatch_std, 1)
 

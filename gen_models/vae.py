@@ -33,9 +33,10 @@ from gen_models.core.contract import (
     Metrics,
     Networks,
     Objective,
+    num_labels,
     on,
 )
-from gen_models.core.errors import require, require_labels, require_sizes
+from gen_models.core.errors import require, require_sizes
 
 Optim = Adam
 
@@ -90,8 +91,7 @@ class Model:
         self.spec = spec
         self.noise_dim = config.latent_dim
         self.conditional = config.conditional
-        require_labels(config.conditional, spec.num_classes)
-        self._num_labels = spec.num_classes if config.conditional else 0
+        self._num_labels = num_labels(config.conditional, spec)
         # Free bits are given to every dimension of z, those of the padding too.
         self.widths: tuple[str, ...] = () if on(config.free_bits) else ("latent_dim",)
 

@@ -228,6 +228,14 @@ def is_conditional(model: Model) -> bool:
     return isinstance(model, TakesLabels) and model.conditional
 
 
+def num_labels(conditional: bool, spec: DataSpec) -> int:
+    """Classes that networks are told of: the data's, or none. Raises `InputError` where a model is
+    to be class-conditional and the data have no labels."""
+    expected = "False, for the data have no labels"
+    require(not conditional or spec.num_classes > 0, "conditional", conditional, expected)
+    return spec.num_classes if conditional else 0
+
+
 def on(value: Tensor | float) -> bool:
     """Whether a float field of a config is other than 0. A tensor stands for such numbers."""
     return isinstance(value, Tensor) or value != 0

@@ -22,9 +22,3 @@ def require_sizes(latent_dim: int, hidden: Sequence[int], channels: int) -> None
     require(latent_dim >= 1, "latent_dim", latent_dim, "an integer of at least 1")
     require(bool(hidden) and min(hidden) >= 1, "hidden", hidden, "one width or more, from 1")
     require(channels >= 1, "channels", channels, "an integer of at least 1")
-
-
-def require_labels(conditional: bool, num_classes: int) -> None:
-    """Check that there are classes where a model is to be conditioned on them."""
-    expected = "False, for the data have no labels"
-    require(not conditional or num_classes > 0, "conditional", conditional, expected)
