@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gen_models.core.batches import unit
+from gen_models.core.batches import blocks, unit
 from gen_models.core.checkpoint import Checkpoint
-from gen_models.core.contract import Batch, BoundsLikelihood
+from gen_models.core.contract import Batch, BoundsLikelihood, Networks, Reconstructs
 from gen_models.core.distributed import gather, rank_and_world, sum_over_workers
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
@@ -101,6 +101,8 @@ def measured(subject: Subject, device: torch.device) -> Findings:
         modes = subject.telling.modes(samples.cpu())
         metrics |= _modes(subject.telling.name, modes, len(samples))
         tags["collapsed"] = str(modes.collapsed)
+    if isinstance(model, Reconstructs):
+        metrics["test/squared_error"] = _squared_error(model, networks, test)
     if isinstance(model, BoundsLikelihood):
         metrics |= _likelihood(subject, networks, test.rows(slice(asked.images)))
     finite = {name: value for name, value in metrics.items() if isfinite(value)}
@@ -160,6 +162,16 @@ def _modes(name: str, modes: Modes, num: int) -> dict[str, float]:
     }
 
 
+def _squared_error(model: Reconstructs, networks: Networks, test: Batch) -> float:
+    """Half the squared error of reconstructions, summed over an image. Workers share the blocks."""
+    rank, world = rank_and_world()
+    total = torch.zeros((), dtype=torch.float64, device=test.images.device)
+    for block in blocks(test, _BLOCK)[rank::world]:
+        error = model.reconstruct(networks, block) - block.images
+        total += 0.5 * error.double().square().sum()
+    return float(sum_over_workers(total)) / test.num
+
+
 def _likelihood(
     subject: Subject, networks: Mapping[str, nn.Module], test: Batch
 ) -> dict[str, float]:
@@ -178,7 +190,6 @@ def _likelihood(
         "elbo": found.elbo,
         "kl": found.kl,
         "reconstruction": found.reconstruction,
-        "squared_error": found.squared_error,
         "active_units": found.active_units,
         "likelihood_images": found.num_images,
     }

@@ -10,8 +10,8 @@ import torch
 from mlflow import MlflowClient
 
 import gen_models
-from gen_models.core import Learner
-from gen_models.core.checkpoint import save_checkpoint
+from gen_models.core import Batch, Learner
+from gen_models.core.checkpoint import load_checkpoint, save_checkpoint
 from pipelines.cli import main, parse_run
 from pipelines.data import load
 from pipelines.features import space_name
@@ -84,6 +84,19 @@ def test_samples_are_compared_in_the_run_s_space_or_another(
     said = " ".join(refused(name, tmp_path, capsys, "--features", "inception").split())
     assert "features = 'inception': expected the network's weights in" in said
     assert f"{torch_home}/" in said and "--download gets them" in said
+
+
+def test_reconstructions_are_judged_on_every_test_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recorded(["autoencoder", "--features", "pca"], tmp_path)
+    found = evaluate(name, tmp_path, capsys, "--num", "300")["metrics"]
+    loaded = load_checkpoint(tmp_path / "runs" / "one" / checkpoint_name(1))
+    test = torch.from_numpy(load("digits", tmp_path).test).float() / 255
+    error = loaded.model.reconstruct(loaded.networks, Batch.of(test)) - test  # type: ignore[attr-defined]
+    expected = 0.5 * float(error.square().flatten(1).sum(1).mean())
+    assert found["test/squared_error"] == pytest.approx(expected, rel=1e-5)
+    assert not any("nll" in key for key in found)
 
 
 def refused(name: str, store: Path, capsys: pytest.CaptureFixture[str], *args: str) -> str:
