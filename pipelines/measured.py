@@ -163,7 +163,7 @@ def _modes(name: str, modes: Modes, num: int) -> dict[str, float]:
 
 
 def _squared_error(model: Reconstructs, networks: Networks, test: Batch) -> float:
-    """Half the squared error of reconstructions, summed over an image. Workers share the blocks."""
+    """Half the squared error of reconstructions, summed over an image. Workers share blocks."""
     rank, world = rank_and_world()
     total = torch.zeros((), dtype=torch.float64, device=test.images.device)
     for block in blocks(test, _BLOCK)[rank::world]:
