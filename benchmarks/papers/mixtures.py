@@ -14,9 +14,13 @@ the GAN of that table, beside ours VEEGAN itself.
   and an averaged generator; nothing is packed.
 
 What was chosen by hand, the plain setting among three, packs of two among two, three and four,
-ours among some dozen, was chosen on other seeds than those that are shown. `share` is the part of
-the samples that lie near a mode at all: samples that are spread over the plane find modes by
-chance. All seeds of one setting are trained as one population.
+ours among some dozen, was chosen on other seeds than those that are shown. All seeds of one
+setting are trained as one population.
+
+Beside the modes see `share`, the part of the samples that lie near one. Samples spread evenly over
+the square find 5.4 modes of `ring8` and 20.7 of `grid25` by chance, with shares of 0.004 and 0.02:
+what packing and minibatch deviation alone find on `grid25` in so few steps is no more than that.
+On `ring8` packing is a cure, if not a sharp one.
 
     python -m benchmarks.papers.mixtures
 """
