@@ -2,18 +2,15 @@
 refused before Ray starts."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from test_cli import refused
-from test_pipeline import client, start, steps, train_alone, wait_until
+from test_pipeline import client, kill, start, steps, train_alone, wait_until
 from test_pipeline import genpipe as genpipe_process
 
 from pipelines.cli import main, parse_run
@@ -209,12 +206,7 @@ def test_a_search_that_has_ended_is_confirmed_later_killed_and_resumed(tmp_path:
     process = start(confirm, log)
     seeds = f"{found['search_id']}-*-seeds/trials/*/journal/reports/*1.json"
     wait_until(lambda: len(list(store.glob(f"searches/{seeds}"))) > 0)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    for child in alive:  # Ray's agents outlive a driver that is killed
-        os.kill(child.pid, signal.SIGKILL)
+    kill(process)
 
     result = genpipe_process(confirm, log)
     best = result["trials"][0]

@@ -2,9 +2,7 @@
 trials that turn out the same whoever is trained beside them."""
 
 import json
-import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from ray import tune
-from test_pipeline import client, genpipe, start, steps, train_alone, wait_until
+from test_pipeline import client, genpipe, kill, start, steps, train_alone, wait_until
 
 from pipelines.cli import main, parse_run
 from pipelines.config import Train
@@ -178,13 +176,7 @@ def test_a_fused_search_is_interrupted_killed_and_resumed(tmp_path: Path) -> Non
 
     process = start([*search, "--resume", search_id], log)
     wait_until(lambda: "completed" in log.read_text())
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    for child in alive:  # Ray's agents outlive a driver that is killed
-        os.kill(child.pid, signal.SIGKILL)
-    time.sleep(1)
+    kill(process)
     result = genpipe([*search, "--resume", search_id], log)
     assert len(result["trials"]) == 6
     assert {trial["outcome"] for trial in result["trials"]} == {"completed"}

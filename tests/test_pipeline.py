@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -47,6 +49,17 @@ def genpipe(args: list[str], log: Path, expect: int = 0) -> dict[str, Any]:
     assert process.returncode == expect, log.read_text() + out
     result: dict[str, Any] = json.loads(out.splitlines()[-1])
     return result
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """As the machine's owner may: without a word, Ray's agents too, which outlive a driver."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for child in alive:
+        os.kill(child.pid, signal.SIGKILL)
+    time.sleep(1)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
