@@ -23,8 +23,6 @@ from pipelines.job import Job, trial_folder
 if TYPE_CHECKING:
     from pipelines.measured import Subject
 
-_RAY = "ray"
-
 AHEAD = 4
 """Checkpoints kept beside those asked for. A worker goes on while Tune decides to stop its
 trial, by some epochs, and its best checkpoint until then must outlive theirs."""
@@ -61,7 +59,9 @@ def make_measuring(subject: Subject, folder: Path, num_workers: int, on_gpu: boo
         train_loop_config={"subject": (ray.put(subject),), "folder": str(folder)},
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=on_gpu),
         run_config=RunConfig(
-            name=_RAY, storage_path=str(folder), failure_config=FailureConfig(max_failures=0)
+            name="ray",
+            storage_path=str(folder),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
 
