@@ -14,7 +14,7 @@ from operator import add
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.batches import blocks
+from gen_models.core.batches import blocks, floats
 from gen_models.core.contract import (
     Batch,
     Draws,
@@ -69,7 +69,7 @@ class Evaluator:
         structure. On several workers, every one must call."""
         for model, own in zip(models, networks, strict=True):
             if isinstance(model, FitsSampler):
-                model.fit_sampler(own, blocks(self.codes_from, BLOCK), _SEED)
+                model.fit_sampler(own, map(floats, blocks(self.codes_from, BLOCK)), _SEED)
         alone = len(models) == 1
         subject = Alone(models[0], networks[0]) if alone else Ensemble(models, networks)
         found = {frechet_name(self.space.name): self._frechet(subject)}
@@ -84,7 +84,11 @@ class Evaluator:
         rank, world = rank_and_world()
         every = list(enumerate(blocks(images, BLOCK)))
         mine = every[rank::world] or every[:1]  # without one, for the shape of the sums
-        parts = [self._block_sums(subject, measure, index, block) for index, block in mine]
+        parts = []
+        for index, block in mine:
+            parts.append(self._block_sums(subject, measure, index, floats(block)))
+            if not parts[0]:
+                return {}  # it has nothing to say of these models
         found = {}
         for name in sorted(parts[0]):
             total = reduce(add, (part[name] for part in parts)) * (rank < len(every))
@@ -135,7 +139,7 @@ class Evaluator:
         samples = sample(model, networks, draw.num_samples, _SEED, self.device)
         found = {"samples": draw.samples(samples)}
         if isinstance(model, Reconstructs):
-            (first, *_) = blocks(self.validation, _SHOWN)
+            first = floats(self.validation.rows(slice(_SHOWN)))
             found["reconstructions"] = draw.pairs(first.images, model.reconstruct(networks, first))
         return found
 

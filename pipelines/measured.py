@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gen_models.core.batches import blocks, unit
+from gen_models.core.batches import blocks, floats, unit
 from gen_models.core.checkpoint import Checkpoint
 from gen_models.core.contract import Batch, BoundsLikelihood, Networks, Reconstructs
 from gen_models.core.distributed import gather, rank_and_world, sum_over_workers
@@ -166,7 +166,7 @@ def _squared_error(model: Reconstructs, networks: Networks, test: Batch) -> floa
     """Half the squared error of reconstructions, summed over an image. Workers share blocks."""
     rank, world = rank_and_world()
     total = torch.zeros((), dtype=torch.float64, device=test.images.device)
-    for block in blocks(test, _BLOCK)[rank::world]:
+    for block in map(floats, blocks(test, _BLOCK)[rank::world]):
         error = model.reconstruct(networks, block) - block.images
         total += 0.5 * error.double().square().sum()
     return float(sum_over_workers(total)) / test.num

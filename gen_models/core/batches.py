@@ -50,10 +50,15 @@ def unit(images: Tensor, device: torch.device | str | None = None) -> Tensor:
     return moved.to(torch.get_default_dtype()).div_(255.0)
 
 
-def blocks(batch: Batch, size: int) -> list[Batch]:
-    """A data set in blocks of `size`, the last perhaps smaller, as floats in [0, 1]."""
-    parts = zip(torch.split(batch.images, size), torch.split(batch.labels, size), strict=True)
-    return [Batch(unit(images), labels) for images, labels in parts]
+def blocks(data: Batch, size: int) -> list[Batch]:
+    """A data set in blocks of `size`, the last perhaps smaller: views, to be made floats one at a
+    time."""
+    return [data.rows(slice(start, start + size)) for start in range(0, data.num, size)]
+
+
+def floats(data: Batch) -> Batch:
+    """A block as models take it: its images as `unit` has them."""
+    return Batch(unit(data.images), data.labels)
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,14 @@ class TrainingImages:
         its share."""
         order = self.order(seed, epoch)
         for step in range(self.steps_per_epoch):
-            indices = order[self.rows(step)]
-            share = Share.of(len(indices), rank, world)
-            thresholds = self.thresholds(len(indices), seed, epoch, step)
-            own = None if thresholds is None else thresholds[share.rows]
-            yield self.gather(indices[share.rows], own), share
+            yield self.batch(order, seed, epoch, step, rank, world)
+
+    def batch(
+        self, order: Tensor, seed: int, epoch: int, step: int, rank: int = 0, world: int = 1
+    ) -> tuple[Batch, Share]:
+        """The same of one step (counted from 0); `order`: the epoch's."""
+        indices = order[self.rows(step)]
+        share = Share.of(len(indices), rank, world)
+        thresholds = self.thresholds(len(indices), seed, epoch, step)
+        own = None if thresholds is None else thresholds[share.rows]
+        return self.gather(indices[share.rows], own), share

@@ -123,19 +123,16 @@ class Population:
 
     def _step_in_turn(self, group: Sequence[Learner], orders: Tensor, step: int) -> None:
         for learner, order in zip(group, orders, strict=True):
-            indices = order[self.data.rows(step)]
-            thresholds = self._thresholds(learner, len(indices), step)
-            learner.step(self.data.gather(indices, thresholds))
+            learner.step(*self.data.batch(order, learner.seed, int(learner.epoch) + 1, step))
 
     def _step_together(self, group: VectorisedLearners, orders: Tensor, step: int) -> None:
         indices = orders[:, self.data.rows(step)]
-        each = [self._thresholds(one, indices.shape[1], step) for one in group.learners]
+        each = [
+            self.data.thresholds(indices.shape[1], one.seed, int(one.epoch) + 1, step)
+            for one in group.learners
+        ]
         drawn = [thresholds for thresholds in each if thresholds is not None]
         group.step(self.data.gather(indices, torch.stack(drawn) if drawn else None))
-
-    def _thresholds(self, learner: Learner, num: int, step: int) -> Tensor | None:
-        """As `TrainingImages.thresholds`, in a learner's coming epoch."""
-        return self.data.thresholds(num, learner.seed, int(learner.epoch) + 1, step)
 
     def _run_alone(self, learner: Learner) -> None:
         for batch, share in self.data.batches(learner.seed, int(learner.epoch) + 1):

@@ -15,7 +15,7 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.batches import blocks
+from gen_models.core.batches import blocks, floats
 from gen_models.core.contract import (
     Batch,
     BoundsLikelihood,
@@ -122,7 +122,8 @@ def likelihood_sums(
     _check(model, networks, num_samples, max_rows)
     called = {name: _InPrecision(network, precision) for name, network in networks.items()}
     total = _nothing(model, called, data)
-    for index, block in list(enumerate(blocks(data, IMAGES)))[rank::world]:
+    for index, part in list(enumerate(blocks(data, IMAGES)))[rank::world]:
+        block = floats(part)
         tiles = _tiles(model.noise_dim, block.num, num_samples, seed, index, block.images)
         total += _block_sums(model, called, block, tiles, max_rows)
     return total
@@ -146,7 +147,7 @@ def estimate_likelihood(
 
 def _nothing(model: Model, networks: Networks, data: Batch) -> LikelihoodSums:
     """The sums over no image."""
-    one = blocks(data.rows(slice(1)), 1)[0]
+    one = floats(data.rows(slice(1)))
     totals = one.images.new_zeros(6, dtype=torch.float64)
     if not isinstance(model, Encodes):
         return LikelihoodSums(totals, None)
