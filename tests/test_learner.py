@@ -15,6 +15,7 @@ from conftest import VARIANTS, make_learner, make_model, some_batch, some_images
 from gen_models.core import Adam, Batch, Learner
 from gen_models.core.batches import Share, TrainingImages, num_batches, unit
 from gen_models.core.distributed import check_replicas, fingerprint
+from gen_models.core.draws import STEPS_AT_ONCE
 from gen_models.core.memory import footprint
 from gen_models.core.randomness import derive_seed, permutation
 from gen_models.metrics import PCAFeatures
@@ -172,6 +173,24 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
     assert not torch.equal(permutation(100, 0, 1), permutation(100, 0, 2))
     assert not torch.equal(permutation(100, 0, 1), permutation(100, 1, 1))
     assert derive_seed(0, "draws", 1) != derive_seed(0, "order", 1)
+
+
+def test_the_draws_of_a_step_follow_from_its_position_alone(variant: str) -> None:
+    changes = {"noise_std": 0.1} if variant.startswith("autoencoder") else {}
+    model, optim = make_model(variant, **changes), make_learner(variant).optim
+    steps = STEPS_AT_ONCE + 3  # an epoch ends in the middle of a block
+    learner, other = (Learner(model, optim, seed=0, steps_per_epoch=steps) for _ in range(2))
+    asked = [(16, step) for step in range(2 * STEPS_AT_ONCE)] + [(9, 3), (16, 3)]
+    learner.steps_per_epoch = other.steps_per_epoch = STEPS_AT_ONCE + 3
+    forward = {key: learner.draws(*key) for key in asked}
+    backward = {key: other.draws(*key) for key in reversed(asked)}
+    for key, draws in forward.items():
+        for name, numbers in draws.items():
+            assert torch.equal(numbers, backward[key][name])
+            assert len(numbers) == key[0]
+    name = next(iter(forward[16, 0]))
+    drawn = [tuple(draws[name][:9].flatten().tolist()) for draws in forward.values()]
+    assert len(set(drawn)) == len(asked) - 1  # one is asked for twice
 
 
 def test_another_seed_is_another_result(variant: str) -> None:

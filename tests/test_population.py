@@ -113,6 +113,24 @@ def test_members_become_what_they_become_alone(variant: str, changes: Mapping[st
 
 
 @pytest.mark.usefixtures("float64")
+def test_members_take_the_place_of_others(variant: str) -> None:
+    changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
+    fused, alone = (
+        [member(variant, index, **changes) for index in (0, 2, 3, 1, 3)] for _ in range(2)
+    )
+    population = Population(DATA, "vectorised")
+    population.run_epoch(fused[:3])
+    kept = dict(population._kept)
+    population.run_epoch(fused[2:])  # one stays, as many come as go
+    assert population._kept == kept
+    for group in (alone[:3], alone[2:]):
+        Population(DATA, "in_turn").run_epoch(group)
+    for one, other in zip(fused, alone, strict=True):
+        assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8, abs=1e-8)
+        assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
+
+
+@pytest.mark.usefixtures("float64")
 def test_members_see_the_binarised_images_that_they_see_alone(variant: str) -> None:
     data, found = replace(DATA, binarise=True), []
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}

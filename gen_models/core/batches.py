@@ -4,13 +4,16 @@ A batch is global: the same images whatever the number of workers. Each worker t
 contiguous part of its rows, so that a result does not depend on how many share the work.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from gen_models.core.contract import Batch
+from gen_models.core.contract import Batch, Draws
+from gen_models.core.draws import DrawnAhead
 from gen_models.core.randomness import permutation, seeded
 
 
@@ -23,7 +26,7 @@ class Share:
     num: int
 
     @staticmethod
-    def of(num: int, rank: int, world: int) -> "Share":
+    def of(num: int, rank: int, world: int) -> Share:
         """The rows of worker `rank` of `world`."""
         return Share(num * rank // world, num * (rank + 1) // world, num)
 
@@ -88,7 +91,7 @@ class TrainingImages:
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The order of the images in an epoch (counted from 1), int64 (N,), on the device."""
-        return permutation(self.examples.num, seed, epoch).to(self.device)
+        return permutation(self.examples.num, seed, epoch, self.device)
 
     def rows(self, step: int) -> slice:
         """Where in the order the batch of an epoch's step (counted from 0) lies."""
@@ -104,12 +107,10 @@ class TrainingImages:
             images = (images > thresholds).to(images.dtype)
         return Batch(images, self.examples.labels.index_select(0, flat).view(indices.shape))
 
-    def thresholds(self, num: int, seed: int, epoch: int, step: int) -> Tensor | None:
-        """What binarises the `num` images of an epoch's step, uniform (num, C, H, W) in [0, 1);
-        None where images are used as they are."""
-        if not self.binarise:
-            return None
-        generator = seeded(Generator(self.device), seed, "binarise", epoch, step)
+    def thresholds(self, num: int, seed: int, epoch: int, first: int) -> Tensor:
+        """What binarises `num` images of an epoch from its step `first` on, uniform
+        (num, *shape) in [0, 1)."""
+        generator = seeded(Generator(self.device), seed, "binarise", epoch, first, num)
         shape = (num, *self.examples.images.shape[1:])
         return torch.rand(shape, generator=generator, device=self.device, dtype=torch.float32)
 
@@ -117,8 +118,8 @@ class TrainingImages:
         """The first `num` images as training sees them, the same each time: uint8
         (num, C, H, W)."""
         images, labels = self.examples.rows(slice(num))
-        thresholds = self.thresholds(len(images), 0, 0, 0)  # no epoch is counted 0
-        if thresholds is not None:
+        if self.binarise:
+            thresholds = self.thresholds(len(images), 0, 0, 0)  # no epoch is counted 0
             images = 255 * (unit(images) > thresholds).to(torch.uint8)
         return Batch(images, labels)
 
@@ -127,16 +128,34 @@ class TrainingImages:
     ) -> Iterator[tuple[Batch, Share]]:
         """This worker's images (share.size, *shape) in [0, 1] of each batch of an epoch, and
         its share."""
-        order = self.order(seed, epoch)
+        alone = Epochs(self, [(seed, epoch)])
         for step in range(self.steps_per_epoch):
-            yield self.batch(order, seed, epoch, step, rank, world)
+            batch, share = alone.batch(step, rank, world)
+            yield Batch(batch.images[0], batch.labels[0]), share
 
-    def batch(
-        self, order: Tensor, seed: int, epoch: int, step: int, rank: int = 0, world: int = 1
-    ) -> tuple[Batch, Share]:
-        """The same of one step (counted from 0); `order`: the epoch's."""
-        indices = order[self.rows(step)]
-        share = Share.of(len(indices), rank, world)
-        thresholds = self.thresholds(len(indices), seed, epoch, step)
-        own = None if thresholds is None else thresholds[share.rows]
-        return self.gather(indices[share.rows], own), share
+
+class Epochs:
+    """An epoch of each of K trials, which take the same images each in an order of its own.
+
+    `positions`: seed and epoch (counted from 1) of each.
+    """
+
+    def __init__(self, data: TrainingImages, positions: Sequence[tuple[int, int]]) -> None:
+        self.data, self.positions = data, positions
+        self.orders = torch.stack([data.order(*position) for position in positions])
+        self._drawn = DrawnAhead(self._thresholds, data.steps_per_epoch, rows_dim=1)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Batch, Share]:
+        """A worker's images (K, share.size, *shape) in [0, 1] and labels (K, share.size) of a
+        step (counted from 0), and its share."""
+        rows = self.data.rows(step)
+        share = Share.of(rows.stop - rows.start, rank, world)
+        indices = self.orders[:, rows][:, share.rows]
+        if not self.data.binarise:
+            return self.data.gather(indices), share
+        thresholds = self._drawn.of(share.num, step)["thresholds"]
+        return self.data.gather(indices, thresholds[:, share.rows]), share
+
+    def _thresholds(self, num: int, first: int) -> Draws:
+        each = [self.data.thresholds(num, *position, first) for position in self.positions]
+        return {"thresholds": torch.stack(each)}

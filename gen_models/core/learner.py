@@ -16,6 +16,7 @@ from gen_models.core.adamw import AdamW
 from gen_models.core.batches import Share
 from gen_models.core.contract import Adam, AfterUpdate, Batch, Draws, Model, Objective, adams
 from gen_models.core.distributed import rank_and_world, wrap
+from gen_models.core.draws import DrawnAhead
 from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.meter import Meter
 from gen_models.core.precision import InPrecision, Precision
@@ -66,6 +67,7 @@ class Learner:
         optimizers = adams(optim, objectives)
         self.updates = [Update(self, o, optimizers[o.name]) for o in objectives]
         self._generator = Generator(self.device)
+        self._drawn = DrawnAhead(self.draws_of_block, steps_per_epoch)
         for network in self.networks.values():
             network.train()
         record = graphs and self.device.type == "cuda" and rank_and_world()[1] == 1
@@ -103,7 +105,11 @@ class Learner:
 
     def draws(self, num: int, step_count: int) -> Draws:
         """The random numbers of the step after `step_count` steps, over `num` images."""
-        return self.model.draws(num, seeded(self._generator, self.seed, "draws", step_count))
+        return self._drawn.of(num, step_count)
+
+    def draws_of_block(self, rows: int, first: int) -> Draws:
+        """Those of a block of steps that begins after `first` steps, over `rows` images in all."""
+        return self.model.draws(rows, seeded(self._generator, self.seed, "draws", first, rows))
 
     def clone(self) -> Learner:
         """Another learner in the same state."""
@@ -158,6 +164,7 @@ class Learner:
         """Go on from a `state_dict` of a learner of the same model and optimizers."""
         self.seed, self.step_count = state["seed"], state["step_count"]
         self.steps.fill_(self.step_count)
+        self._drawn.forget()
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         for update in self.updates:
@@ -195,9 +202,8 @@ class Update:
     def tensors(self) -> list[Tensor]:
         """What a step changes beside the networks."""
         optimizer = self.optimizer
-        sums = [] if self.meter.sums is None else [self.meter.sums]
         moments = [*optimizer.exp_avg, *optimizer.exp_avg_sq, *optimizer.steps]
-        return [*moments, *self._averaged, *sums]
+        return [*moments, *self._averaged, *self.meter.tensors()]
 
     def __call__(self, batch: Batch, draws: Draws, epoch: Tensor, share: Share) -> None:
         for parameter in self.frozen:

@@ -47,5 +47,14 @@ class Meter:
         if self.sums is None:
             return {}
         *totals, rows = sum_over_workers(self.sums.clone()).tolist()
-        self.sums.zero_()
+        self.clear()
         return dict(zip(self.names, (t / rows for t in totals), strict=True)) if rows else {}
+
+    def clear(self) -> None:
+        """Forget what was summed."""
+        if self.sums is not None:
+            self.sums.zero_()
+
+    def tensors(self) -> list[Tensor]:
+        """What `add` changes."""
+        return [] if self.sums is None else [self.sums]

@@ -15,9 +15,9 @@ from statistics import median
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from gen_models.core.batches import TrainingImages
+from gen_models.core.batches import Epochs, TrainingImages
+from gen_models.core.contract import Batch
 from gen_models.core.learner import Learner
 from gen_models.core.vectorised import VectorisedLearners, kind
 
@@ -27,6 +27,8 @@ _MARGIN = 1.2
 """Vectorised must be this much faster: in turn, a result is the same to the last bit."""
 _TIMED = 3
 """Steps of a measurement, after one to warm up."""
+_TIMED_ALONE = 4
+"""Learners that take these steps in turn, at most."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Population:
         self.data = data
         self._execution = execution
         self._choices: dict[Hashable, Choice] = {}
+        self._kept: dict[Hashable, VectorisedLearners] = {}
 
     def groups(self, learners: Sequence[Learner]) -> list[list[Learner]]:
         """Those that gain from being passed to `run_epoch` together, together."""
@@ -90,12 +93,18 @@ class Population:
         )
 
     def _measure(self, group: Sequence[Learner]) -> Choice:
-        orders = self._orders(group)
-        clones = [learner.clone() for learner in group]
-        in_turn = self._seconds(lambda step: self._step_in_turn(clones, orders, step))
+        together, few = self._epochs(group), group[:_TIMED_ALONE]
+        clones, alone = [one.clone() for one in few], [self._epochs([one]) for one in few]
+
+        def step_in_turn(step: int) -> None:
+            for learner, epoch in zip(clones, alone, strict=True):
+                batch, _ = epoch.batch(step)
+                learner.step(Batch(batch.images[0], batch.labels[0]))
+
+        in_turn = self._seconds(step_in_turn) * len(group) / len(few)
         try:
-            together = VectorisedLearners(group)
-            vectorised = self._seconds(lambda step: self._step_together(together, orders, step))
+            stacked = VectorisedLearners(group)
+            vectorised = self._seconds(lambda step: stacked.step(together.batch(step)[0]))
         except (RuntimeError, NotImplementedError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             return Choice("in_turn", f"cannot be vectorised: {lines[0]}")
@@ -117,29 +126,26 @@ class Population:
             seconds.append(time.perf_counter() - start)
         return median(seconds[1:])
 
-    def _orders(self, group: Sequence[Learner]) -> Tensor:
-        """The order of the images in the coming epoch of each, (K, N)."""
-        return torch.stack([self.data.order(one.seed, int(one.epoch) + 1) for one in group])
-
-    def _step_in_turn(self, group: Sequence[Learner], orders: Tensor, step: int) -> None:
-        for learner, order in zip(group, orders, strict=True):
-            learner.step(*self.data.batch(order, learner.seed, int(learner.epoch) + 1, step))
-
-    def _step_together(self, group: VectorisedLearners, orders: Tensor, step: int) -> None:
-        indices = orders[:, self.data.rows(step)]
-        each = [
-            self.data.thresholds(indices.shape[1], one.seed, int(one.epoch) + 1, step)
-            for one in group.learners
-        ]
-        drawn = [thresholds for thresholds in each if thresholds is not None]
-        group.step(self.data.gather(indices, torch.stack(drawn) if drawn else None))
+    def _epochs(self, group: Sequence[Learner]) -> Epochs:
+        """The coming epoch of each."""
+        return Epochs(self.data, [(one.seed, int(one.epoch) + 1) for one in group])
 
     def _run_alone(self, learner: Learner) -> None:
         for batch, share in self.data.batches(learner.seed, int(learner.epoch) + 1):
             learner.step(batch, share)
 
     def _run_together(self, group: Sequence[Learner]) -> None:
-        together, orders = VectorisedLearners(group), self._orders(group)
+        together, epochs = self._stacked_learners(group), self._epochs(group)
         for step in range(self.data.steps_per_epoch):
-            self._step_together(together, orders, step)
+            batch, _ = epochs.batch(step)
+            together.step(batch)
         together.write_back()
+
+    def _stacked_learners(self, group: Sequence[Learner]) -> VectorisedLearners:
+        """The group's state stacked, where that of its kind lay before if it has the same size:
+        a step is recorded once, and not in every epoch."""
+        found, known = VectorisedLearners(group), kind(group[0])
+        kept = self._kept.get(known)
+        if kept is None or not kept.take(found):
+            self._kept[known] = kept = found
+        return kept

@@ -31,7 +31,7 @@ def global_seed(seed: int, *stream: str | int) -> Iterator[None]:
         yield
 
 
-def permutation(num: int, seed: int, epoch: int) -> Tensor:
+def permutation(num: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
     """The order of `num` training images in an epoch, int64 (num,), the same on every rank."""
-    generator = seeded(Generator(), seed, "order", epoch)
-    return torch.randperm(num, generator=generator)
+    generator = seeded(Generator(device), seed, "order", epoch)
+    return torch.randperm(num, generator=generator, device=device)

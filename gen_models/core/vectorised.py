@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gen_models.core.adamw import decay
 from gen_models.core.contract import Batch, Draws, Metrics, Model, Networks
+from gen_models.core.draws import DrawnAhead
 from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.learner import Learner, Update
 from gen_models.core.meter import Meter
@@ -29,6 +30,7 @@ def kind(learner: Learner) -> Hashable:
         structure(learner.model),
         phases,
         averaged,
+        learner.step_count % learner.steps_per_epoch,
         learner.steps_per_epoch,
         learner.precision,
         learner.device,
@@ -56,16 +58,22 @@ class VectorisedLearners:
         ]
         self.counts = [one.step_count for one in learners]
         self.steps = torch.stack([one.steps for one in learners])
+        self._drawn = DrawnAhead(self._draws_of_block, first.steps_per_epoch, rows_dim=1)
         record = first.graphs and self.device.type == "cuda"
         self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
     def step(self, batch: Batch) -> None:
         """One step of each, on images (K, N, *shape) in [0, 1] and labels (K, N)."""
-        positions = zip(self.learners, self.counts, strict=True)
-        draws = stack_draws([one.draws(batch.labels.shape[1], count) for one, count in positions])
+        draws = self._drawn.of(batch.labels.shape[1], self.counts[0])
         due = tuple(update.members[0].is_due(self.counts[0]) for update in self.updates)
         (self._recorded or self._run)(batch, draws, due)
         self.counts = [count + 1 for count in self.counts]
+
+    def _draws_of_block(self, rows: int, first: int) -> Draws:
+        """As `Learner.draws_of_block`, (K, rows, …); `first` is that of the first learner."""
+        since = self.counts[0] - first
+        each = zip(self.learners, self.counts, strict=True)
+        return stack_draws([one.draws_of_block(rows, count - since) for one, count in each])
 
     def _run(self, batch: Batch, draws: Draws, due: Due) -> None:
         """As `Learner._run`."""
@@ -75,10 +83,39 @@ class VectorisedLearners:
                 update(batch, draws, epoch)
         self.steps += 1
 
+    def take(self, other: VectorisedLearners) -> bool:
+        """Go on with the learners of `other`, which are of the same kind, in the place of one's
+        own, so that a recorded step holds for them. False where they are not of the same size;
+        then nothing has happened."""
+        own, new = self._everything(), other._everything()
+        if self._form(own) != other._form(new):
+            return False
+        for tensor, value in zip(own, new, strict=True):
+            tensor.copy_(value)
+        for update, taken in zip(self.updates, other.updates, strict=True):
+            update.members = taken.members
+            update.meter.clear()
+        self.learners, self.counts = other.learners, other.counts
+        self._drawn.forget()
+        return True
+
+    def _form(self, tensors: Sequence[Tensor]) -> Hashable:
+        """What a recorded step depends on beside the numbers in tensors."""
+        return tuple(t.shape for t in tensors), tuple(update.decays for update in self.updates)
+
+    def _everything(self) -> list[Tensor]:
+        """The state of the learners, and their settings."""
+        numbers = list(self.stacked.numbers.values())
+        updates = [t for u in self.updates for t in (*u.state(), *u.settings())]
+        return [self.steps, *self._buffers(), *numbers, *updates]
+
+    def _buffers(self) -> list[Tensor]:
+        return [t for tensors in self.buffers.values() for t in tensors.values()]
+
     def _tensors(self) -> list[Tensor]:
         """All that a step changes."""
-        buffers = [t for tensors in self.buffers.values() for t in tensors.values()]
-        return [self.steps, *buffers, *(t for update in self.updates for t in update.tensors())]
+        updates = [t for u in self.updates for t in (*u.state(), *u.meter.tensors())]
+        return [self.steps, *self._buffers(), *updates]
 
     def parameters(self) -> dict[str, dict[str, Tensor]]:
         """Every parameter (K, *shape) by network and name, without gradients."""
@@ -149,11 +186,16 @@ class _StackedUpdate:
             found[name][key] = part.view(len(flat), *shape)
         return found
 
-    def tensors(self) -> list[Tensor]:
-        """What a step changes beside the networks' buffers."""
+    def state(self) -> list[Tensor]:
+        """What a step changes beside the networks' buffers and the meter."""
         averages = [t for tensors in self.averages.values() for t in tensors.values()]
-        sums = [] if self.meter.sums is None else [self.meter.sums]
-        return [self.flat, self.exp_avg, self.exp_avg_sq, self.num_steps, *averages, *sums]
+        return [self.flat, self.exp_avg, self.exp_avg_sq, self.num_steps, *averages]
+
+    def settings(self) -> list[Tensor]:
+        """What is each member's own and stays."""
+        columns = [self.lr, self.decay_epochs, self.beta1, self.beta2, self.eps]
+        mask = [] if self.mask is None else [self.mask]
+        return [*columns, self.weight_decay, self.ema_decay, *mask]
 
     def __call__(self, batch: Batch, draws: Draws, epoch: Tensor) -> None:
         owner = self.owner
