@@ -8,6 +8,7 @@ operations whatever the number of members and of layers.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ def kind(learner: Learner) -> Hashable:
         learner.step_count % learner.steps_per_epoch,
         learner.steps_per_epoch,
         learner.precision,
+        learner.compiled,
         learner.device,
     )
 
@@ -118,7 +120,7 @@ class VectorisedLearners:
         return [self.steps, *self._buffers(), *updates]
 
     def parameters(self) -> dict[str, dict[str, Tensor]]:
-        """Every parameter (K, *shape) by network and name, without gradients."""
+        """Every parameter (K, *shape) by network and name."""
         return {
             name: tensors
             for update in self.updates
@@ -167,6 +169,8 @@ class _StackedUpdate:
         self.weight_decay = self._column([s.weight_decay for s in settings])
         self.ema_decay = self._column([s.ema_decay for s in settings])
         self.averages = self._stack_averages()
+        compiled = owner.learners[0].compiled
+        self._descend = torch.compile(self._gradient_step) if compiled else self._gradient_step
 
     def _column(self, values: Sequence[float]) -> Tensor:
         """(K, 1), in float64 so that powers of it are as exact as those of one learner."""
@@ -199,20 +203,36 @@ class _StackedUpdate:
 
     def __call__(self, batch: Batch, draws: Draws, epoch: Tensor) -> None:
         owner = self.owner
-        flat = self.flat.requires_grad_(True)
-        parameters = {**owner.parameters(), **self.by_network(flat)}
-        tensors = {n: {**parameters.get(n, {}), **b} for n, b in owner.buffers.items()}
-        with owner.precision.loss():
-            losses, metrics = owner.stacked.map(self._loss, tensors, batch, draws, epoch)
-        (gradient,) = torch.autograd.grad(losses.sum(), flat)
-        self.flat = flat.detach()
+        metrics, buffers = self._descend(batch, draws, epoch)
         self.meter.add(metrics, batch.labels.shape[1])
         with torch.no_grad():
-            self._adamw(gradient if self.mask is None else gradient * self.mask, epoch)
+            for name, tensors in buffers.items():
+                for key, value in tensors.items():
+                    owner.buffers[name][key].copy_(value)
             own = self.by_network(self.flat)
             for name in self.objective.networks:
                 owner.stacked.after_update(name, {**own[name], **owner.buffers[name]})
             self._average(own)
+
+    def _gradient_step(
+        self, batch: Batch, draws: Draws, epoch: Tensor
+    ) -> tuple[Metrics, dict[str, dict[str, Tensor]]]:
+        """The loss, its gradient, the optimizer; metrics, and the networks' buffers as the loss
+        leaves them."""
+        owner = self.owner
+
+        def total(flat: Tensor) -> tuple[Tensor, Any]:
+            parameters = {**owner.parameters(), **self.by_network(flat)}
+            buffers = {n: {k: t.clone() for k, t in b.items()} for n, b in owner.buffers.items()}
+            tensors = {n: {**parameters.get(n, {}), **b} for n, b in buffers.items()}
+            with owner.precision.loss():
+                losses, metrics = owner.stacked.map(self._loss, tensors, batch, draws, epoch)
+            return losses.sum(), (metrics, buffers)
+
+        found: tuple[Metrics, dict[str, dict[str, Tensor]]]
+        gradient, found = torch.func.grad(total, has_aux=True)(self.flat)
+        self._adamw(gradient if self.mask is None else gradient * self.mask, epoch)
+        return found
 
     def _loss(
         self, model: Model, networks: Networks, batch: Batch, draws: Draws, epoch: Tensor
