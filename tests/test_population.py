@@ -253,18 +253,44 @@ def _spoil(learner: Learner) -> None:
     learner.model = Spoilt(learner.model.config, SPEC)
 
 
-def test_all_members_in_bfloat16_learn_too(variant: str) -> None:
+@pytest.mark.parametrize("execution", ["vectorised", "in_turn"])
+def test_all_members_in_bfloat16_learn_too(variant: str, execution: Any) -> None:
+    changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     found = []
     for precision in ("fp32", "bf16"):
-        learner = member(variant, 0)
-        learner = Learner(
-            learner.model,
-            learner.optim,
-            seed=0,
-            steps_per_epoch=DATA.steps_per_epoch,
-            precision=precision,  # type: ignore[arg-type]
-        )
-        Population(DATA, "in_turn").run_epoch([learner])
-        found.append(learner.pop_metrics())
+        learners = [_in_precision(member(variant, i, **changes), precision) for i in (0, 0)]
+        Population(DATA, execution).run_epoch(learners)
+        found.append(learners[0].pop_metrics())
     assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.1)
     assert found[1] != found[0]
+
+
+def _in_precision(learner: Learner, precision: Any) -> Learner:
+    steps = learner.steps_per_epoch
+    return Learner(
+        learner.model, learner.optim, seed=0, steps_per_epoch=steps, precision=precision
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float64")
+def test_compiled_members_become_what_they_become_alone() -> None:
+    fused, alone = (
+        [_compiled(member("gan-conv", index), compiled) for index in range(2)]
+        for compiled in (True, False)
+    )
+    Population(DATA, "vectorised").run_epoch(fused)
+    Population(DATA, "in_turn").run_epoch(alone)
+    for one, other in zip(fused, alone, strict=True):
+        assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8)
+        assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
+
+
+def _compiled(learner: Learner, compiled: bool) -> Learner:
+    return Learner(
+        learner.model,
+        learner.optim,
+        seed=learner.seed,
+        steps_per_epoch=learner.steps_per_epoch,
+        compiled=compiled,
+    )

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 Precision = Literal["fp32", "bf16"]
 Network = Callable[..., Any]
@@ -15,10 +17,12 @@ Network = Callable[..., Any]
 
 class InPrecision:
     """Networks whose products are computed in `precision`; what they return is float32 again,
-    so a loss sums in full precision."""
+    so a loss sums in full precision. `stacked`: they are called within vmap."""
 
-    def __init__(self, device: torch.device, precision: Precision) -> None:
-        self.device_type = device.type
+    def __init__(
+        self, device: torch.device, precision: Precision, *, stacked: bool = False
+    ) -> None:
+        self.device_type, self.stacked = device.type, stacked
         self.reduced = precision == "bf16"
 
     def networks(self, networks: Mapping[str, Network]) -> dict[str, Network]:
@@ -34,8 +38,37 @@ class InPrecision:
 
     def _cast(self, network: Network) -> Network:
         def call(*args: Tensor) -> Tensor:
-            with torch.autocast(self.device_type, torch.bfloat16):
+            autocast = torch.autocast(self.device_type, torch.bfloat16)
+            with _Products() if self.stacked else autocast:
                 out: Tensor = network(*args)
             return out.to(args[0].dtype)
 
         return call
+
+
+class _Products(TorchFunctionMode):
+    """Autocast within vmap, where torch's own leaves convolutions in float32 and adds biases in
+    it: vmap takes these functions apart before autocast sees them."""
+
+    functions = frozenset(
+        {
+            *(F.linear, F.bilinear, F.scaled_dot_product_attention),
+            *(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, torch.bmm, torch.mv),
+            *(F.conv1d, F.conv2d, F.conv3d),
+            *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+        }
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.functions:
+            args = tuple(map(_reduced, args))
+            kwargs = {name: _reduced(value) for name, value in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _reduced(value: Any) -> Any:
+    floats = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(torch.bfloat16) if floats else value

@@ -78,6 +78,9 @@ class Stacked:
             self.templates = self._make(self._config, first.spec).networks()
         for template in self.templates.values():
             template.train(training)
+            for module in template.modules():
+                if type(module) is nn.BatchNorm2d:
+                    module.__class__ = _BatchNorm2d
 
     def map(self, function: Callable[..., Any], tensors: Tensors, *args: Any) -> Any:
         """`function(model, networks, *args)` for every member; `tensors` and `args` have the
@@ -142,6 +145,15 @@ class Ensemble:
 def stack_draws(draws: Sequence[Draws]) -> Draws:
     """One step's random numbers of each member, padded and with the members in front."""
     return stack_by_name(draws) if draws[0] else {}
+
+
+class _BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm in its parameters' precision: within vmap torch's own takes no bfloat16 beside
+    float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        return super().forward(input.to(self.running_mean.dtype)).to(input.dtype)
 
 
 def _call(template: nn.Module, tensors: dict[str, Tensor], *args: Any) -> Any:

@@ -46,7 +46,7 @@ class VectorisedLearners:
         self.learners = list(learners)
         first = learners[0]
         self.device = first.device
-        self.precision = InPrecision(first.device, first.precision)
+        self.precision = InPrecision(first.device, first.precision, stacked=True)
         self.stacked = Stacked([one.model for one in learners], self.device, training=True)
         self.buffers = {
             name: stack_by_name([dict(one.networks[name].named_buffers()) for one in learners])
