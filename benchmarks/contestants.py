@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import gen_models
+from benchmarks.device import synchronize
 from gen_models import gan, vae
 from gen_models.core import Adam, Batch, DataSpec, Learner
 from gen_models.core.batches import Epochs, TrainingImages
@@ -199,3 +200,14 @@ class Branches:
                 learner._run(batch, draws, (True,) * len(learner.updates))
         for stream in self._streams:
             now.wait_stream(stream)
+
+
+def profile(step: Step, device: torch.device) -> str:
+    """Which kernels took the time of a few steps."""
+    with torch.profiler.profile() as profiler:
+        for _ in range(5):
+            step()
+        synchronize(device)
+    by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    averages = profiler.key_averages()
+    return str(averages.table(sort_by=by, row_limit=15, max_name_column_width=70))

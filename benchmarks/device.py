@@ -80,6 +80,11 @@ class Ceilings:
         copy = seconds_a_step(lambda: target.copy_(source), device, 5, 5)
         return Ceilings(flops, 2 * num_bytes / copy)
 
+    def figures(self) -> dict[str, float]:
+        """In the units that people know."""
+        rates = {f"tflops_{p}": rate / 1e12 for p, rate in self.flops.items()}
+        return {**rates, "copy_terabytes_a_second": self.bandwidth / 1e12}
+
 
 def _matrix_rate(size: int, dtype: torch.dtype, device: torch.device) -> float:
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

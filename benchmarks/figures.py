@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -142,7 +143,8 @@ def setting(options: Any = None) -> dict[str, Any]:
         "cores": cores(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "ray")},
+        **{name: version(name) for name in ("torch", "ray") if find_spec(name)},
+        **_gpu(),
         "commit": _commit(),
         "options": {k: v for k, v in chosen.items() if not isinstance(v, Path)},
     }
@@ -152,6 +154,13 @@ def _cpu() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _gpu() -> dict[str, str]:
+    """Its name, where there is one."""
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
 
 
 def _commit() -> str:
@@ -170,7 +179,8 @@ def finish(name: str, figures: Mapping[str, float], setting: Mapping[str, Any]) 
     from rich.console import Console
     from rich.table import Table
 
-    say(f"{name}, {setting['date']}, {setting['cores']} cores, {setting['cpu']}")
+    place = setting.get("gpu") or f"{setting['cores']} cores, {setting['cpu']}"
+    say(f"{name}, {setting['date']}, {place}")
     table = Table("figure", "value", box=None)
     for figure, value in figures.items():
         table.add_row(figure, f"{value:.4g}" if abs(value) < 1_000 else f"{value:,.0f}")

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.contestants import Contestant, Step, Way, alone, contestants, together
+from benchmarks.contestants import Contestant, Step, Way, alone, contestants, profile, together
 from benchmarks.device import Ceilings, Work, count, seconds_a_step, switch_off_tf32, synchronize
 from benchmarks.figures import finish, say, setting
 from gen_models.core import TrainingImages
@@ -68,9 +68,7 @@ def main() -> None:
     switch_off_tf32()
     device = torch.device(options.device)
     ceilings = Ceilings.measure(device)
-    rates = {f"tflops_{p}": rate / 1e12 for p, rate in ceilings.flops.items()}
-    say(", ".join(f"{n} {v:.1f}" for n, v in rates.items()))
-    figures = {**rates, "copy_terabytes_a_second": ceilings.bandwidth / 1e12}
+    figures = ceilings.figures()
     for name in options.models:
         contestant = contestants(options.width)[name]
         for figure, value in _compare(name, contestant, device, ceilings, options).items():
@@ -131,22 +129,11 @@ def _measurements(
                 finally:
                     torch.cuda.empty_cache()
                 if options.profile:
-                    say(_profile(step, data.device))
+                    say(profile(step, data.device))
 
 
 def _seconds(step: Step, device: torch.device, options: Options) -> float:
     return seconds_a_step(step, device, options.steps, options.repeats)
-
-
-def _profile(step: Step, device: torch.device) -> str:
-    """Which kernels took the time of a few steps."""
-    with torch.profiler.profile() as profiler:
-        for _ in range(5):
-            step()
-        synchronize(device)
-    by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    averages = profiler.key_averages()
-    return str(averages.table(sort_by=by, row_limit=15, max_name_column_width=70))
 
 
 # -- processes -------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ SAMPLES = 250
 """Samples of each in a tile."""
 ACTIVE = 0.01
 """A latent unit is active if the variance of its posterior mean over images is above this."""
+_ROWS_ON_CPU = 1_000
 
 
 @dataclass
@@ -109,16 +110,18 @@ def likelihood_sums(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
-    max_rows: int = 1000,
+    max_rows: int | None = None,
     precision: Precision = "fp32",
 ) -> LikelihoodSums:
     """The sums of worker `rank` of `world`, over its blocks of `data`.
 
     Binary images are what a Bernoulli likelihood is compared on. The decoder sees at most
-    `max_rows` codes at a time, or as many as a block has images. `precision`: of the networks'
-    products. Raises `InputError` where the model has no likelihood, or networks are in training
-    mode.
+    `max_rows` codes at a time, or as many as a block has images; by default what a CPU's cache
+    holds, or on a GPU all of a tile. `precision`: of the networks' products. Raises `InputError`
+    where the model has no likelihood, or networks are in training mode.
     """
+    if max_rows is None:
+        max_rows = _ROWS_ON_CPU if data.images.device.type == "cpu" else IMAGES * SAMPLES
     _check(model, networks, num_samples, max_rows)
     called = {name: _InPrecision(network, precision) for name, network in networks.items()}
     total = _nothing(model, called, data)
