@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,7 +9,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import VARIANTS, make_learner, make_model, some_batch, some_images, some_pixels
+from conftest import (
+    VARIANTS,
+    make_evaluator,
+    make_learner,
+    make_model,
+    skip_if_unfittable,
+    some_batch,
+    some_images,
+    some_pixels,
+)
 
 from gen_models.core import Adam, Batch, Learner
 from gen_models.core.batches import Share, TrainingImages, num_batches, unit
@@ -18,8 +26,7 @@ from gen_models.core.distributed import check_replicas, fingerprint
 from gen_models.core.draws import STEPS_AT_ONCE
 from gen_models.core.memory import footprint
 from gen_models.core.randomness import derive_seed, permutation
-from gen_models.metrics import PCAFeatures
-from pipelines.evaluate import Evaluator, metric_names
+from pipelines.evaluate import metric_names
 
 NUM, BATCH, EPOCHS = 72, 16, 2
 
@@ -41,7 +48,7 @@ def _train(case: str, rank: int, world: int) -> tuple[dict[str, float], dict[str
             learner.step(batch, share)
     metrics = learner.pop_metrics()
     check_replicas(learner.networks)
-    evaluator = Evaluator(pixels, pixels, PCAFeatures.of("pca", unit(pixels.images)))
+    evaluator = make_evaluator(pixels, pixels)
     metrics |= evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
     states = {n: net.state_dict() for n, net in learner.networks.items()}
     weights = {f"{n}.{k}": v.clone() for n, state in states.items() for k, v in state.items()}
@@ -73,13 +80,6 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -108,8 +108,8 @@ def test_differing_replicas_are_noticed(two_workers: Path) -> None:
 
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_workers_share_each_image_once(world: int, drop_last: bool) -> None:
-    numbered = torch.arange(50, dtype=torch.uint8).view(50, 1, 1, 1)
+def test_workers_share_each_image_once(world: int, drop_last: bool, device: torch.device) -> None:
+    numbered = torch.arange(50, dtype=torch.uint8, device=device).view(50, 1, 1, 1)
     data = TrainingImages(Batch.of(numbered), 12, drop_last)
     seen = [
         torch.cat([batch.images for batch, _ in data.batches(7, 3, rank, world)])
@@ -121,8 +121,8 @@ def test_workers_share_each_image_once(world: int, drop_last: bool) -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_workers_share_the_binarised_batch_of_one(world: int) -> None:
-    data = TrainingImages(some_pixels(50), 12, drop_last=False, binarise=True)
+def test_workers_share_the_binarised_batch_of_one(world: int, device: torch.device) -> None:
+    data = TrainingImages(some_pixels(50, device), 12, drop_last=False, binarise=True)
     alone = [batch for batch, _ in data.batches(7, 3)]
     shared = [[batch for batch, _ in data.batches(7, 3, rank, world)] for rank in range(world)]
     for batch, parts in zip(alone, zip(*shared, strict=True), strict=True):
@@ -130,9 +130,10 @@ def test_workers_share_the_binarised_batch_of_one(world: int) -> None:
         assert torch.equal(batch.labels, torch.cat([part.labels for part in parts]))
 
 
-def test_a_binarised_value_is_1_as_often_as_it_is_bright() -> None:
-    ramp = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(500, 1, 16, 16)
-    data = TrainingImages(Batch.of(ramp), 250, drop_last=False, binarise=True)
+def test_a_binarised_value_is_1_as_often_as_it_is_bright(device: torch.device) -> None:
+    ramp = torch.arange(256, dtype=torch.uint8, device=device)
+    images = ramp.view(1, 1, 16, 16).expand(500, 1, 16, 16)
+    data = TrainingImages(Batch.of(images), 250, drop_last=False, binarise=True)
     first, second, again, other = (
         torch.cat([batch.images for batch, _ in data.batches(*position)])
         for position in ((0, 1), (0, 2), (0, 1), (1, 1))
@@ -144,19 +145,19 @@ def test_a_binarised_value_is_1_as_often_as_it_is_bright() -> None:
         assert not torch.equal(one, another)
     drawn = torch.cat([*epochs, other]).flatten(1)
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
-    expected = torch.arange(256) / 255
+    expected = torch.arange(256, device=device) / 255
     deviation = (expected * (1 - expected) / len(drawn)).sqrt()
     assert bool(((drawn.mean(0) - expected).abs() <= 4.5 * deviation).all())
     assert set(data.seen(3).images.unique().tolist()) == {0, 255}
     assert torch.equal(data.seen(3).images, data.seen(3).images)
 
 
-def test_pixels_are_divided_and_floats_are_not() -> None:
-    pixels = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
-    floats = torch.tensor([[0.0, 0.2, 1.0]])
+def test_pixels_are_divided_and_floats_are_not(device: torch.device) -> None:
+    pixels = torch.tensor([[0, 51, 255]], dtype=torch.uint8, device=device)
+    floats = torch.tensor([[0.0, 0.2, 1.0]], device=device)
     torch.testing.assert_close(unit(pixels), floats)
     assert torch.equal(unit(floats), floats)
-    points = TrainingImages(Batch.of(torch.rand(20, 2)), 8, drop_last=True)
+    points = TrainingImages(Batch.of(torch.rand(20, 2, device=device)), 8, drop_last=True)
     order = points.order(0, 1)
     batch, _ = next(iter(points.batches(0, 1)))
     assert torch.equal(batch.images, points.examples.images[order[:8]])
@@ -175,13 +176,16 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
     assert derive_seed(0, "draws", 1) != derive_seed(0, "order", 1)
 
 
-def test_the_draws_of_a_step_follow_from_its_position_alone(variant: str) -> None:
+def test_the_draws_of_a_step_follow_from_its_position_alone(
+    variant: str, device: torch.device
+) -> None:
     changes = {"noise_std": 0.1} if variant.startswith("autoencoder") else {}
     model, optim = make_model(variant, **changes), make_learner(variant).optim
     steps = STEPS_AT_ONCE + 3  # an epoch ends in the middle of a block
-    learner, other = (Learner(model, optim, seed=0, steps_per_epoch=steps) for _ in range(2))
+    learner, other = (
+        Learner(model, optim, seed=0, steps_per_epoch=steps, device=device) for _ in range(2)
+    )
     asked = [(16, step) for step in range(2 * STEPS_AT_ONCE)] + [(9, 3), (16, 3)]
-    learner.steps_per_epoch = other.steps_per_epoch = STEPS_AT_ONCE + 3
     forward = {key: learner.draws(*key) for key in asked}
     backward = {key: other.draws(*key) for key in reversed(asked)}
     for key, draws in forward.items():
@@ -193,20 +197,22 @@ def test_the_draws_of_a_step_follow_from_its_position_alone(variant: str) -> Non
     assert len(set(drawn)) == len(asked) - 1  # one is asked for twice
 
 
-def test_another_seed_is_another_result(variant: str) -> None:
-    a, b, c = make_learner(variant), make_learner(variant), make_learner(variant, seed=1)
+@pytest.mark.usefixtures("deterministic")
+def test_another_seed_is_another_result(variant: str, device: torch.device) -> None:
+    a, b, c = (make_learner(variant, seed, device=device) for seed in (0, 0, 1))
     for learner in (a, b, c):
-        learner.step(some_batch(16))
+        learner.step(some_batch(16, device=device))
     assert fingerprint(a.networks) == fingerprint(b.networks) != fingerprint(c.networks)
 
 
-def test_metrics_are_means_over_images(variant: str) -> None:
-    learner, batch = make_learner(variant), some_batch(24)
+@pytest.mark.usefixtures("deterministic")
+def test_metrics_are_means_over_images(variant: str, device: torch.device) -> None:
+    learner, batch = make_learner(variant, device=device), some_batch(24, device=device)
     learner.step(batch.rows(slice(16)))
     first = learner.pop_metrics()
     learner.step(batch.rows(slice(16, 24)))
     second = learner.pop_metrics()
-    again = make_learner(variant)
+    again = make_learner(variant, device=device)
     again.step(batch.rows(slice(16)))
     again.step(batch.rows(slice(16, 24)))
     for name, value in again.pop_metrics().items():
@@ -214,19 +220,22 @@ def test_metrics_are_means_over_images(variant: str) -> None:
     assert learner.pop_metrics() == {}
 
 
-def test_validation_reports_what_it_says_and_the_same_twice(variant: str) -> None:
-    learner = make_learner(variant)
-    pixels = some_pixels(90)
-    evaluator = Evaluator(pixels, pixels, PCAFeatures.of("pca", unit(pixels.images)))
+@pytest.mark.usefixtures("deterministic")
+def test_validation_reports_what_it_says_and_the_same_twice(
+    variant: str, device: torch.device
+) -> None:
+    learner, pixels = make_learner(variant, device=device), some_pixels(90, device)
+    skip_if_unfittable(learner.model)
+    evaluator = make_evaluator(pixels, pixels)
     (found,) = evaluator.metrics([learner.model], [learner.sampling_networks()])
     assert sorted(found) == sorted(metric_names(learner.model, "pca"))
     assert evaluator.metrics([learner.model], [learner.sampling_networks()]) == [found]
 
 
-def test_the_average_follows_and_is_what_is_sampled() -> None:
-    learner = make_learner("gan-mlp")
+def test_the_average_follows_and_is_what_is_sampled(device: torch.device) -> None:
+    learner = make_learner("gan-mlp", device=device)
     for _ in range(20):
-        learner.step(some_batch(16))
+        learner.step(some_batch(16, device=device))
     averaged = learner.sampling_networks()["generator"].state_dict()
     live = learner.networks["generator"].state_dict()
     assert any(not torch.equal(averaged[name], live[name]) for name in live)
@@ -236,15 +245,15 @@ def test_the_average_follows_and_is_what_is_sampled() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_learning_rate_falls_as_torch_s_cosine_does() -> None:
+def test_the_learning_rate_falls_as_torch_s_cosine_does(device: torch.device) -> None:
     model = make_model("vae-mlp")
     adam = Adam(lr=1e-2, decay_epochs=1.5, weight_decay=0.1)
-    learner = Learner(model, adam, seed=0, steps_per_epoch=4)
+    learner = Learner(model, adam, seed=0, steps_per_epoch=4, device=device)
     networks = {name: deepcopy(network) for name, network in learner.networks.items()}
     parameters = [p for network in networks.values() for p in network.parameters()]
     theirs = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=6)
-    batch = Batch.of(some_images(16).double())
+    batch = Batch.of(some_images(16, device=device).double())
     for step in range(6):
         loss, _ = model.objectives()[0].loss(networks, batch, learner.draws(16, step), 0.0)
         theirs.zero_grad()
@@ -260,12 +269,12 @@ def test_the_learning_rate_falls_as_torch_s_cosine_does() -> None:
     assert fingerprint(learner.networks) == before
 
 
-def test_discriminator_steps_are_counted() -> None:
-    learner = make_learner("gan-mlp", discriminator_steps=3)
+def test_discriminator_steps_are_counted(device: torch.device) -> None:
+    learner = make_learner("gan-mlp", device=device, discriminator_steps=3)
     generator = fingerprint({"g": learner.networks["generator"]})
     changed = []
     for _ in range(6):
-        learner.step(some_batch(16))
+        learner.step(some_batch(16, device=device))
         now = fingerprint({"g": learner.networks["generator"]})
         changed.append(now != generator)
         generator = now
@@ -285,7 +294,7 @@ def test_the_footprint_is_that_of_the_real_networks(variant: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_learner_learns_the_same() -> None:
+def test_a_compiled_learner_learns_the_same(device: torch.device) -> None:
     found = []
     for compiled in (False, True):
         learner = Learner(
@@ -293,9 +302,10 @@ def test_a_compiled_learner_learns_the_same() -> None:
             Adam(ema_decay=0.9),
             seed=0,
             steps_per_epoch=10,
+            device=device,
             compiled=compiled,
         )
         for _ in range(6):
-            learner.step(some_batch(16))
+            learner.step(some_batch(16, device=device))
         found.append(learner.pop_metrics())
     assert found[1] == pytest.approx(found[0], rel=1e-4)

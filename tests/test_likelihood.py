@@ -1,12 +1,11 @@
 """The importance-weighted bound, as a metric and as a training loss, against closed forms."""
 
-from collections.abc import Iterator
 from math import log
 from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, some_images
+from conftest import Device, make_model, make_networks, on_device, some_images
 from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, MultivariateNormal, Normal
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -18,16 +17,10 @@ from gen_models.core.stacking import Ensemble
 from gen_models.metrics import Likelihood, estimate_likelihood, likelihood_sums
 from gen_models.vae import Config, Model
 
+pytestmark = pytest.mark.usefixtures("float64")
 STD, DIM = 0.4, 3
 SPEC = DataSpec((1, 4, 4))
 MODEL = Model(Config(latent_dim=DIM, likelihood="gaussian", decoder_std=STD), SPEC)
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def directions() -> Tensor:
@@ -36,7 +29,7 @@ def directions() -> Tensor:
     return torch.linalg.qr(square).Q * torch.tensor([1.5, 0.7, 0.0])
 
 
-def linear_networks(shift: float = 0.0) -> dict[str, nn.Module]:
+def linear_networks(shift: float = 0.0, device: Device = "cpu") -> dict[str, nn.Module]:
     """p(x|z) = N(Wz + 0.3, STD²) and its exact posterior, of which the means of the first two
     dimensions are then moved by `shift`."""
     weights = directions()
@@ -52,7 +45,8 @@ def linear_networks(shift: float = 0.0) -> dict[str, nn.Module]:
         encoder.bias[1::2] = variance.log()
     encoder_network = nn.Sequential(nn.Flatten(), encoder)
     decoder_network = nn.Sequential(decoder, nn.Unflatten(1, SPEC.shape))
-    return {"encoder": encoder_network.eval(), "decoder": decoder_network.eval()}
+    networks: dict[str, nn.Module] = {"encoder": encoder_network, "decoder": decoder_network}
+    return {name: network.eval().to(device) for name, network in networks.items()}
 
 
 def images(num: int = 50) -> Tensor:
@@ -63,8 +57,8 @@ def images(num: int = 50) -> Tensor:
     return (z @ directions().T + 0.3 + noise).view(num, *SPEC.shape)
 
 
-def data() -> Batch:
-    return Batch.of(images())
+def data(device: Device = "cpu") -> Batch:
+    return Batch.of(images().to(device))
 
 
 def true_nll() -> float:
@@ -73,8 +67,9 @@ def true_nll() -> float:
     return -float(density.log_prob(images().flatten(1)).mean())
 
 
-def test_with_the_exact_posterior_one_sample_gives_the_likelihood() -> None:
-    found = estimate_likelihood(MODEL, linear_networks(), data(), num_samples=3)
+def test_with_the_exact_posterior_one_sample_gives_the_likelihood(device: torch.device) -> None:
+    networks = linear_networks(device=device)
+    found = estimate_likelihood(MODEL, networks, data(device), num_samples=3)
     assert found.nll == pytest.approx(true_nll(), rel=1e-9)
     assert found.elbo == pytest.approx(-true_nll(), rel=1e-9)
     assert found.bits_per_dim == pytest.approx(true_nll() / (16 * log(2)), rel=1e-9)
@@ -83,10 +78,11 @@ def test_with_the_exact_posterior_one_sample_gives_the_likelihood() -> None:
     assert found.active_units == 2
 
 
-def test_the_bound_grows_with_the_samples_to_the_likelihood() -> None:
-    networks = linear_networks(shift=0.3)
+@pytest.mark.usefixtures("cpu_noise")  # with other noise, 5000 samples can do worse than 100
+def test_the_bound_grows_with_the_samples_to_the_likelihood(device: torch.device) -> None:
+    networks = linear_networks(0.3, device)
     each = {
-        num: estimate_likelihood(MODEL, networks, data(), num_samples=num)
+        num: estimate_likelihood(MODEL, networks, data(device), num_samples=num)
         for num in (1, 10, 100, 5000)
     }
     nlls = [found.nll for found in each.values()]
@@ -99,8 +95,8 @@ def test_the_bound_grows_with_the_samples_to_the_likelihood() -> None:
     assert -each[5000].elbo == pytest.approx(true_nll() + gap, abs=0.02)
 
 
-def test_reconstructions_are_judged_at_the_posterior_mean() -> None:
-    networks, batch = linear_networks(), images()
+def test_reconstructions_are_judged_at_the_posterior_mean(device: torch.device) -> None:
+    networks, batch = linear_networks(device=device), images().to(device)
     found = estimate_likelihood(MODEL, networks, Batch.of(batch), num_samples=1)
     with torch.no_grad():
         error = MODEL.reconstruct(networks, Batch.of(batch)) - batch
@@ -109,19 +105,19 @@ def test_reconstructions_are_judged_at_the_posterior_mean() -> None:
 
 
 @pytest.mark.parametrize("max_rows", [1, 90, 5000])
-def test_the_pieces_do_not_matter(max_rows: int) -> None:
-    networks = linear_networks(shift=0.5)
-    whole = likelihood_sums(MODEL, networks, data(), num_samples=300)
-    found = likelihood_sums(MODEL, networks, data(), num_samples=300, max_rows=max_rows)
+def test_the_pieces_do_not_matter(max_rows: int, device: torch.device) -> None:
+    networks = linear_networks(0.5, device)
+    whole = likelihood_sums(MODEL, networks, data(device), num_samples=300)
+    found = likelihood_sums(MODEL, networks, data(device), num_samples=300, max_rows=max_rows)
     torch.testing.assert_close(found.totals, whole.totals, rtol=1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("world", [2, 5])
-def test_workers_sums_add_up(world: int) -> None:
-    networks = linear_networks(shift=0.5)
-    whole = likelihood_sums(MODEL, networks, data(), num_samples=20)
+def test_workers_sums_add_up(world: int, device: torch.device) -> None:
+    networks = linear_networks(0.5, device)
+    whole = likelihood_sums(MODEL, networks, data(device), num_samples=20)
     parts = [
-        likelihood_sums(MODEL, networks, data(), num_samples=20, rank=rank, world=world)
+        likelihood_sums(MODEL, networks, data(device), num_samples=20, rank=rank, world=world)
         for rank in range(world)
     ]
     total = sum(parts[1:], parts[0])
@@ -130,16 +126,17 @@ def test_workers_sums_add_up(world: int) -> None:
     assert Likelihood.of(total, MODEL, 20).active_units == 2
 
 
-def test_noise_follows_from_the_seed_and_the_position() -> None:
-    networks = linear_networks(shift=0.5)
+@pytest.mark.usefixtures("deterministic")
+def test_noise_follows_from_the_seed_and_the_position(device: torch.device) -> None:
+    networks = linear_networks(0.5, device)
     first, other = (
-        likelihood_sums(MODEL, networks, data(), num_samples=20, seed=seed).totals
+        likelihood_sums(MODEL, networks, data(device), num_samples=20, seed=seed).totals
         for seed in (0, 1)
     )
     assert not torch.equal(first, other)
-    again = likelihood_sums(MODEL, networks, data(), num_samples=20).totals
+    again = likelihood_sums(MODEL, networks, data(device), num_samples=20).totals
     assert torch.equal(first, again)
-    same = Batch.of(images()[:1].expand(40, -1, -1, -1))
+    same = Batch.of(images().to(device)[:1].expand(40, -1, -1, -1))
     parts = [
         likelihood_sums(MODEL, networks, same.rows(slice(num)), num_samples=20)
         for num in (1, 20, 40)
@@ -151,7 +148,7 @@ def test_noise_follows_from_the_seed_and_the_position() -> None:
 
 def test_what_has_no_likelihood_or_is_in_training_is_refused() -> None:
     gan = make_model("gan-mlp")
-    networks = {name: network.eval() for name, network in gan.networks().items()}
+    networks = make_networks(gan)
     with pytest.raises(InputError, match=r"gen_models\.gan.*expected a family with a likelihood"):
         estimate_likelihood(gan, networks, Batch.of(some_images(2)))
     training = linear_networks()
@@ -162,18 +159,19 @@ def test_what_has_no_likelihood_or_is_in_training_is_refused() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["vae-mlp", "vae-conv", "vae-iwae"])
-def test_what_pads_a_narrower_member_adds_nothing(variant: str) -> None:
+def test_what_pads_a_narrower_member_adds_nothing(variant: str, device: torch.device) -> None:
     models = [make_model(variant, latent_dim=dim) for dim in (4, 7)]
-    networks = [{n: net.eval() for n, net in model.networks().items()} for model in models]
-    batch = some_images(5).double()
+    networks = [make_networks(model, device) for model in models]
+    batch = some_images(5, device=device).double()
 
     def terms(model: Any, networks: Networks, draws: Draws) -> tuple[Tensor, Tensor]:
         found: tuple[Tensor, Tensor] = model.log_terms(networks, Batch.of(batch))(draws["noise"])
         return found
 
     def draw(model: Any) -> Draws:
-        generator = Generator().manual_seed(0)
-        return {"noise": torch.randn(6, 5, model.noise_dim, generator=generator)}
+        generator = Generator(device).manual_seed(0)
+        shape = (6, 5, model.noise_dim)
+        return {"noise": torch.randn(shape, generator=generator, device=device)}
 
     at_once = Ensemble(models, networks).map(terms, draw)
     for index, (model, own) in enumerate(zip(models, networks, strict=True)):
@@ -183,10 +181,11 @@ def test_what_pads_a_narrower_member_adds_nothing(variant: str) -> None:
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-def test_the_terms_are_those_of_torch_distributions(likelihood: str) -> None:
+def test_the_terms_are_those_of_torch_distributions(likelihood: str, device: torch.device) -> None:
     model = make_model("vae-mlp", likelihood=likelihood, decoder_std=0.3)
-    networks, batch = model.networks(), some_images(5).round().double()
-    noise = torch.randn(7, 5, 4)
+    networks = on_device(model.networks(), device)
+    batch = some_images(5, device=device).round().double()
+    noise = torch.randn(7, 5, 4, device=device)
     mu, logvar = networks["encoder"](batch).unflatten(1, (-1, 2)).unbind(2)
     posterior = Normal(mu, (0.5 * logvar).exp())
     z = mu + (0.5 * logvar).exp() * noise
@@ -195,16 +194,19 @@ def test_the_terms_are_those_of_torch_distributions(likelihood: str) -> None:
     with torch.no_grad():
         log_likelihood, log_ratio = model.log_terms(networks, Batch.of(batch))(noise)
     torch.testing.assert_close(log_likelihood, each.log_prob(batch).flatten(2).sum(2))
-    prior = Normal(torch.zeros(4), torch.ones(4))
+    prior = Normal(torch.zeros(4, device=device), torch.ones(4, device=device))
     torch.testing.assert_close(log_ratio, (prior.log_prob(z) - posterior.log_prob(z)).sum(2))
 
 
-def test_the_iwae_gradient_weighs_samples_by_a_softmax_of_the_log_weights() -> None:
+def test_the_iwae_gradient_weighs_samples_by_a_softmax_of_the_log_weights(
+    device: torch.device,
+) -> None:
     """Burda et al. 2016, equation 14: sum_k w_k / (sum_j w_j) grad log w_k."""
     model = make_model("vae-iwae", importance_samples=6)
-    networks, batch = model.networks(), some_images(8).round().double()
+    networks = on_device(model.networks(), device)
+    batch = some_images(8, device=device).round().double()
     parameters = [p for network in networks.values() for p in network.parameters()]
-    draws = model.draws(8, Generator().manual_seed(0))
+    draws = model.draws(8, Generator(device).manual_seed(0))
     assert draws["eps"].shape == (8, 6, 4)
     loss, metrics = model.objectives()[0].loss(networks, Batch.of(batch), draws, 0.0)
     gradients = torch.autograd.grad(loss, parameters)
@@ -213,7 +215,8 @@ def test_the_iwae_gradient_weighs_samples_by_a_softmax_of_the_log_weights() -> N
     posterior = Normal(mu[:, None], (0.5 * logvar).exp()[:, None])
     z = mu[:, None] + (0.5 * logvar).exp()[:, None] * draws["eps"]
     out = networks["decoder"](z.flatten(0, 1)).unflatten(0, (8, 6))
-    log_prior = Normal(torch.zeros(4), torch.ones(4)).log_prob(z)
+    prior = Normal(torch.zeros(4, device=device), torch.ones(4, device=device))
+    log_prior = prior.log_prob(z)
     log_weights = Bernoulli(logits=out).log_prob(batch[:, None]).flatten(2).sum(2)
     log_weights = log_weights + (log_prior - posterior.log_prob(z)).sum(2)
     bound = (log_weights.exp().mean(1)).log().mean()
@@ -226,13 +229,15 @@ def test_the_iwae_gradient_weighs_samples_by_a_softmax_of_the_log_weights() -> N
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_the_kl_weight_tempers_the_importance_weights_alone() -> None:
+@pytest.mark.usefixtures("deterministic")
+def test_the_kl_weight_tempers_the_importance_weights_alone(device: torch.device) -> None:
     found = []
     for settings in ({}, {"kl_weight": 0.5}, {"kl_weight": 1.0, "kl_warmup_epochs": 4.0}):
         torch.manual_seed(0)
         model = make_model("vae-iwae", **settings)
-        draws = model.draws(8, Generator().manual_seed(0))
-        networks, batch = model.networks(), Batch.of(some_images(8).double())
+        draws = model.draws(8, Generator(device).manual_seed(0))
+        networks = on_device(model.networks(), device)
+        batch = Batch.of(some_images(8, device=device).double())
         found.append(model.objectives()[0].loss(networks, batch, draws, 2.0))
         assert model.validate(networks, batch, draws).keys() == {
             "reconstruction",
@@ -266,19 +271,22 @@ def test_tanh_networks_begin_as_glorot_says() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 8, 8), (1, 1, 131)])
-def test_the_nll_of_whole_images_is_the_sum_of_torch_s(shape: tuple[int, int, int]) -> None:
+def test_the_nll_of_whole_images_is_the_sum_of_torch_s(
+    shape: tuple[int, int, int], device: torch.device
+) -> None:
     torch.set_default_dtype(torch.float32)
     logits = 20 * torch.randn(4, 6, *shape, generator=Generator().manual_seed(0))
     logits[0] = 90.0
     target = torch.rand(6, *shape, generator=Generator().manual_seed(1))
+    logits, target = logits.to(device), target.to(device)
     each = binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
     torch.testing.assert_close(bernoulli_image_nll(logits, target), each.flatten(2).sum(2))
 
 
-def test_bfloat16_comes_near() -> None:
+def test_bfloat16_comes_near(device: torch.device) -> None:
     torch.set_default_dtype(torch.float32)
-    model, batch = make_model("vae-mlp"), Batch.of(some_images(30).round())
-    networks = {name: network.eval() for name, network in model.networks().items()}
+    model, batch = make_model("vae-mlp"), Batch.of(some_images(30, device=device).round())
+    networks = make_networks(model, device)
     full = estimate_likelihood(model, networks, batch, num_samples=50)
     reduced = estimate_likelihood(model, networks, batch, num_samples=50, precision="bf16")
     assert reduced != full

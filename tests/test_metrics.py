@@ -5,12 +5,8 @@ from dataclasses import astuple
 
 import pytest
 import torch
+from conftest import Device
 from torch import Generator, Tensor, nn
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.metric_prc import prc_features_to_metric
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from gen_models.core import InputError
 from gen_models.metrics import (
@@ -24,11 +20,12 @@ from gen_models.metrics import (
 DIM = 6
 
 
-def gaussian(num: int, seed: int, shift: float = 0.0) -> Tensor:
-    """Features of a correlated Gaussian, (num, 6), float64; `shift` moves and stretches it."""
+def gaussian(num: int, seed: int, shift: float = 0.0, device: Device = "cpu") -> Tensor:
+    """Features of a correlated Gaussian, (num, 6), float64, the same on every device; `shift`
+    moves and stretches it."""
     mixing, mean = parameters(shift)
     noise = torch.randn(num, DIM, generator=Generator().manual_seed(seed), dtype=torch.float64)
-    return noise @ mixing.T + mean
+    return (noise @ mixing.T + mean).to(device)
 
 
 def parameters(shift: float) -> tuple[Tensor, Tensor]:
@@ -77,19 +74,24 @@ def expected_kernel(shift_a: float, shift_b: float) -> float:
     return 1 + 3 * first / DIM + 3 * second / DIM**2 + third / DIM**3
 
 
-def over_seeds(num: int, other: int, shift: float, seeds: int) -> tuple[Tensor, Tensor]:
+def over_seeds(
+    num: int, other: int, shift: float, seeds: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Values and standard errors of the kernel distance of fresh samples, each (seeds,)."""
-    found = [
-        astuple(kernel_distance(gaussian(num, seed), gaussian(other, 5000 + seed, shift)))
+    sides = (
+        (gaussian(num, seed, 0.0, device), gaussian(other, 5000 + seed, shift, device))
         for seed in range(seeds)
-    ]
+    )
+    found = [astuple(kernel_distance(*each)) for each in sides]
     values, errors = zip(*found, strict=True)
     return torch.stack(values), torch.stack(errors)
 
 
 @pytest.mark.parametrize("num, other", [(40, 40), (23, 61), (3, 9)])
-def test_kernel_distance_is_that_of_full_matrices(num: int, other: int) -> None:
-    a, b = gaussian(num, 0), gaussian(other, 1, 0.2)
+def test_kernel_distance_is_that_of_full_matrices(
+    num: int, other: int, device: torch.device
+) -> None:
+    a, b = gaussian(num, 0, 0.0, device), gaussian(other, 1, 0.2, device)
     found = kernel_distance(a, b, block=16)
     assert float(found.value) == pytest.approx(full_kernel_distance(a, b), rel=1e-10)
     assert float(found.standard_error) == pytest.approx(jackknife_error(a, b), rel=1e-8)
@@ -97,23 +99,29 @@ def test_kernel_distance_is_that_of_full_matrices(num: int, other: int) -> None:
     torch.testing.assert_close(astuple(turned), astuple(found))
 
 
-def test_kernel_distance_is_unbiased_and_its_error_is_that_over_samples() -> None:
+def test_kernel_distance_is_unbiased_and_its_error_is_that_over_samples(
+    device: torch.device,
+) -> None:
     expected = expected_kernel(0, 0) + expected_kernel(0.2, 0.2) - 2 * expected_kernel(0, 0.2)
-    values, errors = over_seeds(150, 320, 0.2, seeds=400)
+    values, errors = over_seeds(150, 320, 0.2, 400, device)
     of_mean = float(values.std()) / len(values) ** 0.5
     assert float(values.mean()) == pytest.approx(expected, abs=4 * of_mean)
     assert of_mean < 0.05 * expected
     assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.15)
 
 
-def test_kernel_distance_of_equal_distributions_is_zero_within_its_error() -> None:
-    values, errors = over_seeds(150, 320, 0.0, seeds=400)
+def test_kernel_distance_of_equal_distributions_is_zero_within_its_error(
+    device: torch.device,
+) -> None:
+    values, errors = over_seeds(150, 320, 0.0, 400, device)
     assert abs(float(values.mean())) < 4 * float(values.std()) / len(values) ** 0.5
     assert 0.9 < float(errors.mean() / values.std()) < 1.7  # rather too large, as it says
 
 
-def test_kernel_distance_does_not_depend_on_the_block_or_much_on_the_precision() -> None:
-    a, b = gaussian(700, 0), gaussian(500, 1, 0.05)
+def test_kernel_distance_does_not_depend_on_the_block_or_much_on_the_precision(
+    device: torch.device,
+) -> None:
+    a, b = gaussian(700, 0, 0.0, device), gaussian(500, 1, 0.05, device)
     whole = kernel_distance(a, b)
     torch.testing.assert_close(astuple(kernel_distance(a, b, block=37)), astuple(whole))
     single = kernel_distance(a.float(), b.float(), block=100)
@@ -141,32 +149,32 @@ def full_prdc(real: Tensor, generated: Tensor, k: int) -> list[float]:
 
 @pytest.mark.parametrize("num, other, k, shift", [(300, 300, 5, 0.0), (150, 410, 3, 0.5)])
 def test_prdc_is_that_of_full_matrices_in_any_block(
-    num: int, other: int, k: int, shift: float
+    num: int, other: int, k: int, shift: float, device: torch.device
 ) -> None:
-    real, generated = gaussian(num, 0), gaussian(other, 1, shift)
+    real, generated = gaussian(num, 0, 0.0, device), gaussian(other, 1, shift, device)
     expected = full_prdc(real, generated, k)
     for block in (17, 256, 1000):
         found = compute_prdc(Neighbours.of(real, k, block), generated, block)
         assert list(map(float, astuple(found))) == pytest.approx(expected, abs=1e-12)
 
 
-def test_prdc_of_points_on_a_line_is_that_by_hand() -> None:
+def test_prdc_of_points_on_a_line_is_that_by_hand(device: torch.device) -> None:
     # Balls of radius 1, 1, 2 and 4 around the real points; 1, 1 and 17 around the others. A
     # point at a distance of exactly the radius is outside.
     real, generated = torch.tensor([[0.0], [1], [3], [7]]), torch.tensor([[2.0], [3], [20]])
-    found = compute_prdc(Neighbours.of(real, k=1), generated)
+    found = compute_prdc(Neighbours.of(real.to(device), k=1), generated.to(device))
     assert list(map(float, astuple(found))) == pytest.approx([2 / 3, 2 / 4, 2 / 3, 1 / 4])
 
 
-def test_a_generator_that_makes_one_image_has_no_recall() -> None:
-    real = gaussian(200, 0)
+def test_a_generator_that_makes_one_image_has_no_recall(device: torch.device) -> None:
+    real = gaussian(200, 0, 0.0, device)
     found = compute_prdc(Neighbours.of(real), real[7].repeat(50, 1))
     assert (float(found.precision), float(found.recall)) == (1.0, 0.0)
     assert float(found.coverage) < 0.2
 
 
-def test_precision_is_kept_far_from_the_origin() -> None:
-    real, generated = gaussian(200, 0), gaussian(200, 1, 0.3)
+def test_precision_is_kept_far_from_the_origin(device: torch.device) -> None:
+    real, generated = gaussian(200, 0, 0.0, device), gaussian(200, 1, 0.3, device)
     near = compute_prdc(Neighbours.of(real), generated)
     far = compute_prdc(Neighbours.of(real + 1e4), generated + 1e4)
     assert astuple(near) == astuple(far)
@@ -174,8 +182,10 @@ def test_precision_is_kept_far_from_the_origin() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("side", [0, 1])
-def test_distances_of_what_is_not_finite_are_nan(bad: float, side: int) -> None:
-    sides = [gaussian(30, 0), gaussian(40, 1)]
+def test_distances_of_what_is_not_finite_are_nan(
+    bad: float, side: int, device: torch.device
+) -> None:
+    sides = [gaussian(30, 0, 0.0, device), gaussian(40, 1, 0.0, device)]
     sides[side][3, 2] = bad
     kernel_found = kernel_distance(*sides, block=16)
     prdc_found = compute_prdc(Neighbours.of(sides[0]), sides[1])
@@ -213,12 +223,14 @@ class AsTheyAre(nn.Module):
 
 
 def fidelity_kernel(a: Tensor, b: Tensor, subsets: int, size: int) -> tuple[float, float]:
-    found = kid_features_to_metric(a, b, kid_subsets=subsets, kid_subset_size=size, verbose=False)
+    theirs = pytest.importorskip("torch_fidelity.metric_kid").kid_features_to_metric
+    found = theirs(a, b, kid_subsets=subsets, kid_subset_size=size, verbose=False)
     return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
 
 
 def torchmetrics_kernel(a: Tensor, b: Tensor, subsets: int, size: int) -> tuple[float, float]:
-    metric = KernelInceptionDistance(feature=AsTheyAre(), subsets=subsets, subset_size=size)
+    theirs = pytest.importorskip("torchmetrics.image.kid").KernelInceptionDistance
+    metric = theirs(feature=AsTheyAre(), subsets=subsets, subset_size=size)
     metric.update(a, real=True)
     metric.update(b, real=False)
     value, deviation = metric.compute()
@@ -227,50 +239,69 @@ def torchmetrics_kernel(a: Tensor, b: Tensor, subsets: int, size: int) -> tuple[
 
 @pytest.mark.parametrize("theirs", [fidelity_kernel, torchmetrics_kernel])
 def test_kernel_distance_is_theirs(
-    theirs: Callable[[Tensor, Tensor, int, int], tuple[float, float]],
+    theirs: Callable[[Tensor, Tensor, int, int], tuple[float, float]], device: torch.device
 ) -> None:
     # Theirs is a mean over random subsets: of all features, it is ours; of fewer, it is ours but
     # for the choice of subsets.
     torch.manual_seed(0)
     a, b = gaussian(300, 0), gaussian(300, 1, 0.2)
-    ours = kernel_distance(a, b)
+    ours = kernel_distance(a.to(device), b.to(device))
     assert theirs(a, b, 1, 300)[0] == pytest.approx(float(ours.value), rel=1e-6)
     more = gaussian(500, 2, 0.2)
-    ours = kernel_distance(a, more)
+    ours = kernel_distance(a.to(device), more.to(device))
     value, deviation = theirs(a, more, 400, 100)
     assert value == pytest.approx(float(ours.value), abs=4 * deviation / 400**0.5)
     assert 4 * deviation / 400**0.5 < 0.3 * float(ours.value)
 
 
-def test_frechet_distance_is_theirs_and_the_closed_form() -> None:
-    a, b = gaussian(40_000, 0), gaussian(30_000, 1, 0.2)
-    ours = float(frechet_distance(Moments.of(a), Moments.of(b)))
-    statistics = (fid_features_to_statistics(x) for x in (a, b))
-    fidelity = fid_statistics_to_metric(*statistics, verbose=False)
-    assert fidelity["frechet_inception_distance"] == pytest.approx(ours, rel=1e-6)
-    metric = FrechetInceptionDistance(feature=AsTheyAre()).set_dtype(torch.float64)
+def fidelity_frechet(a: Tensor, b: Tensor) -> float:
+    theirs = pytest.importorskip("torch_fidelity.metric_fid")
+    statistics = (theirs.fid_features_to_statistics(x) for x in (a, b))
+    found = theirs.fid_statistics_to_metric(*statistics, verbose=False)
+    return float(found["frechet_inception_distance"])
+
+
+def torchmetrics_frechet(a: Tensor, b: Tensor) -> float:
+    theirs = pytest.importorskip("torchmetrics.image.fid").FrechetInceptionDistance
+    metric = theirs(feature=AsTheyAre()).set_dtype(torch.float64)
     metric.update(a, real=True)
     metric.update(b, real=False)
-    assert float(metric.compute()) == pytest.approx(ours, rel=1e-6)
-    # Of N(m, C) and N(1.2 m, 1.44 C): |0.2 m|^2 + 0.2^2 tr(C).
+    return float(metric.compute())
+
+
+def closed_form(a: Tensor, b: Tensor) -> float:
+    """Of N(m, C) and N(1.2 m, 1.44 C): |0.2 m|^2 + 0.2^2 tr(C)."""
     mixing, mean = parameters(0.0)
-    expected = 0.04 * float(mean.square().sum() + mixing.square().sum())
-    assert ours == pytest.approx(expected, rel=0.05)
+    return 0.04 * float(mean.square().sum() + mixing.square().sum())
+
+
+@pytest.mark.parametrize(
+    "theirs, rel", [(fidelity_frechet, 1e-6), (torchmetrics_frechet, 1e-6), (closed_form, 0.05)]
+)
+def test_frechet_distance_is_theirs_and_the_closed_form(
+    theirs: Callable[[Tensor, Tensor], float], rel: float, device: torch.device
+) -> None:
+    a, b = gaussian(40_000, 0), gaussian(30_000, 1, 0.2)
+    ours = float(frechet_distance(Moments.of(a.to(device)), Moments.of(b.to(device))))
+    assert theirs(a, b) == pytest.approx(ours, rel=rel)
 
 
 def fidelity_precision(real: Tensor, generated: Tensor) -> tuple[float, float]:
-    found = prc_features_to_metric(generated, real, verbose=False)
+    theirs = pytest.importorskip("torch_fidelity.metric_prc").prc_features_to_metric
+    found = theirs(generated, real, verbose=False)
     return found["precision"], found["recall"]
 
 
-def test_precision_and_recall_are_theirs_but_for_points_on_the_surface() -> None:
+def test_precision_and_recall_are_theirs_but_for_points_on_the_surface(
+    device: torch.device,
+) -> None:
     # Theirs has k = 3 by default, and what lies on a ball's surface is inside.
     real, generated = gaussian(300, 0), gaussian(500, 1, 0.4)
-    ours = compute_prdc(Neighbours.of(real, k=3), generated)
+    ours = compute_prdc(Neighbours.of(real.to(device), k=3), generated.to(device))
     expected = fidelity_precision(real, generated)
     assert (float(ours.precision), float(ours.recall)) == pytest.approx(expected, abs=1e-6)
     line = torch.arange(5.0)[:, None]
     beyond = line + 7  # the nearest is 3 from the last real one, as far as its 3rd neighbour
-    ours = compute_prdc(Neighbours.of(line, k=3), beyond)
+    ours = compute_prdc(Neighbours.of(line.to(device), k=3), beyond.to(device))
     assert (float(ours.precision), float(ours.recall)) == (0.0, 0.0)
     assert fidelity_precision(line, beyond) == pytest.approx((0.2, 0.2))

@@ -11,8 +11,8 @@ from gen_models.metrics.mixtures import MIXTURES, grid25, ring8
 from gen_models.metrics.modes import modes, nearest_mode
 
 
-def test_modes_have_their_hand_values() -> None:
-    found = modes(torch.tensor([0, 0, 0, 2, -1]), num_modes=4)
+def test_modes_have_their_hand_values(device: torch.device) -> None:
+    found = modes(torch.tensor([0, 0, 0, 2, -1], device=device), num_modes=4)
     assert (found.found, found.num_modes, found.collapsed) == (2, 4, True)
     assert found.share == pytest.approx(4 / 5)
     # 3/4 and 1/4 against 1/4 each
@@ -20,8 +20,8 @@ def test_modes_have_their_hand_values() -> None:
     assert found.reverse_kl == pytest.approx(expected)
 
 
-def test_the_reference_is_what_samples_are_compared_with() -> None:
-    assigned = torch.tensor([0, 0, 0, 1])
+def test_the_reference_is_what_samples_are_compared_with(device: torch.device) -> None:
+    assigned = torch.tensor([0, 0, 0, 1], device=device)
     same = modes(assigned, 2, reference=torch.tensor([30, 10]))
     assert same.reverse_kl == pytest.approx(0.0, abs=1e-12) and not same.collapsed
     other = modes(assigned, 2, reference=torch.tensor([1, 3]))
@@ -31,22 +31,23 @@ def test_the_reference_is_what_samples_are_compared_with() -> None:
     assert modes(assigned[:3], 2, reference=torch.tensor([5, 0])).reverse_kl == 0.0
 
 
-def test_samples_of_no_mode() -> None:
-    found = modes(torch.tensor([-1, -1]), num_modes=3)
+def test_samples_of_no_mode(device: torch.device) -> None:
+    found = modes(torch.tensor([-1, -1], device=device), num_modes=3)
     assert (found.found, found.share) == (0, 0.0)
     assert math.isnan(found.reverse_kl)
 
 
 @pytest.mark.parametrize("wrong", [-2, 3])
-def test_a_mode_out_of_range_is_refused(wrong: int) -> None:
+def test_a_mode_out_of_range_is_refused(wrong: int, device: torch.device) -> None:
     with pytest.raises(ValueError, match="expected modes from -1 to 2"):
-        modes(torch.tensor([0, wrong]), num_modes=3)
+        modes(torch.tensor([0, wrong], device=device), num_modes=3)
 
 
-def test_nearest_mode_within_three_deviations() -> None:
-    centres = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+def test_nearest_mode_within_three_deviations(device: torch.device) -> None:
+    centres = torch.tensor([[0.0, 0.0], [1.0, 0.0]], device=device)
     samples = torch.tensor(
-        [[0.29, 0.0], [0.0, -0.31], [0.9, 0.2], [0.5, 0.0], [1.22, 0.22], [math.nan, 0.0]]
+        [[0.29, 0.0], [0.0, -0.31], [0.9, 0.2], [0.5, 0.0], [1.22, 0.22], [math.nan, 0.0]],
+        device=device,
     )
     assert nearest_mode(samples, centres, std=0.1).tolist() == [0, -1, 1, -1, -1, -1]
 
@@ -82,10 +83,11 @@ def test_mixtures_keep_their_proportions() -> None:
     assert float(spacing) / grid.std == pytest.approx(2.0 / 0.05, rel=1e-5)
 
 
-def test_classes_are_told_apart_by_their_classifier() -> None:
+@pytest.mark.usefixtures("deterministic")
+def test_classes_are_told_apart_by_their_classifier(device: torch.device) -> None:
     spec = DataSpec((1, 8, 8), 10)
-    network = LeNet("lenet-x", spec).eval().requires_grad_(False)
-    images = torch.rand(2500, *spec.shape)
+    network = LeNet("lenet-x", spec).eval().requires_grad_(False).to(device)
+    images = torch.rand(2500, *spec.shape, device=device)
     assigned = network.logits(images).argmax(1)
     reference = torch.bincount(assigned, minlength=10)
     telling = ClassModes(network, reference)

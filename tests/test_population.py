@@ -1,37 +1,41 @@
 """Fusion: what a learner becomes does not depend on who is trained beside it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import pytest
 import torch
-from conftest import SPEC, VARIANTS, some_pixels
+from conftest import SPEC, VARIANTS, make_evaluator, skip_if_unfittable, some_pixels
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 import gen_models
 from gen_models.core import Adam, Learner
-from gen_models.core.batches import TrainingImages, unit
+from gen_models.core.batches import TrainingImages
 from gen_models.core.contract import Objective
-from gen_models.core.population import Population
+from gen_models.core.population import Execution, Population
+from gen_models.core.precision import Precision
 from gen_models.core.vectorised import kind
-from gen_models.metrics import PCAFeatures
-from pipelines.evaluate import Evaluator
 
-PIXELS = some_pixels(170)
-DATA = TrainingImages(PIXELS, 16, drop_last=True)  # ten steps an epoch
+STEPS = 10  # an epoch
 
 
 @pytest.fixture
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+def data(device: torch.device) -> TrainingImages:
+    return TrainingImages(some_pixels(170, device), 16, drop_last=True)
 
 
-def member(variant: str, index: int, **changes: Any) -> Learner:
+def member(
+    variant: str,
+    index: int,
+    device: torch.device,
+    precision: Precision = "fp32",
+    *,
+    compiled: bool = False,
+    **changes: Any,
+) -> Learner:
     """One of several learners of a family that differ in all that members may differ in: every
     number of the config is on, and it and the widths and the optimizers have `index`'s own."""
     family, settings = VARIANTS[variant]
@@ -47,7 +51,15 @@ def member(variant: str, index: int, **changes: Any) -> Learner:
     wider = {name: getattr(config, name) + 2 * index for name in model.widths}
     model = module.Model(replace(config, **wider), SPEC)
     optim = own_optim(module.Optim(), index)
-    return Learner(model, optim, seed=index // 2, steps_per_epoch=DATA.steps_per_epoch)
+    return Learner(
+        model,
+        optim,
+        seed=index // 2,
+        steps_per_epoch=STEPS,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+    )
 
 
 def own_optim(optim: Any, index: int) -> Any:
@@ -85,11 +97,13 @@ CASES = [
 ]
 
 
-def trained(variant: str, execution: Any, changes: Mapping[str, Any]) -> list[Learner]:
+def trained(
+    data: TrainingImages, variant: str, execution: Any, changes: Mapping[str, Any]
+) -> list[Learner]:
     """Four members after five epochs; the second enters after the first epoch, the third, which
     has trained alone before, after the second, and the fourth leaves for an epoch."""
-    learners = [member(variant, index, **changes) for index in range(4)]
-    population, alone = Population(DATA, execution), Population(DATA, "in_turn")
+    learners = [member(variant, index, data.device, **changes) for index in range(4)]
+    population, alone = Population(data, execution), Population(data, "in_turn")
     alone.run_epoch(learners[2:3])
     alone.run_epoch(learners[2:3])
     for chosen in ([0, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], [1, 3]):
@@ -101,9 +115,11 @@ def trained(variant: str, execution: Any, changes: Mapping[str, Any]) -> list[Le
 @pytest.mark.parametrize(
     ("variant", "changes"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(x)
 )
-def test_members_become_what_they_become_alone(variant: str, changes: Mapping[str, Any]) -> None:
-    fused = trained(variant, "vectorised", changes)
-    alone = trained(variant, "in_turn", changes)
+def test_members_become_what_they_become_alone(
+    variant: str, changes: Mapping[str, Any], data: TrainingImages
+) -> None:
+    fused = trained(data, variant, "vectorised", changes)
+    alone = trained(data, variant, "in_turn", changes)
     assert len({kind(learner) for learner in fused}) < len(fused)
     for one, other in zip(fused, alone, strict=True):
         assert one.step_count == other.step_count >= 50
@@ -113,29 +129,32 @@ def test_members_become_what_they_become_alone(variant: str, changes: Mapping[st
 
 
 @pytest.mark.usefixtures("float64")
-def test_members_take_the_place_of_others(variant: str) -> None:
+def test_members_take_the_place_of_others(variant: str, data: TrainingImages) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     fused, alone = (
-        [member(variant, index, **changes) for index in (0, 2, 3, 1, 3)] for _ in range(2)
+        [member(variant, index, data.device, **changes) for index in (0, 2, 3, 1, 3)]
+        for _ in range(2)
     )
-    population = Population(DATA, "vectorised")
+    population = Population(data, "vectorised")
     population.run_epoch(fused[:3])
     kept = dict(population._kept)
     population.run_epoch(fused[2:])  # one stays, as many come as go
     assert population._kept == kept
     for group in (alone[:3], alone[2:]):
-        Population(DATA, "in_turn").run_epoch(group)
+        Population(data, "in_turn").run_epoch(group)
     for one, other in zip(fused, alone, strict=True):
         assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8, abs=1e-8)
         assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
 
 
 @pytest.mark.usefixtures("float64")
-def test_members_see_the_binarised_images_that_they_see_alone(variant: str) -> None:
-    data, found = replace(DATA, binarise=True), []
+def test_members_see_the_binarised_images_that_they_see_alone(
+    variant: str, data: TrainingImages
+) -> None:
+    data, found = replace(data, binarise=True), []
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     for execution in ("vectorised", "in_turn"):
-        learners = [member(variant, index, **changes) for index in range(3)]
+        learners = [member(variant, index, data.device, **changes) for index in range(3)]
         Population(data, "in_turn").run_epoch(learners[:1])  # is an epoch ahead from then on
         Population(data, execution).run_epoch(learners)  # type: ignore[arg-type]
         found.append([learner.state_dict() for learner in learners])
@@ -153,41 +172,42 @@ def largest_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> floa
     )
 
 
-def test_in_single_precision_an_epoch_s_metrics_agree(variant: str) -> None:
+def test_in_single_precision_an_epoch_s_metrics_agree(variant: str, data: TrainingImages) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     found = []
     for execution in ("vectorised", "in_turn"):
-        learners = [member(variant, index, **changes) for index in range(3)]
-        Population(DATA, execution).run_epoch(learners)  # type: ignore[arg-type]
+        learners = [member(variant, index, data.device, **changes) for index in range(3)]
+        Population(data, execution).run_epoch(learners)  # type: ignore[arg-type]
         found.append([learner.pop_metrics() for learner in learners])
     for fused, alone in zip(*found, strict=True):
         assert fused == pytest.approx(alone, rel=0.01, abs=0.01)
 
 
-def test_validation_as_one_is_validation_alone(variant: str) -> None:
+def test_validation_as_one_is_validation_alone(variant: str, data: TrainingImages) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
-    learners = [member(variant, index, **changes) for index in range(3)]
-    Population(DATA, "in_turn").run_epoch(learners)
-    validation = PIXELS.rows(slice(90))
-    evaluator = Evaluator(PIXELS, validation, PCAFeatures.of("pca", unit(validation.images)))
+    learners = [member(variant, index, data.device, **changes) for index in range(3)]
+    Population(data, "in_turn").run_epoch(learners)
     models = [learner.model for learner in learners]
+    skip_if_unfittable(models[0])
+    evaluator = make_evaluator(data.examples, data.examples.rows(slice(90)))
     networks = [learner.sampling_networks() for learner in learners]
     at_once = evaluator.metrics(models, networks)
     for model, own, found in zip(models, networks, at_once, strict=True):
         assert evaluator.metrics([model], [own])[0] == pytest.approx(found, rel=1e-4)
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("execution", ["vectorised", "in_turn"])
 def test_a_member_that_diverges_leaves_its_neighbours_as_they_are(
-    variant: str, execution: Any
+    variant: str, execution: Any, data: TrainingImages
 ) -> None:
     states = []
     for lr in (1e-3, 9.0):
-        learners = [member(variant, index, latent_dim=4) for index in (0, 0, 1)]
+        learners = [member(variant, index, data.device, latent_dim=4) for index in (0, 0, 1)]
         for parameter in learners[0].updates[0].parameters[:1] if lr > 1 else []:
             parameter.data.fill_(math.nan)
         for _ in range(2):
-            Population(DATA, execution).run_epoch(learners)
+            Population(data, execution).run_epoch(learners)
         states.append([learner.state_dict() for learner in learners])
     calm, beside = states
     assert not all(map(math.isfinite, learners[0].pop_metrics().values()))
@@ -195,27 +215,29 @@ def test_a_member_that_diverges_leaves_its_neighbours_as_they_are(
         assert largest_difference(one, other) == 0.0
 
 
-def test_different_structures_are_kept_apart() -> None:
+def test_different_structures_are_kept_apart(data: TrainingImages) -> None:
     learners = [
-        member("vae-mlp", 0, free_bits=0.0),
-        member("vae-mlp", 1, free_bits=0.0),
-        member("vae-mlp", 1),
-        member("vae-mlp", 2, free_bits=0.0, hidden=(16, 16)),
-        member("vae-conv", 0, free_bits=0.0),
-        member("gan-mlp", 0),
+        member("vae-mlp", 0, data.device, free_bits=0.0),
+        member("vae-mlp", 1, data.device, free_bits=0.0),
+        member("vae-mlp", 1, data.device),
+        member("vae-mlp", 2, data.device, free_bits=0.0, hidden=(16, 16)),
+        member("vae-conv", 0, data.device, free_bits=0.0),
+        member("gan-mlp", 0, data.device),
     ]
-    population = Population(DATA, "vectorised")
+    population = Population(data, "vectorised")
     sizes = [len(group) for group in population.groups(learners)]
     assert sizes == [2, 1, 1, 1, 1]
     population.run_epoch(learners)
     assert {learner.step_count for learner in learners} == {10}
 
 
-def test_the_faster_way_is_measured_and_leaves_no_trace(variant: str) -> None:
+def test_the_faster_way_is_measured_and_leaves_no_trace(
+    variant: str, data: TrainingImages
+) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
-    learners = [member(variant, index, **changes) for index in range(2)]
+    learners = [member(variant, index, data.device, **changes) for index in range(2)]
     before = [learner.clone().state_dict() for learner in learners]
-    population = Population(DATA, "auto")
+    population = Population(data, "auto")
     choice = population.choice(learners)
     assert "ms in turn" in choice.reason
     assert population.choice(learners) is choice
@@ -224,11 +246,11 @@ def test_the_faster_way_is_measured_and_leaves_no_trace(variant: str) -> None:
         assert learner.pop_metrics() == {}
 
 
-def test_what_vmap_cannot_do_runs_in_turn_and_says_why() -> None:
-    learners = [member("autoencoder-mlp", 0), member("autoencoder-mlp", 0)]
+def test_what_vmap_cannot_do_runs_in_turn_and_says_why(data: TrainingImages) -> None:
+    learners = [member("autoencoder-mlp", 0, data.device) for _ in range(2)]
     for learner in learners:
         _spoil(learner)
-    population = Population(DATA, "auto")
+    population = Population(data, "auto")
     choice = population.choice(learners)
     assert choice.execution == "in_turn"
     assert "cannot be vectorised" in choice.reason
@@ -254,43 +276,30 @@ def _spoil(learner: Learner) -> None:
 
 
 @pytest.mark.parametrize("execution", ["vectorised", "in_turn"])
-def test_all_members_in_bfloat16_learn_too(variant: str, execution: Any) -> None:
+def test_all_members_in_bfloat16_learn_too(
+    variant: str, execution: Execution, data: TrainingImages
+) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
+    precisions: tuple[Precision, Precision] = ("fp32", "bf16")
     found = []
-    for precision in ("fp32", "bf16"):
-        learners = [_in_precision(member(variant, i, **changes), precision) for i in (0, 0)]
-        Population(DATA, execution).run_epoch(learners)
+    for precision in precisions:
+        learners = [member(variant, 0, data.device, precision, **changes) for _ in range(2)]
+        Population(data, execution).run_epoch(learners)
         found.append(learners[0].pop_metrics())
     assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.1)
     assert found[1] != found[0]
 
 
-def _in_precision(learner: Learner, precision: Any) -> Learner:
-    steps = learner.steps_per_epoch
-    return Learner(
-        learner.model, learner.optim, seed=0, steps_per_epoch=steps, precision=precision
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64")
-def test_compiled_members_become_what_they_become_alone() -> None:
+def test_compiled_members_become_what_they_become_alone(data: TrainingImages) -> None:
+    device = data.device
     fused, alone = (
-        [_compiled(member("gan-conv", index), compiled) for index in range(2)]
+        [member("gan-conv", index, device, compiled=compiled) for index in range(2)]
         for compiled in (True, False)
     )
-    Population(DATA, "vectorised").run_epoch(fused)
-    Population(DATA, "in_turn").run_epoch(alone)
+    Population(data, "vectorised").run_epoch(fused)
+    Population(data, "in_turn").run_epoch(alone)
     for one, other in zip(fused, alone, strict=True):
         assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8)
         assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
-
-
-def _compiled(learner: Learner, compiled: bool) -> Learner:
-    return Learner(
-        learner.model,
-        learner.optim,
-        seed=learner.seed,
-        steps_per_epoch=learner.steps_per_epoch,
-        compiled=compiled,
-    )

@@ -5,24 +5,31 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_learner, some_batch, some_pixels
+from conftest import (
+    make_evaluator,
+    make_learner,
+    needs,
+    skip_if_unfittable,
+    some_batch,
+    some_pixels,
+)
 from torch import Tensor
 
 from gen_models.core import DataSpec
 from gen_models.core.batches import unit
 from gen_models.core.sampling import sample
-from gen_models.metrics import Moments, PCAFeatures, frechet_distance
-from pipelines.config import Train, defaults
+from gen_models.metrics import Moments, frechet_distance
 from pipelines.data import load
-from pipelines.epoch import as_batch, make_data
 from pipelines.evaluate import Evaluator, frechet_name
-from pipelines.features import extractor
-from pipelines.job import Images
-from tune_spaces import space
 
 
 def test_a_metric_does_not_change_with_the_batch_size(tmp_path: Path) -> None:
     """It would, were it a mean of batch means, or were noise drawn batch by batch."""
+    from pipelines.config import Train, defaults
+    from pipelines.epoch import make_data
+    from pipelines.features import extractor
+    from pipelines.job import Images
+
     dataset, found = load("digits", Path()), []
     space = extractor(dataset, tmp_path, "pca")
     images = Images(dataset.part("train"), dataset.part("validation"), 10, space)
@@ -34,10 +41,12 @@ def test_a_metric_does_not_change_with_the_batch_size(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_a_mean_over_a_split_counts_every_image_once() -> None:
+@needs("sklearn")
+def test_a_mean_over_a_split_counts_every_image_once(device: torch.device) -> None:
     """The last block is smaller than the others, and counts for less."""
-    learner, data = make_learner("autoencoder-mlp"), some_pixels(750)  # blocks of 500 and 250
-    evaluator = Evaluator(data, data, PCAFeatures.of("pca", unit(data.images)))
+    learner = make_learner("autoencoder-mlp", device=device)
+    data = some_pixels(750, device)  # blocks of 500 and 250
+    evaluator = make_evaluator(data, data)
     networks = learner.sampling_networks()
     (found,) = evaluator.metrics([learner.model], [networks])
     images = unit(data.images)
@@ -46,16 +55,16 @@ def test_a_mean_over_a_split_counts_every_image_once() -> None:
     assert found["val/squared_error"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_sample_does_not_depend_on_those_beside_it(variant: str) -> None:
+def test_a_sample_does_not_depend_on_those_beside_it(variant: str, device: torch.device) -> None:
     """It does where batch norm is in training mode."""
-    learner = make_learner(variant)
+    learner = make_learner(variant, device=device)
     for _ in range(3):
-        learner.step(some_batch(16))
+        learner.step(some_batch(16, device=device))
     networks = learner.sampling_networks()
     assert not any(m.training for network in networks.values() for m in network.modules())
     assert any(m.training for network in learner.networks.values() for m in network.modules())
-    many = sample(learner.model, networks, 20, seed=0)
-    torch.testing.assert_close(sample(learner.model, networks, 1, seed=0), many[:1])
+    many, one = (sample(learner.model, networks, num, 0, device) for num in (20, 1))
+    torch.testing.assert_close(one, many[:1])
 
 
 class Pixels:
@@ -69,14 +78,15 @@ class Pixels:
         return images.flatten(-3).double()
 
 
-def test_real_and_generated_images_come_in_one_range(variant: str) -> None:
+def test_real_and_generated_images_come_in_one_range(variant: str, device: torch.device) -> None:
     """Images in [-1, 1] against images in [0, 1], or in [0, 255], make a distance that falls with
     the mistake."""
-    learner, data = make_learner(variant), some_pixels(64)
+    learner, data = make_learner(variant, device=device), some_pixels(64, device)
+    skip_if_unfittable(learner.model)
     evaluator = Evaluator(data, data, Pixels())
     networks = learner.sampling_networks()
     (found,) = evaluator.metrics([learner.model], [networks])
-    samples = sample(learner.model, networks, 2048, seed=0, labels=data.labels)
+    samples = sample(learner.model, networks, 2048, 0, device, data.labels)
     real = Moments.of(Pixels()(unit(data.images)))
     expected = frechet_distance(real, Moments.of(Pixels()(samples)))
     assert found[frechet_name("pixels")] == pytest.approx(float(expected), rel=1e-4)
@@ -85,6 +95,8 @@ def test_real_and_generated_images_come_in_one_range(variant: str) -> None:
 @pytest.mark.parametrize("family", ["autoencoder", "vae", "gan"])
 def test_trials_are_ranked_by_what_is_not_searched(family: str) -> None:
     """A training loss that holds a searched weight makes the smallest weight win."""
+    from tune_spaces import space
+
     found = space(family)
     assert found.metric.startswith("val/")
     module_spec = DataSpec((1, 8, 8), 10)
@@ -94,7 +106,7 @@ def test_trials_are_ranked_by_what_is_not_searched(family: str) -> None:
     for changes in ({}, {k: v for k, v in weights.items() if k in searched}):
         learner = make_learner(f"{family}-mlp", spec=module_spec, **changes)
         data = some_pixels(64)
-        evaluator = Evaluator(data, data, PCAFeatures.of("pca", unit(data.images)))
+        evaluator = make_evaluator(data, data)
         values += evaluator.metrics([learner.model], [learner.sampling_networks()])
     assert values[0] == values[1]
 
@@ -112,6 +124,8 @@ def test_few_samples_make_a_frechet_distance_too_large() -> None:
 
 def test_data_of_the_pipeline_are_what_the_evaluator_is_given() -> None:
     """Labels follow their images through splitting, memory and blocks."""
+    from pipelines.epoch import as_batch
+
     dataset = load("digits", Path())
     batch = as_batch(dataset.part("validation"))
     assert dataset.validation_labels is not None

@@ -32,8 +32,10 @@ class AdamW:
         self.exp_avg = [torch.zeros_like(p) for p in self.parameters]
         self.exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
         # One a parameter, for the kernel counts each of them up; on the device, so that a step
-        # does not wait for it.
-        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        # does not wait for it; in single precision, which CUDA's kernel takes it for.
+        self.steps = [
+            torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters
+        ]
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], epoch: Tensor) -> None:
