@@ -1,16 +1,47 @@
-"""What a GPU must not change: recorded steps are the steps, and a step waits for nothing."""
+"""What a GPU must not change: recorded steps are the steps, a step waits for nothing, and what is
+computed there is what the CPU computes. That the families' contract and all else hold on a GPU is
+tested where it is tested for the CPU, by the fixture `device`."""
 
+import math
+from copy import deepcopy
+from dataclasses import asdict, astuple
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SPEC, VARIANTS, some_batch, some_pixels
+from conftest import (
+    SPEC,
+    VARIANTS,
+    assert_equal_states,
+    default_dtype,
+    make_learner,
+    make_model,
+    make_networks,
+    needs,
+    some_batch,
+    some_images,
+    some_pixels,
+)
+from torch import Generator
 
 import gen_models
 from gen_models.core import Batch, Learner
 from gen_models.core.batches import TrainingImages
+from gen_models.core.contract import BoundsLikelihood, Draws
 from gen_models.core.graphs import StepGraphs
 from gen_models.core.population import Population
+from gen_models.core.precision import Precision
+from gen_models.core.randomness import seeded
+from gen_models.metrics import (
+    Moments,
+    Neighbours,
+    PCAFeatures,
+    compute_prdc,
+    estimate_likelihood,
+    frechet_distance,
+    kernel_distance,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,3 +116,156 @@ def test_a_step_waits_for_nothing(variant: str) -> None:
         learner.step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+class SameDraws(Learner):
+    """Draws what it would on the CPU in float32, wherever it is and in whatever precision."""
+
+    def draws(self, num: int, step_count: int) -> Draws:
+        with default_dtype(torch.float32):
+            generator = seeded(Generator(), self.seed, "draws", step_count)
+            drawn = self.model.draws(num, generator)
+        dtype = torch.get_default_dtype()
+        return {name: numbers.to(self.device, dtype) for name, numbers in drawn.items()}
+
+
+def after_some_steps(variant: str, device: str, dtype: torch.dtype) -> Learner:
+    """A learner that begins with the same weights and sees the same images and draws, on any
+    device and in any precision."""
+    start, batch = make_learner(variant), some_batch(32, device=device)
+    with default_dtype(dtype):
+        learner = SameDraws(
+            start.model, start.optim, seed=0, steps_per_epoch=start.steps_per_epoch, device=device
+        )
+        learner.load_state_dict(start.state_dict())
+        for _ in range(6):
+            learner.step(Batch(batch.images.to(dtype), batch.labels))
+    return learner
+
+
+@pytest.mark.usefixtures("full_precision")
+def test_steps_in_double_precision_are_the_cpu_s(variant: str) -> None:
+    cpu, gpu = (after_some_steps(variant, device, torch.float64) for device in ("cpu", "cuda"))
+    assert gpu.pop_metrics() == pytest.approx(cpu.pop_metrics(), rel=1e-8, abs=1e-8)
+    for expected, found in zip(cpu._tensors(), gpu._tensors(), strict=True):
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.usefixtures("full_precision")
+def test_steps_in_single_precision_are_near_the_cpu_s_in_double(variant: str) -> None:
+    exact = after_some_steps(variant, "cpu", torch.float64)
+    found = after_some_steps(variant, "cuda", torch.float32)
+    assert found.pop_metrics() == pytest.approx(exact.pop_metrics(), rel=1e-4, abs=1e-4)
+    # Where a gradient is little more than rounding, Adam makes a whole step of it: weights are
+    # compared by how far they have come, and on a CPU that differs by up to 1 %.
+    start = make_learner(variant)
+    for name, network in exact.networks.items():
+        for key, value in network.state_dict().items():
+            began = start.networks[name].state_dict()[key].double()
+            other = found.networks[name].state_dict()[key].cpu().double()
+            end = value.double()
+            assert (other - end).norm() <= 0.05 * (end - began).norm() + 1e-6 * end.norm(), key
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_in_bfloat16_each_epoch_is_near_that_in_float32(variant: str, members: int) -> None:
+    full, reduced = (curves(variant, precision, members) for precision in PRECISIONS)
+    assert full != reduced
+    for expected, found in zip(full, reduced, strict=True):
+        assert found == pytest.approx(expected, rel=0.1, abs=0.1)
+
+
+PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
+
+
+def curves(variant: str, precision: Precision, members: int) -> list[dict[str, float]]:
+    """The metrics of each member in each of three epochs, of several members trained as one."""
+    family, _ = VARIANTS[variant]
+    model, optim = make_model(variant), gen_models.family(family).Optim()
+    data = TrainingImages(some_pixels(170, "cuda"), 16, drop_last=True)
+    trained = [
+        Learner(model, optim, seed=seed, steps_per_epoch=10, device="cuda", precision=precision)
+        for seed in range(members)
+    ]
+    found = []
+    for _ in range(3):
+        Population(data, "vectorised").run_epoch(trained)
+        found += [learner.pop_metrics() for learner in trained]
+    return found
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("graphs", [False, True])
+def test_resumed_is_uninterrupted_bit_for_bit(
+    variant: str, graphs: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = TrainingImages(some_pixels(170, "cuda"), 16, drop_last=False)
+    whole, part, resumed = (learners(variant, graphs)[0] for _ in range(3))
+    population = Population(data, "in_turn")
+    population.run_epoch([whole, part])
+    resumed.load_state_dict(deepcopy(part.state_dict()))
+    for _ in range(2):
+        population.run_epoch([whole, resumed])
+    assert_equal_states(whole.state_dict(), resumed.state_dict())
+    assert caplog.text == ""  # nothing was left unrecorded
+
+
+def test_distances_are_the_cpu_s() -> None:
+    found = [distances(device) for device in ("cpu", "cuda")]
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
+
+
+def distances(device: str) -> list[float]:
+    """Of images of two kinds in the space of their principal components, in float64."""
+    real, other = some_images(300).double(), some_images(400, seed=1).double().sqrt()
+    space = PCAFeatures.of("pca", real.to(device), dim=8)
+    a, b = space(real.to(device)), space(other.to(device))
+    found = [
+        frechet_distance(Moments.of(a), Moments.of(b)),
+        *astuple(kernel_distance(a, b)),
+        *astuple(compute_prdc(Neighbours.of(a), b)),
+    ]
+    return [float(value) for value in found]
+
+
+@pytest.mark.usefixtures("float64", "cpu_noise")
+def test_likelihoods_are_the_cpu_s(variant: str) -> None:
+    model = make_model(variant)
+    if not isinstance(model, BoundsLikelihood):
+        pytest.skip("has no likelihood")
+    networks = make_networks(model)
+    found = []
+    for device in ("cpu", "cuda"):
+        own = {name: deepcopy(network).to(device) for name, network in networks.items()}
+        images, labels = some_batch(50, device=device)
+        batch = Batch(images.round().double(), labels)
+        found.append(asdict(estimate_likelihood(model, own, batch, num_samples=300)))
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
+
+
+@pytest.mark.slow
+@needs("ray", "mlflow", "tyro", "sklearn")
+def test_the_command_line_trains_on_the_gpu(tmp_path: Path) -> None:
+    from test_pipeline import client, genpipe
+
+    args = ["train", "vae", "--data", "digits", "--epochs", "3", "--batch-size", "64"]
+    args += ["--device", "cuda", "--store", str(tmp_path / "runs")]
+    result = genpipe(args, tmp_path / "log")
+    assert math.isfinite(result["value"]) and result["outcome"] == "completed"
+    run = client(tmp_path / "runs").get_run(result["run_id"])
+    assert run.data.params["device"] == "cuda"
+
+
+@pytest.mark.slow
+@needs("ray", "mlflow", "tyro", "sklearn")
+def test_the_command_line_searches_on_the_gpu(tmp_path: Path) -> None:
+    from test_pipeline import client, genpipe
+
+    args = ["search", "vae", "--data", "digits", "--trials", "4", "--epochs", "3"]
+    args += ["--grace-period", "1", "--device", "cuda", "--store", str(tmp_path / "runs")]
+    result = genpipe(args, tmp_path / "log")
+    assert "each on a GPU" in (tmp_path / "log").read_text()
+    assert len(result["trials"]) == 4 and math.isfinite(result["champion"]["value"])
+    assert "failed" not in {trial["outcome"] for trial in result["trials"]}
+    run = client(tmp_path / "runs").get_run(result["champion"]["run_id"])
+    assert run.data.params["device"] == "cuda"
