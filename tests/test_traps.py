@@ -23,6 +23,7 @@ from pipelines.data import load
 from pipelines.evaluate import Evaluator, frechet_name
 
 
+@needs("ray")
 def test_a_metric_does_not_change_with_the_batch_size(tmp_path: Path) -> None:
     """It would, were it a mean of batch means, or were noise drawn batch by batch."""
     from pipelines.config import Train, defaults
@@ -92,6 +93,7 @@ def test_real_and_generated_images_come_in_one_range(variant: str, device: torch
     assert found[frechet_name("pixels")] == pytest.approx(float(expected), rel=1e-4)
 
 
+@needs("ray")
 @pytest.mark.parametrize("family", ["autoencoder", "vae", "gan"])
 def test_trials_are_ranked_by_what_is_not_searched(family: str) -> None:
     """A training loss that holds a searched weight makes the smallest weight win."""
@@ -122,6 +124,7 @@ def test_few_samples_make_a_frechet_distance_too_large() -> None:
     assert found[64] > 3 * found[256] > 9 * found[2048] > 0
 
 
+@needs("ray")
 def test_data_of_the_pipeline_are_what_the_evaluator_is_given() -> None:
     """Labels follow their images through splitting, memory and blocks."""
     from pipelines.epoch import as_batch
