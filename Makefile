@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test bench check ui clean
+.PHONY: install demo test bench bench-gpu check ui clean
 
 install: .venv/installed
 
@@ -36,6 +36,14 @@ bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.papers.distances_gaussians
 	$(BIN)/python -m benchmarks.papers.mixtures
 	$(BIN)/python -m benchmarks.papers.stacked_mnist
+
+# The figures of a GPU, half an hour of one. trials_gpu wants MNIST under GENPIPE_DATA_ROOT.
+bench-gpu: install
+	$(BIN)/python -m benchmarks.precision --device cuda --execution vectorised --curves
+	$(BIN)/python -m benchmarks.fused_gpu
+	$(BIN)/python -m benchmarks.train_gpu
+	$(BIN)/python -m benchmarks.metrics_gpu
+	$(BIN)/python -m benchmarks.trials_gpu
 
 # pythae and Lightning, for benchmarks/train_throughput.py.
 .venv-bench/installed: benchmarks/requirements.txt | install
