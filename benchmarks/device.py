@@ -50,7 +50,7 @@ def _seconds(run: Callable[[], object], device: torch.device, steps: int) -> flo
         for _ in range(steps):
             run()
         return time.perf_counter() - start
-    begin, end = (torch.Event(device, enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize(device)
     begin.record()
     for _ in range(steps):

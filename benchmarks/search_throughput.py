@@ -56,6 +56,8 @@ class Options:
     """Runs of each way, in turn; the figures are of their medians."""
     ways: tuple[Way, ...] = ("recipe", "function", "ours")
     """What to run."""
+    fuse: int | None = None
+    """Members of a population, of ours; by default as many as genpipe takes."""
     ideal: bool = False
     """Compare with a bare loop over the configs, too."""
     data_root: Path = DATA_ROOT
@@ -78,12 +80,12 @@ def _measure(options: Options, request: Request) -> dict[str, float]:
     ways: dict[str, Callable[[], float]] = {
         "recipe": lambda: _baseline("ray_recipe", fewer),
         "function": lambda: _baseline("tune_function", request),
-        "ours": lambda: _ours(request),
+        "ours": lambda: _ours(request, options),
     }
     ways = {name: way for name, way in ways.items() if name in options.ways}
     if options.ideal:
-        ways["ours"] = lambda: _ours(request)
-        ways["ours_fp32"] = lambda: _ours(request, "fp32")
+        ways["ours"] = lambda: _ours(request, options)
+        ways["ours_fp32"] = lambda: _ours(request, options, "fp32")
         ways["bare"] = lambda: _bare(request)
     seconds = {}
     for name, way in ways.items():
@@ -105,7 +107,7 @@ def _bare(request: Request) -> float:
     return float(result["seconds"])
 
 
-def _ours(request: Request, precision: str | None = None) -> float:
+def _ours(request: Request, options: Options, precision: str | None = None) -> float:
     settings = {
         "data": f"npz:{request.data}",
         "epochs": request.epochs,
@@ -119,6 +121,7 @@ def _ours(request: Request, precision: str | None = None) -> float:
         args = ["search", "vae", f"--store={store}"]
         args += [f"--{name}={value}" for name, value in settings.items()]
         args += [f"--precision={precision}"] if precision else []
+        args += [f"--fuse={options.fuse}"] if options.fuse else []
         result, seconds = run_genpipe(args)
     endings = [trial["outcome"] for trial in result["trials"]]
     if endings != ["completed"] * request.trials:
@@ -139,6 +142,8 @@ def _figures(options: Options, seconds: dict[str, float]) -> dict[str, float]:
     if "bare" in seconds:
         figures["of_ideal_fp32"] = seconds["bare"] / seconds["ours_fp32"]
         figures["of_ideal_auto"] = seconds["bare"] / seconds["ours"]
+    if "ours" in a_trial:
+        figures["trials_an_hour_ours"] = 3600 / a_trial["ours"]
     return figures | {f"seconds_a_trial_{name}": value for name, value in a_trial.items()}
 
 

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from gen_models.core.batches import blocks, floats, unit
 from gen_models.core.checkpoint import Checkpoint
-from gen_models.core.contract import Batch, BoundsLikelihood, Networks, Reconstructs
+from gen_models.core.contract import (
+    Batch,
+    BoundsLikelihood,
+    Networks,
+    Reconstructs,
+    is_conditional,
+)
 from gen_models.core.distributed import gather, rank_and_world, sum_over_workers
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
@@ -101,6 +107,8 @@ def measured(subject: Subject, device: torch.device) -> Findings:
         modes = subject.telling.modes(samples.cpu())
         metrics |= _modes(subject.telling.name, modes, len(samples))
         tags["collapsed"] = str(modes.collapsed)
+        if is_conditional(model):
+            metrics |= _of_their_class(subject.telling, samples, test.labels)
     if isinstance(model, Reconstructs):
         metrics["test/squared_error"] = _squared_error(model, networks, test)
     if isinstance(model, BoundsLikelihood):
@@ -160,6 +168,15 @@ def _modes(name: str, modes: Modes, num: int) -> dict[str, float]:
         f"test/reverse_kl/{where}": modes.reverse_kl,
         f"test/mode_share/{where}": modes.share,
     }
+
+
+def _of_their_class(telling: TellsModes, samples: Tensor, labels: Tensor) -> dict[str, float]:
+    """The part of the samples that are taken for what was asked for, which are `labels` in
+    turn."""
+    asked = labels[torch.arange(len(samples), device=labels.device) % len(labels)]
+    right = telling.assign(samples.cpu()) == asked.cpu()
+    where = _where(telling.name, len(samples))
+    return {f"test/label_accuracy/{where}": float(right.double().mean())}
 
 
 def _squared_error(model: Reconstructs, networks: Networks, test: Batch) -> float:

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 import gen_models
 from gen_models.core import Batch, Learner
 from gen_models.core.checkpoint import load_checkpoint, save_checkpoint
+from gen_models.core.sampling import sample
 from pipelines.cli import main, parse_run
 from pipelines.data import load
 from pipelines.features import space_name
@@ -84,6 +85,21 @@ def test_samples_are_compared_in_the_run_s_space_or_another(
     said = " ".join(refused(name, tmp_path, capsys, "--features", "inception").split())
     assert "features = 'inception': expected the network's weights in" in said
     assert f"{torch_home}/" in said and "--download gets them" in said
+
+
+def test_samples_of_a_conditional_model_are_of_the_class_asked_for_or_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recorded(["vae", "--features", "pca", "--model.conditional"], tmp_path)
+    found = evaluate(name, tmp_path, capsys, "--num", "2000")["metrics"]
+    loaded = load_checkpoint(tmp_path / "runs" / "one" / checkpoint_name(1))
+    digits = load("digits", tmp_path)
+    labels = torch.from_numpy(digits.test_labels).repeat(10)[:2000]
+    telling = telling_modes(digits, tmp_path)
+    assert telling is not None
+    samples = sample(loaded.model, loaded.networks, 2000, 1, labels=labels)
+    right = (telling.assign(samples) == labels).double().mean()
+    assert found["test/label_accuracy/lenet-digits/2k"] == pytest.approx(float(right))
 
 
 def test_reconstructions_are_judged_on_every_test_image(

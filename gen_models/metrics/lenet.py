@@ -110,8 +110,11 @@ class ClassModes:
         return self.network.name
 
     @torch.no_grad()
-    def modes(self, samples: Tensor) -> Modes:
-        """The modes of samples (N, C, H, W) in [0, 1]."""
+    def assign(self, samples: Tensor) -> Tensor:
+        """The class of each of the samples (N, C, H, W) in [0, 1]."""
         parts = torch.split(samples, _BLOCK)
-        assigned = torch.cat([self.network.logits(part).argmax(1) for part in parts])
-        return modes(assigned, self.network.num_classes, self.reference)
+        return torch.cat([self.network.logits(part).argmax(1) for part in parts])
+
+    def modes(self, samples: Tensor) -> Modes:
+        """The modes of samples (N, C, H, W)."""
+        return modes(self.assign(samples), self.network.num_classes, self.reference)

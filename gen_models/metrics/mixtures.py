@@ -42,9 +42,13 @@ class Mixture:
         noise = torch.randn(num, 2, generator=generator)
         return self.centres[chosen] + self.std * noise, chosen
 
+    def assign(self, samples: Tensor) -> Tensor:
+        """The mode of each of the samples (N, 2); -1 for none."""
+        return nearest_mode(samples, self.centres, self.std)
+
     def modes(self, samples: Tensor) -> Modes:
         """The modes of samples (N, 2)."""
-        return modes(nearest_mode(samples, self.centres, self.std), len(self.centres))
+        return modes(self.assign(samples), len(self.centres))
 
 
 def ring8() -> Mixture:

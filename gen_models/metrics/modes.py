@@ -42,8 +42,11 @@ class TellsModes(Protocol):
     def name(self) -> str:
         """What metrics are named after, such as `ring8` or `lenet-mnist`."""
 
+    def assign(self, samples: Tensor) -> Tensor:
+        """The mode of each of the samples (N, *shape) in [0, 1], int64 (N,); -1 for none."""
+
     def modes(self, samples: Tensor) -> Modes:
-        """The modes of samples (N, *shape) in [0, 1]."""
+        """What samples (N, *shape) say of their modes together."""
 
 
 def modes(assigned: Tensor, num_modes: int, reference: Tensor | None = None) -> Modes:
