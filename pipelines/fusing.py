@@ -90,10 +90,11 @@ def plan_fusion(run: Search, spec: DataSpec, devices: Devices) -> Fusion:
 def _member_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
     """Of a member of the config's own size. On a GPU members take their steps as one, on a
     stacked copy of their state, and while a step is recorded there are two more; on a CPU in
-    turn, so what a step takes counts once."""
+    turn, so what a step takes counts once. Each has the random numbers of a block of steps."""
     model: Model = gen_models.family(run.family).Model(run.model, spec)
     found = footprint(model, run.optim, run.batch_size)
-    return 4 * found.state + found.step if on_gpu else found.state
+    own = 4 * found.state + found.step if on_gpu else found.state
+    return own + found.draws
 
 
 def _most_members(run: Search, spec: DataSpec, devices: Devices) -> int | None:

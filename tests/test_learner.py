@@ -289,6 +289,8 @@ def test_the_footprint_is_that_of_the_real_networks(variant: str) -> None:
         own = sum(p.numel() for p in update.parameters)
         state += 4 * own * (4 + bool(update.averages))
     assert found.state == state
+    block = learner.draws_of_block(16 * STEPS_AT_ONCE, 0)
+    assert found.draws == sum(4 * numbers.numel() for numbers in block.values())
     more = footprint(learner.model, learner.optim, batch_size=32)
     assert found.step < more.step <= 2 * found.step and found.step > 16 * 64 * 4
 

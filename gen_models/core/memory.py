@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gen_models.core.contract import Batch, Model, adams
+from gen_models.core.draws import STEPS_AT_ONCE
 
 _WEIGHT_COPIES = 4
 """Parameters, their gradients and Adam's two moments."""
@@ -22,6 +23,8 @@ class Footprint:
     """Networks, gradients, moments and averages."""
     step: int
     """What the most demanding of its objectives keeps for its backward pass."""
+    draws: int
+    """A block of steps' random numbers."""
 
 
 def footprint(model: Model, optim: Any, batch_size: int) -> Footprint:
@@ -48,7 +51,7 @@ def footprint(model: Model, optim: Any, batch_size: int) -> Footprint:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss, _ = objective.loss(networks, batch, draws, 0.0)
         step = max(step, sum(kept.values()) + _bytes(loss))
-    return Footprint(state, step)
+    return Footprint(state, step, STEPS_AT_ONCE * sum(map(_bytes, draws.values())))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -27,6 +27,8 @@ _MARGIN = 1.2
 """Vectorised must be this much faster: in turn, a result is the same to the last bit."""
 _TIMED = 3
 """Steps of a measurement, after one to warm up."""
+_KEPT = 4
+"""Kinds whose stacked state is kept from epoch to epoch, those that were trained last."""
 _TIMED_ALONE = 4
 """Learners that take these steps in turn, at most."""
 
@@ -145,7 +147,10 @@ class Population:
         """The group's state stacked, where that of its kind lay before if it has the same size:
         a step is recorded once, and not in every epoch."""
         found, known = VectorisedLearners(group), kind(group[0])
-        kept = self._kept.get(known)
+        kept = self._kept.pop(known, None)
         if kept is None or not kept.take(found):
-            self._kept[known] = kept = found
+            kept = found
+        self._kept[known] = kept
+        while len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
         return kept
