@@ -16,7 +16,9 @@ from gen_models import gan, vae
 from gen_models.core import Adam, Batch, DataSpec, Learner
 from gen_models.core.batches import Epochs, TrainingImages
 from gen_models.core.contract import Draws
+from gen_models.core.graphs import Due, StepGraphs
 from gen_models.core.precision import Precision
+from gen_models.core.stacking import stack_draws
 from gen_models.core.vectorised import VectorisedLearners
 
 Way = Literal["vectorised", "recorded", "compiled", "branches"]
@@ -153,53 +155,29 @@ class Branches:
     def __init__(self, learners: Sequence[Learner]) -> None:
         self.learners = list(learners)
         self._streams = [torch.cuda.Stream() for _ in self.learners]  # type: ignore[no-untyped-call]
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: list[tuple[Batch, Draws]] = []
+        self._recorded = StepGraphs(self._run, self._tensors)
 
     def step(self, batch: Batch) -> None:
         """One step of each, on images (K, N, *shape) and labels (K, N)."""
-        inputs = [
-            (Batch(images, labels), one.draws(len(labels), one.step_count))
-            for one, images, labels in zip(self.learners, *batch, strict=True)
-        ]
-        if self._graph is None:
-            self._record(inputs)
-        assert self._graph is not None
-        for (own, own_draws), (new, new_draws) in zip(self._inputs, inputs, strict=True):
-            own.images.copy_(new.images)
-            own.labels.copy_(new.labels)
-            for name, numbers in new_draws.items():
-                own_draws[name].copy_(numbers)
-        self._graph.replay()
+        num, count = batch.labels.shape[1], self.learners[0].step_count
+        draws = stack_draws([one.draws(num, one.step_count) for one in self.learners])
+        due = tuple(update.is_due(count) for update in self.learners[0].updates)
+        self._recorded(batch, draws, due)
         for one in self.learners:
             one.step_count += 1
 
-    def _record(self, inputs: Sequence[tuple[Batch, Draws]]) -> None:
-        self._inputs = [
-            (Batch(b.images.clone(), b.labels.clone()), {n: t.clone() for n, t in d.items()})
-            for b, d in inputs
-        ]
-        side, now = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(now)
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._run_all()
-        now.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._run_all()
-        self._graph = graph
-
-    def _run_all(self) -> None:
+    def _run(self, batch: Batch, draws: Draws, due: Due) -> None:
         now = torch.cuda.current_stream()
-        for learner, stream, (batch, draws) in zip(
-            self.learners, self._streams, self._inputs, strict=True
-        ):
+        for index, (learner, stream) in enumerate(zip(self.learners, self._streams, strict=True)):
             stream.wait_stream(now)
             with torch.cuda.stream(stream):
-                learner._run(batch, draws, (True,) * len(learner.updates))
+                own = Batch(batch.images[index], batch.labels[index])
+                learner._run(own, {name: d[index] for name, d in draws.items()}, due)
         for stream in self._streams:
             now.wait_stream(stream)
+
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for one in self.learners for tensor in one._tensors()]
 
 
 def profile(step: Step, device: torch.device) -> str:
