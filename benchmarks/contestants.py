@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import gen_models
-from benchmarks.device import synchronize
+from benchmarks.device import seconds_a_step, synchronize
+from benchmarks.figures import say
 from gen_models import gan, vae
 from gen_models.core import Adam, Batch, DataSpec, Learner
 from gen_models.core.batches import Epochs, TrainingImages
@@ -27,6 +28,30 @@ and recorded; or in turn, each on a stream of its own, recorded as branches of o
 Step = Callable[[], None]
 
 _IMAGES = 16_384
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How ways of training are timed: what their benchmarks' options share."""
+
+    steps: int = 20
+    """Steps of a measurement."""
+    repeats: int = 5
+    """Measurements; figures are of their medians."""
+    device: str = "cuda"
+    """Where. On a CPU nothing is recorded: a test of the script."""
+    data_root: Path | None = None
+    """Where torchvision's MNIST lies; without it images are noise, which takes as long."""
+    profile: bool = False
+    """Also say, for each of the ways, which kernels took the time of a few steps."""
+
+    def seconds(self, step: Step) -> float:
+        """Of a step, after a warm-up."""
+        device = torch.device(self.device)
+        seconds = seconds_a_step(step, device, self.steps, self.repeats)
+        if self.profile:
+            say(profile(step, device))
+        return seconds
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
-from benchmarks.contestants import Contestant, Step, Way, alone, contestants, profile, together
-from benchmarks.device import Ceilings, Work, count, seconds_a_step, switch_off_tf32, synchronize
+from benchmarks.contestants import Contestant, Measuring, Way, alone, contestants, together
+from benchmarks.device import Ceilings, Work, count, switch_off_tf32, synchronize
 from benchmarks.figures import finish, say, setting
 from gen_models.core import TrainingImages
 from gen_models.core.precision import Precision
@@ -35,7 +34,7 @@ _PROCESS_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """Compare ways of training many models on one device."""
 
     models: tuple[str, ...] = ("mlp_vae", "dcgan32", "dcgan64")
@@ -50,16 +49,6 @@ class Options:
     """Processes that share the GPU."""
     width: int = 64
     """Channels of the DCGANs' largest feature map."""
-    steps: int = 20
-    """Steps of a measurement."""
-    repeats: int = 5
-    """Measurements; figures are of their medians."""
-    device: str = "cuda"
-    """Where. On a CPU nothing is recorded and there are no branches: a test of the script."""
-    data_root: Path | None = None
-    """Where torchvision's MNIST lies; without it images are noise, which takes as long."""
-    profile: bool = False
-    """Also say, for each of the ways, which kernels took the time of a few steps."""
 
 
 def main() -> None:
@@ -83,7 +72,7 @@ def _compare(
     data = contestant.images(device, options.data_root)
     work = _work(contestant, data)
     one = contestant.learner(data)
-    eager = contestant.batch_size / _seconds(alone(one, data), device, options)
+    eager = contestant.batch_size / options.seconds(alone(one, data))
     say(f"{name}: one at a time, eager fp32 {eager:,.0f} images a second")
     figures = {"gflops_a_step": work.flops / 1e9, "mb_a_step": work.num_bytes / 1e6}
     figures["images_per_second_eager"] = eager
@@ -121,19 +110,12 @@ def _measurements(
         for way in options.ways:
             for precision in options.precisions:
                 try:
-                    step = together(contestant, data, num, way, precision)
-                    yield num, way, precision, _seconds(step, data.device, options)
+                    seconds = options.seconds(together(contestant, data, num, way, precision))
                 except torch.cuda.OutOfMemoryError:
                     say(f"{name}: {num} {way} {precision} do not fit into memory")
-                    continue
-                finally:
-                    torch.cuda.empty_cache()
-                if options.profile:
-                    say(profile(step, data.device))
-
-
-def _seconds(step: Step, device: torch.device, options: Options) -> float:
-    return seconds_a_step(step, device, options.steps, options.repeats)
+                else:
+                    yield num, way, precision, seconds
+                torch.cuda.empty_cache()
 
 
 # -- processes -------------------------------------------------------------------------------

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
 import tyro
 
 import gen_models
-from benchmarks.contestants import Contestant, alone, profile
-from benchmarks.device import Ceilings, count, seconds_a_step, switch_off_tf32
+from benchmarks.contestants import Contestant, Measuring, alone
+from benchmarks.device import Ceilings, count, switch_off_tf32
 from benchmarks.figures import finish, say, setting
 from gen_models.core import TrainingImages
 from gen_models.core.precision import Precision
@@ -32,7 +31,7 @@ _SHAPE = (1, 28, 28)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Measuring):
     """Compare ways of training one model on one device."""
 
     families: tuple[str, ...] = tuple(gen_models.names())
@@ -45,16 +44,6 @@ class Options:
     """Of the networks' products."""
     batch_size: int = 128
     """Images in a step."""
-    steps: int = 50
-    """Steps of a measurement."""
-    repeats: int = 5
-    """Measurements; figures are of their medians."""
-    device: str = "cuda"
-    """Where. On a CPU nothing is recorded: a test of the script."""
-    data_root: Path | None = None
-    """Where torchvision's MNIST lies; without it images are noise, which takes as long."""
-    profile: bool = False
-    """Also say, for each of the ways, which kernels took the time of a few steps."""
 
 
 def main() -> None:
@@ -105,11 +94,7 @@ def _seconds(
     learner = contestant.learner(
         data, precision=precision, compiled=way == "compiled", graphs=way != "eager"
     )
-    step = alone(learner, data)
-    seconds = seconds_a_step(step, data.device, options.steps, options.repeats)
-    if options.profile:
-        say(profile(step, data.device))
-    return seconds
+    return options.seconds(alone(learner, data))
 
 
 if __name__ == "__main__":
