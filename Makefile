@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test bench bench-gpu check ui clean
+.PHONY: install demo test test-slow test-fast bench bench-gpu check ui clean
 
 install: .venv/installed
 
@@ -18,8 +18,15 @@ demo: install
 	$(BIN)/genpipe search vae --data digits --trials 24 --epochs 60 --grace-period 6 \
 		--batch-size 32 --store $(STORE)
 
+# What starts Ray or a server waits most of its time, so the rest runs beside it.
 test: install
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-slow test-fast
+
+test-slow:
+	$(BIN)/python -m pytest -m slow
+
+test-fast:
+	$(BIN)/python -m pytest -m "not slow"
 
 # The figures of benchmarks/README.md that need no GPU: two hours, and MNIST under
 # GENPIPE_DATA_ROOT. Let nothing else run.
