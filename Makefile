@@ -20,7 +20,7 @@ demo: install
 
 # What starts Ray or a server waits most of its time, so the rest runs beside it.
 test: install
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-slow test-fast
+	@$(MAKE) --no-print-directory --jobs=2 test-slow test-fast
 
 test-slow:
 	$(BIN)/python -m pytest -m slow
