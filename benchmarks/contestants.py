@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import gen_models
-from benchmarks.device import seconds_a_step, synchronize
+from benchmarks.device import Work, count, seconds_a_step, synchronize
 from benchmarks.figures import say
 from gen_models import gan, vae
 from gen_models.core import Adam, Batch, DataSpec, Learner
@@ -107,6 +107,10 @@ class Contestant:
             compiled=compiled,
             graphs=graphs,
         )
+
+    def work(self, data: TrainingImages) -> Work:
+        """What a step of one learner needs."""
+        return count(self.learner(data), next(data.batches(0, 1))[0])
 
 
 def _slower(optim: Any, factor: float) -> Any:

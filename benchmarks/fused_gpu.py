@@ -25,7 +25,7 @@ import torch
 import tyro
 
 from benchmarks.contestants import Contestant, Measuring, Way, alone, contestants, together
-from benchmarks.device import Ceilings, Work, count, switch_off_tf32, synchronize
+from benchmarks.device import Ceilings, switch_off_tf32, synchronize
 from benchmarks.figures import finish, say, setting
 from gen_models.core import TrainingImages
 from gen_models.core.precision import Precision
@@ -70,7 +70,7 @@ def _compare(
 ) -> dict[str, float]:
     """Everything of one model."""
     data = contestant.images(device, options.data_root)
-    work = _work(contestant, data)
+    work = contestant.work(data)
     one = contestant.learner(data)
     eager = contestant.batch_size / options.seconds(alone(one, data))
     say(f"{name}: one at a time, eager fp32 {eager:,.0f} images a second")
@@ -94,12 +94,6 @@ def _compare(
         figures[f"images_per_second_{num}_processes"] = rate
         figures[f"over_{num}_processes"] = best / rate
     return figures
-
-
-def _work(contestant: Contestant, data: TrainingImages) -> Work:
-    learner, step = contestant.learner(data), next(data.batches(0, 1))[0]
-    learner.step(step)
-    return count(learner, step)
 
 
 def _measurements(

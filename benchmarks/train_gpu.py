@@ -20,7 +20,7 @@ import tyro
 
 import gen_models
 from benchmarks.contestants import Contestant, Measuring, alone
-from benchmarks.device import Ceilings, count, switch_off_tf32
+from benchmarks.device import Ceilings, switch_off_tf32
 from benchmarks.figures import finish, say, setting
 from gen_models.core import TrainingImages
 from gen_models.core.precision import Precision
@@ -67,7 +67,7 @@ def _compare(
 ) -> dict[str, float]:
     """Images a second in each of the ways, the best over eager fp32, and its part of the floor."""
     data = contestant.images(torch.device(options.device), options.data_root)
-    work = count(contestant.learner(data), next(data.batches(0, 1))[0])
+    work = contestant.work(data)
     figures: dict[str, float] = {}
     best, of_floor = 0.0, 0.0
     for way in options.ways:
