@@ -15,12 +15,12 @@ from benchmarks.device import Work, count, seconds_a_step, synchronize
 from benchmarks.figures import say
 from gen_models import gan, vae
 from gen_models.core import Adam, Batch, DataSpec, Learner
-from gen_models.core.batches import Epochs, TrainingImages
 from gen_models.core.contract import Draws
-from gen_models.core.graphs import Due, StepGraphs
-from gen_models.core.precision import Precision
-from gen_models.core.stacking import stack_draws
-from gen_models.core.vectorised import VectorisedLearners
+from gen_models.fused.learners import VectorisedLearners
+from gen_models.fused.stacking import stack_draws
+from gen_models.training.batches import Epochs, TrainingImages
+from gen_models.training.cuda_graphs import Due, StepGraphs
+from gen_models.training.precision import Precision
 
 Way = Literal["vectorised", "recorded", "compiled", "branches"]
 """How members are trained together: their steps as one; that recorded as a CUDA graph; compiled

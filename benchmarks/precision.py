@@ -25,12 +25,12 @@ import gen_models
 from benchmarks.device import switch_off_tf32
 from benchmarks.figures import finish, say, setting
 from gen_models.core import Batch, Learner
-from gen_models.core.batches import TrainingImages, unit
-from gen_models.core.population import Execution, Population
-from gen_models.core.precision import Precision
+from gen_models.fused.trainer import Execution, Population
 from gen_models.metrics import PCAFeatures
+from gen_models.training.batches import TrainingImages, unit
+from gen_models.training.precision import Precision
 from pipelines.data import Dataset, load
-from pipelines.evaluate import Evaluator, frechet_name
+from pipelines.evaluation.validation import Evaluator, frechet_name
 
 SPACE = "pca-digits"
 METRICS = {"autoencoder": "val/squared_error", "vae": "val/elbo"}

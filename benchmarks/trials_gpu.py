@@ -25,12 +25,12 @@ from benchmarks.device import switch_off_tf32, synchronize
 from benchmarks.figures import DATA_ROOT, finish, say, setting
 from gen_models import vae
 from gen_models.core import Batch, DataSpec, Learner, TrainingImages
-from gen_models.core.batches import unit
-from gen_models.core.population import Execution, Population
-from gen_models.core.precision import Precision
+from gen_models.fused.trainer import Execution, Population
 from gen_models.metrics import PCAFeatures
+from gen_models.training.batches import unit
+from gen_models.training.precision import Precision
 from pipelines.data import load
-from pipelines.evaluate import Evaluator
+from pipelines.evaluation.validation import Evaluator
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gen_models.core.errors import InputError
 
-_NOT_FAMILIES = {"blocks", "core", "metrics"}
+_NOT_FAMILIES = {"blocks", "core", "fused", "metrics", "training"}
 
 
 def names() -> list[str]:

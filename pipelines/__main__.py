@@ -1,6 +1,6 @@
 """`python -m pipelines` is `genpipe`."""
 
-from pipelines.cli import run
+from pipelines.cli.main import run
 
 if __name__ == "__main__":
     run()

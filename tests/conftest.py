@@ -15,9 +15,9 @@ from torch import Generator, Tensor, nn
 
 import gen_models
 from gen_models.core import Batch, DataSpec, Learner
-from gen_models.core.batches import unit
 from gen_models.core.contract import FitsSampler
 from gen_models.metrics import PCAFeatures, likelihood
+from gen_models.training.batches import unit
 
 # Read when CUDA begins; without it, no algorithm of cuBLAS counts as deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -212,7 +212,7 @@ def assert_equal_states(a: object, b: object) -> None:
 
 def make_evaluator(train: Batch, validation: Batch) -> Any:
     """By the principal components of the validation images."""
-    from pipelines.evaluate import Evaluator
+    from pipelines.evaluation.validation import Evaluator
 
     space = PCAFeatures.of("pca", unit(validation.images))
     return Evaluator(train, validation, space)

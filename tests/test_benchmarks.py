@@ -63,7 +63,7 @@ def test_metrics(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA device")
 def test_branches_of_one_graph_are_the_steps() -> None:
     from benchmarks.contestants import Branches, contestants
-    from gen_models.core.batches import Epochs
+    from gen_models.training.batches import Epochs
 
     contestant = contestants(8)["dcgan32"]
     data = contestant.images(torch.device("cuda"))

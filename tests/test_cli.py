@@ -18,9 +18,9 @@ from conftest import FAMILIES
 from PIL import Image
 
 from gen_models.core.config import flatten
-from pipelines.cli import main, parse_run
-from pipelines.config import Search, Train, defaults, run_from_dict, to_dict
-from pipelines.rerun import command, config_of
+from pipelines.cli.main import main, parse_run
+from pipelines.config.run import Search, Train, defaults, run_from_dict, to_dict
+from pipelines.config.serialization import command, config_of
 
 
 @pytest.fixture(autouse=True)

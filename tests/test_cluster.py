@@ -24,8 +24,8 @@ import pytest
 import yaml
 
 from gen_models.core.errors import InputError
-from pipelines.cluster import Cluster, connect, environment
-from pipelines.submit import submit
+from pipelines.cluster.connection import Cluster, connect, environment
+from pipelines.cluster.jobs import submit
 
 ROOT = Path(__file__).parents[1]
 AWS = ROOT / "ray_cluster.yaml"
@@ -392,7 +392,7 @@ def test_wrong_or_missing_token_is_the_users_error(
     env = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN_PATH": str(wrong)}
     code = (
         "import sys\nfrom pathlib import Path\nfrom gen_models.core.errors import InputError\n"
-        "from pipelines.submit import submit\n"
+        "from pipelines.cluster.jobs import submit\n"
         "try:\n    submit(['x'], sys.argv[1], working_dir=Path(sys.argv[2]))\n"
         "except InputError as error:\n    print(error)\n    sys.exit(2)\n"
     )

@@ -121,9 +121,9 @@ def test_the_command_line_asks_for_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gen_models.core import save_checkpoint
-    from pipelines.cli import main
-    from pipelines.recorded import sample_model
-    from pipelines.requests import Sample
+    from pipelines.catalog.runs import sample_model
+    from pipelines.cli.main import main
+    from pipelines.config.requests import Sample
 
     for variant in ("gan-conditional-mlp", "gan-mlp"):
         family, _ = VARIANTS[variant]

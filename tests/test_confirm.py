@@ -13,11 +13,11 @@ from test_cli import refused
 from test_pipeline import client, kill, start, steps, train_alone, wait_until
 from test_pipeline import genpipe as genpipe_process
 
-from pipelines.cli import main, parse_run
-from pipelines.config import Train
+from pipelines.analysis.run_results import identity
+from pipelines.cli.main import main, parse_run
+from pipelines.config.run import Train
 from pipelines.data import Dataset, load
-from pipelines.journal import Journal, Outcome
-from pipelines.results import identity
+from pipelines.store.journal import Journal, Outcome
 from pipelines.tracking import Tracker, tracking_uri
 
 SMALL = ["--model.hidden", "32", "--batch-size", "256", "--precision", "fp32", "--epochs", "2"]

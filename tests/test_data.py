@@ -23,10 +23,10 @@ from PIL import Image
 
 from gen_models.core.errors import InputError
 from gen_models.metrics import mixtures, nearest_mode
-from pipelines.config import Train, defaults
+from pipelines.config.run import Train, defaults
 from pipelines.data import Dataset, load, names
 from pipelines.data.mixtures import MIXTURES
-from pipelines.preflight import load_data
+from pipelines.training.preflight import load_data
 
 SPLITS = ("train", "validation", "test")
 

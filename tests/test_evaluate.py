@@ -13,14 +13,14 @@ import gen_models
 from gen_models.core import Batch, Learner
 from gen_models.core.checkpoint import load_checkpoint, save_checkpoint
 from gen_models.core.sampling import sample
-from pipelines.cli import main, parse_run
+from pipelines.analysis.run_results import identity, outcome
+from pipelines.cli.main import main, parse_run
 from pipelines.data import load
-from pipelines.features import space_name
-from pipelines.journal import Journal, checkpoint_name
-from pipelines.modes import telling_modes
-from pipelines.preflight import preflight
-from pipelines.results import identity, outcome
+from pipelines.evaluation.feature_spaces import space_name
+from pipelines.evaluation.modes import telling_modes
+from pipelines.store.journal import Journal, checkpoint_name
 from pipelines.tracking import Tracker
+from pipelines.training.preflight import preflight
 
 MLP = ["--model.arch", "mlp", "--model.hidden", "16"]
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gen_models.core.batches import unit
 from gen_models.core.errors import InputError
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 from gen_models.metrics.lenet import train_lenet
+from gen_models.training.batches import unit
 from pipelines.data import load
-from pipelines.epoch import as_batch
-from pipelines.evaluate import Evaluator
-from pipelines.features import extractor, features_of_test, space_name, with_moments
+from pipelines.evaluation.feature_extractor import extractor, features_of_test, with_moments
+from pipelines.evaluation.feature_spaces import space_name
+from pipelines.evaluation.validation import Evaluator
+from pipelines.training.loop import as_batch
 
 
 def test_a_labelled_data_set_s_classifier_is_trained_once(

@@ -14,16 +14,16 @@ from PIL import Image
 from test_pipeline import client
 from test_report import Page
 
-from pipelines.choosing import domains, make_searcher
-from pipelines.cli import main, parse_run
-from pipelines.config import Objective, Search
-from pipelines.epoch import WORST
-from pipelines.front import front, non_dominated
-from pipelines.journal import Identity, Journal, Outcome, checkpoint_name
-from pipelines.ranking import Standing, as_csv, standings
+from pipelines.analysis.pareto import front, non_dominated
+from pipelines.analysis.ranking import Standing, as_csv, standings
+from pipelines.analysis.run_results import Best
+from pipelines.cli.main import main, parse_run
+from pipelines.config.run import Objective, Search
 from pipelines.report import write_report
-from pipelines.results import Best
-from pipelines.tpe import FrontSearch
+from pipelines.store.journal import Identity, Journal, Outcome, checkpoint_name
+from pipelines.training.loop import WORST
+from pipelines.tuning.searchers import FrontSearch
+from pipelines.tuning.space import domains, make_searcher
 
 ELBO, FD = "val/elbo", "val/fd/lenet-digits/2k"
 OBJECTIVES: list[Objective] = [(ELBO, "max"), (FD, "min")]

@@ -13,8 +13,8 @@ import pytest
 from ray import tune
 from test_pipeline import client, genpipe, kill, start, steps, train_alone, wait_until
 
-from pipelines.cli import main, parse_run
-from pipelines.config import Train
+from pipelines.cli.main import main, parse_run
+from pipelines.config.run import Train
 from tune_spaces import vae
 
 pytestmark = pytest.mark.slow

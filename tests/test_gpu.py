@@ -27,12 +27,9 @@ from torch import Generator
 
 import gen_models
 from gen_models.core import Batch, Learner
-from gen_models.core.batches import TrainingImages
 from gen_models.core.contract import BoundsLikelihood, Draws
-from gen_models.core.graphs import StepGraphs
-from gen_models.core.population import Population
-from gen_models.core.precision import Precision
-from gen_models.core.randomness import seeded
+from gen_models.core.rng import seeded
+from gen_models.fused.trainer import Population
 from gen_models.metrics import (
     Moments,
     Neighbours,
@@ -42,6 +39,9 @@ from gen_models.metrics import (
     frechet_distance,
     kernel_distance,
 )
+from gen_models.training.batches import TrainingImages
+from gen_models.training.cuda_graphs import StepGraphs
+from gen_models.training.precision import Precision
 
 pytestmark = [
     pytest.mark.gpu,

@@ -21,12 +21,12 @@ from conftest import (
 )
 
 from gen_models.core import Adam, Batch, Learner
-from gen_models.core.batches import Share, TrainingImages, num_batches, unit
-from gen_models.core.distributed import check_replicas, fingerprint
-from gen_models.core.draws import STEPS_AT_ONCE
-from gen_models.core.memory import footprint
-from gen_models.core.randomness import derive_seed, permutation
-from pipelines.evaluate import metric_names
+from gen_models.core.rng import derive_seed, permutation
+from gen_models.training.batches import Share, TrainingImages, num_batches, unit
+from gen_models.training.distributed import check_replicas, fingerprint
+from gen_models.training.draws import STEPS_AT_ONCE
+from gen_models.training.memory import footprint
+from pipelines.evaluation.validation import metric_names
 
 NUM, BATCH, EPOCHS = 72, 16, 2
 

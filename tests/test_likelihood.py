@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from gen_models.blocks import bernoulli_image_nll
 from gen_models.core import Batch, DataSpec, InputError
 from gen_models.core.contract import Draws, Networks
-from gen_models.core.stacking import Ensemble
+from gen_models.fused.stacking import Ensemble
 from gen_models.metrics import Likelihood, estimate_likelihood, likelihood_sums
 from gen_models.vae import Config, Model
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from gen_models.core import Batch, DataSpec
 from gen_models.metrics import PCAFeatures
-from pipelines.evaluate import Evaluator
-from pipelines.pictures import drawing, moves_png, scatter_png
+from pipelines.evaluation.images import drawing, moves_png, scatter_png
+from pipelines.evaluation.validation import Evaluator
 
 CORNERS = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.25, 0.75]])
 

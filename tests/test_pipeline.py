@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 from gen_models.core import load_sampler
-from gen_models.core.batches import TrainingImages
-from pipelines.cli import main, parse_run
-from pipelines.config import Train
+from gen_models.training.batches import TrainingImages
+from pipelines.cli.main import main, parse_run
+from pipelines.config.run import Train
 from pipelines.data import load
-from pipelines.epoch import as_batch, make_learner
-from pipelines.evaluate import Evaluator
-from pipelines.features import extractor
+from pipelines.evaluation.feature_extractor import extractor
+from pipelines.evaluation.validation import Evaluator
+from pipelines.training.loop import as_batch, make_learner
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

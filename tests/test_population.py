@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_flatten
 
 import gen_models
 from gen_models.core import Adam, Learner
-from gen_models.core.batches import TrainingImages
 from gen_models.core.contract import Objective
-from gen_models.core.population import Execution, Population
-from gen_models.core.precision import Precision
-from gen_models.core.vectorised import kind
+from gen_models.fused.learners import kind
+from gen_models.fused.trainer import Execution, Population
+from gen_models.training.batches import TrainingImages
+from gen_models.training.precision import Precision
 
 STEPS = 10  # an epoch
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Confirmed, Search, defaults
-from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name
-from pipelines.ranking import as_csv, most_promising, standings
-from pipelines.results import best_of
-from pipelines.spread import Spread
-from pipelines.verdict import Verdict, verdict
+from pipelines.analysis.champion import Verdict, verdict
+from pipelines.analysis.ranking import as_csv, most_promising, standings
+from pipelines.analysis.run_results import best_of
+from pipelines.analysis.seeds import Spread
+from pipelines.config.run import Confirmed, Search, defaults
+from pipelines.store.journal import Ending, Identity, Journal, Outcome, checkpoint_name
 
 METRIC = "val/elbo"
 

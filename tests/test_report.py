@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.journal import Ending, Identity, Journal, Outcome, checkpoint_name
 from pipelines.report import write_report
 from pipelines.report.figures import Scale
+from pipelines.store.journal import Ending, Identity, Journal, Outcome, checkpoint_name
 
 METRIC = "val/elbo"
 SEARCHED = ["model.latent_dim", "model.arch", "optim.lr"]

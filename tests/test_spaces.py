@@ -12,9 +12,9 @@ import gen_models
 import tune_spaces
 from gen_models.core.config import flatten
 from gen_models.core.errors import InputError
-from pipelines.choosing import default_point
-from pipelines.config import Search, defaults, run_from_dict, to_dict, with_sampled
-from pipelines.evaluate import matching, metric_names
+from pipelines.config.run import Search, defaults, run_from_dict, to_dict, with_sampled
+from pipelines.evaluation.validation import matching, metric_names
+from pipelines.tuning.space import default_point
 
 
 def _sample(content: dict) -> dict:

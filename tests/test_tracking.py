@@ -32,7 +32,7 @@ from gen_models.core import Learner
 from gen_models.core.checkpoint import load_sampler, save_checkpoint
 from gen_models.core.contract import DataSpec
 from gen_models.core.errors import InputError
-from pipelines.journal import Ending, Identity, Journal, Outcome
+from pipelines.store.journal import Ending, Identity, Journal, Outcome
 from pipelines.tracking import (
     Tracker,
     browse,
@@ -42,7 +42,7 @@ from pipelines.tracking import (
     tracking_uri,
     undelivered,
 )
-from pipelines.tracking.store import connect, make_tables, without_password
+from pipelines.tracking.mlflow.connection import connect, make_tables, without_password
 
 DIGEST = "0123456789abcdef"
 PNG = io.BytesIO()
@@ -648,7 +648,7 @@ def test_runs_are_listed_by_experiment_and_tag(uri: str, store: Path) -> None:
 
 
 def test_more_runs_than_a_page(uri: str, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.tracking.reading._PAGE", 2)
+    monkeypatch.setattr("pipelines.tracking.mlflow.reader._PAGE", 2)
     client = connect(uri)
     experiment = client.create_experiment("x")
     ids = {client.create_run(experiment).info.run_id for _ in range(5)}
@@ -752,7 +752,7 @@ def test_lineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tags = lineage()
     assert re.fullmatch(r"unknown|[0-9a-f]{40}(-dirty)?", tags["git_commit"])
     assert tags["version.mlflow"].startswith("3.") and tags["version.torch"]
-    module = sys.modules["pipelines.tracking.lineage"]
+    module = sys.modules["pipelines.tracking.provenance"]
     monkeypatch.setattr(module, "__file__", str(tmp_path / "lineage.py"))
     assert lineage()["git_commit"] == "unknown"
     for step in ("init -q", "add .", "commit -q -m x"):

@@ -16,20 +16,20 @@ from conftest import (
 from torch import Tensor
 
 from gen_models.core import DataSpec
-from gen_models.core.batches import unit
 from gen_models.core.sampling import sample
 from gen_models.metrics import Moments, frechet_distance
+from gen_models.training.batches import unit
 from pipelines.data import load
-from pipelines.evaluate import Evaluator, frechet_name
+from pipelines.evaluation.validation import Evaluator, frechet_name
 
 
 @needs("ray")
 def test_a_metric_does_not_change_with_the_batch_size(tmp_path: Path) -> None:
     """It would, were it a mean of batch means, or were noise drawn batch by batch."""
-    from pipelines.config import Train, defaults
-    from pipelines.epoch import make_data
-    from pipelines.features import extractor
-    from pipelines.job import Images
+    from pipelines.config.run import Train, defaults
+    from pipelines.evaluation.feature_extractor import extractor
+    from pipelines.training.loop import make_data
+    from pipelines.training.payload import Images
 
     dataset, found = load("digits", Path()), []
     space = extractor(dataset, tmp_path, "pca")
@@ -127,7 +127,7 @@ def test_few_samples_make_a_frechet_distance_too_large() -> None:
 @needs("ray")
 def test_data_of_the_pipeline_are_what_the_evaluator_is_given() -> None:
     """Labels follow their images through splitting, memory and blocks."""
-    from pipelines.epoch import as_batch
+    from pipelines.training.loop import as_batch
 
     dataset = load("digits", Path())
     batch = as_batch(dataset.part("validation"))

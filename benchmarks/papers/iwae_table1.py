@@ -37,13 +37,13 @@ from gen_models.core import (
     load_checkpoint,
     save_checkpoint,
 )
-from gen_models.core.batches import unit
 from gen_models.core.checkpoint import restore_learner
-from gen_models.core.population import Population
-from gen_models.core.precision import Precision
+from gen_models.fused.trainer import Population
 from gen_models.metrics import Likelihood, estimate_likelihood
+from gen_models.training.batches import unit
+from gen_models.training.cpu import prepare_thread
+from gen_models.training.precision import Precision
 from gen_models.vae import Config, Model
-from pipelines.cpu import prepare_thread
 from pipelines.data import Dataset, load
 
 PUBLISHED = {1: 86.76, 5: 85.54, 50: 84.78}

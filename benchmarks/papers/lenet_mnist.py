@@ -18,7 +18,7 @@ import tyro
 
 from benchmarks.figures import DATA_ROOT, finish, scratch, setting
 from pipelines.data import load
-from pipelines.features import extractor
+from pipelines.evaluation.feature_extractor import extractor
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,12 @@ import tyro
 from benchmarks.figures import finish, say, setting
 from gen_models import gan
 from gen_models.core import Adam, Batch, DataSpec, Learner
-from gen_models.core.batches import TrainingImages
-from gen_models.core.population import Population
 from gen_models.core.sampling import sample
+from gen_models.fused.trainer import Population
 from gen_models.metrics.mixtures import MIXTURES, Mixture
 from gen_models.metrics.modes import Modes
-from pipelines.pictures import scatter_png
+from gen_models.training.batches import TrainingImages
+from pipelines.evaluation.images import scatter_png
 
 NUM_SAMPLES = 2_500
 """Samples that modes are counted of."""

@@ -43,15 +43,15 @@ from torch.nn import functional as F
 from benchmarks.figures import DATA_ROOT, finish, say, setting
 from gen_models import gan
 from gen_models.core import Adam, Batch, DataSpec, Learner
-from gen_models.core.batches import TrainingImages, unit
-from gen_models.core.population import Population
-from gen_models.core.randomness import seeded
+from gen_models.core.rng import seeded
 from gen_models.core.sampling import sample
+from gen_models.fused.trainer import Population
 from gen_models.metrics.lenet import LeNet, accuracy, train_lenet
 from gen_models.metrics.modes import Modes, modes
+from gen_models.training.batches import TrainingImages, unit
 from pipelines.data import Dataset, load
 from pipelines.data.dataset import Pixels, Points
-from pipelines.pictures import grid_png
+from pipelines.evaluation.images import grid_png
 
 NUM_SAMPLES = 26_000
 """Samples that modes are counted of."""

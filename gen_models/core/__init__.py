@@ -8,26 +8,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gen_models.core.batches import TrainingImages
     from gen_models.core.checkpoint import load_checkpoint, load_sampler, save_checkpoint
     from gen_models.core.contract import Adam, Batch, DataSpec, Model, Objective
     from gen_models.core.errors import InputError
-    from gen_models.core.learner import Learner
-    from gen_models.core.population import Population
+    from gen_models.fused.trainer import Population
+    from gen_models.training.batches import TrainingImages
+    from gen_models.training.learner import Learner
 
 _HOME = {
-    "Adam": "contract",
-    "Batch": "contract",
-    "DataSpec": "contract",
-    "InputError": "errors",
-    "Learner": "learner",
-    "Model": "contract",
-    "Objective": "contract",
-    "Population": "population",
-    "TrainingImages": "batches",
-    "load_checkpoint": "checkpoint",
-    "load_sampler": "checkpoint",
-    "save_checkpoint": "checkpoint",
+    "Adam": "core.contract",
+    "Batch": "core.contract",
+    "DataSpec": "core.contract",
+    "InputError": "core.errors",
+    "Learner": "training.learner",
+    "Model": "core.contract",
+    "Objective": "core.contract",
+    "Population": "fused.trainer",
+    "TrainingImages": "training.batches",
+    "load_checkpoint": "core.checkpoint",
+    "load_sampler": "core.checkpoint",
+    "save_checkpoint": "core.checkpoint",
 }
 
 __all__ = [
@@ -49,4 +49,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"gen_models.{_HOME[name]}"), name)

@@ -24,7 +24,7 @@ from gen_models import family
 from gen_models.core.config import from_dict
 from gen_models.core.contract import DataSpec, Model, is_conditional
 from gen_models.core.errors import InputError
-from gen_models.core.learner import Learner
+from gen_models.training.learner import Learner
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ A family is a module with three names:
   parameters stacked over many members.
 
 Learners whose configs differ in numbers alone are trained as one, vectorised over them
-(`gen_models.core.population`). Then a float field of the config is a tensor () that stands for
+(`gen_models.fused.trainer`). Then a float field of the config is a tensor () that stands for
 each learner's own number, so losses compute with it by tensor operations and ask `on(field)`
 whether it is other than 0, never `if field`. The fields that `Model.widths` names may differ too:
 each tensor is zero-padded to the widest learner's shape, so a learner's part of it must be the

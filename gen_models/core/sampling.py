@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from gen_models.core.contract import Model, Networks
-from gen_models.core.distributed import gather
-from gen_models.core.randomness import seeded
+from gen_models.core.rng import seeded
+from gen_models.training.distributed import gather
 
 BLOCK = 256
 

@@ -15,7 +15,6 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.batches import blocks, floats
 from gen_models.core.contract import (
     Batch,
     BoundsLikelihood,
@@ -25,9 +24,10 @@ from gen_models.core.contract import (
     Reconstructs,
 )
 from gen_models.core.errors import require
-from gen_models.core.precision import Precision
-from gen_models.core.randomness import seeded
+from gen_models.core.rng import seeded
 from gen_models.metrics.frechet import Moments
+from gen_models.training.batches import blocks, floats
+from gen_models.training.precision import Precision
 
 IMAGES = 20
 """Images in a tile."""

@@ -12,7 +12,7 @@ from math import pi
 import torch
 from torch import Generator, Tensor
 
-from gen_models.core.randomness import seeded
+from gen_models.core.rng import seeded
 from gen_models.metrics.modes import Modes, modes, nearest_mode
 
 _MARGIN = 1.25

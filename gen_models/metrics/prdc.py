@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gen_models.core.distributed import rank_and_world, sum_over_workers
 from gen_models.core.errors import require
+from gen_models.training.distributed import rank_and_world, sum_over_workers
 
 BLOCK = 256
 """Rows of a matrix of distances that are in memory at once."""

@@ -86,7 +86,7 @@ class Dataset:
     def with_binary_evaluation(self) -> Dataset:
         """The data set with validation and test images drawn once, by a fixed seed: 255 with the
         probability of an intensity, else 0. Training images are drawn at each use
-        (`gen_models.core.batches`). Raises `InputError` where there are no intensities."""
+        (`gen_models.training.batches`). Raises `InputError` where there are no intensities."""
         images = self.train.dtype == np.uint8
         require(images, "binarise", True, f"False for data = {self.name!r}, which are no images")
         rng = np.random.default_rng(_BINARY_SEED)

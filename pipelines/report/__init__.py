@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.config import Mode, Objective
-from pipelines.journal import write_whole
-from pipelines.report.page import render
+from pipelines.config.run import Mode, Objective
+from pipelines.report.html import render
 from pipelines.report.trials import read_trials
+from pipelines.store.journal import write_whole
 
 
 def write_report(

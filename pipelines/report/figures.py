@@ -12,8 +12,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.config import Mode, Objective
-from pipelines.front import values_of
+from pipelines.analysis.pareto import values_of
+from pipelines.config.run import Mode, Objective
 from pipelines.report.trials import Trial
 
 COLOURED = 8

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config import Mode
-from pipelines.job import trial_folder
-from pipelines.journal import Journal
-from pipelines.ranking import Standing, standings
+from pipelines.analysis.ranking import Standing, standings
+from pipelines.config.run import Mode
+from pipelines.store.journal import Journal
+from pipelines.training.payload import trial_folder
 
 
 @dataclass(frozen=True)

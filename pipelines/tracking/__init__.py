@@ -1,6 +1,6 @@
 """What MLflow holds of a run: a projection of the run's journal, and the way back from it.
 
-The journal on disk is the truth (`pipelines.journal`). One process, the one that runs the
+The journal on disk is the truth (`pipelines.store.journal`). One process, the one that runs the
 command, reads journals and tells MLflow, so an outage can delay what MLflow shows and nothing
 else. This package is the only part of the project that imports mlflow, which takes seconds; it
 does so when the first word is spoken and not when this package is imported.
@@ -20,13 +20,13 @@ does so when the first word is spoken and not when this package is imported.
 
 import os
 
-from pipelines.tracking.checkpoints import resolve_checkpoint, resolve_run
-from pipelines.tracking.evaluation import record_evaluation
-from pipelines.tracking.lineage import lineage
-from pipelines.tracking.page import browse
-from pipelines.tracking.reading import RunRow, list_runs
-from pipelines.tracking.store import tracking_uri
-from pipelines.tracking.tracker import Tracker, undelivered
+from pipelines.tracking.mlflow.checkpoints import resolve_checkpoint, resolve_run
+from pipelines.tracking.mlflow.connection import tracking_uri
+from pipelines.tracking.mlflow.evaluation import record_evaluation
+from pipelines.tracking.mlflow.reader import RunRow, list_runs
+from pipelines.tracking.mlflow.server import browse
+from pipelines.tracking.provenance import lineage
+from pipelines.tracking.queue import Tracker, undelivered
 
 __all__ = [
     "RunRow",

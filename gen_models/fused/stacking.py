@@ -1,0 +1,183 @@
+"""Several models of one structure as one: every tensor with the members in front, and functions
+of a model run over all of them by `torch.func.vmap`.
+
+Members may differ in any float field of their config, which becomes a tensor, and in the widths
+that the family names: a narrower member's tensors are padded with zeros behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from gen_models.core.contract import Draws, Model, on
+
+Tensors = Mapping[str, Mapping[str, Tensor]]
+"""Tensors by network and by their name in it."""
+
+
+@torch.no_grad()
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """(K, *shape) of K tensors; `shape` is the largest along each dimension, behind are zeros."""
+    shapes = {tensor.shape for tensor in tensors}
+    if len(shapes) == 1:
+        return torch.stack(list(tensors))
+    widest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    stacked = tensors[0].new_zeros(len(tensors), *widest)
+    for index, tensor in enumerate(tensors):
+        crop(stacked[index], tensor.shape).copy_(tensor)
+    return stacked
+
+
+def crop(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """A member's part of a padded tensor: its first entries along each dimension. A view."""
+    return tensor[tuple(slice(size) for size in shape)]
+
+
+def stack_by_name(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """`stack` for each name, which all members have."""
+    return {name: stack([member[name] for member in members]) for name in members[0]}
+
+
+def structure(model: Model) -> Hashable:
+    """What models must have in common to be stacked: all of the config but numbers and widths;
+    of a number, whether it is 0, which takes a term out of a loss."""
+    config, numbers = model.config, _float_fields(model.config)
+    parts: list[Any] = [type(model), model.spec, model.widths]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in numbers:
+            parts.append((field.name, on(value)))
+        elif field.name not in model.widths:
+            parts.append((field.name, value))
+    return tuple(parts)
+
+
+class Stacked:
+    """Models of one structure. What it maps sees one model, and tensors of one member."""
+
+    def __init__(self, models: Sequence[Model], device: torch.device, *, training: bool) -> None:
+        first = models[0]
+        widest = {w: max(getattr(m.config, w) for m in models) for w in first.widths}
+        self._config = replace(first.config, **widest)
+        self._make: Callable[[Any, Any], Model] = type(first)
+        self._spec = first.spec
+        self.numbers = {
+            name: torch.tensor([getattr(m.config, name) for m in models], device=device)
+            for name in sorted(_float_fields(first.config))
+            if on(getattr(first.config, name))
+        }
+        with torch.device("meta"):
+            self.templates = self._make(self._config, first.spec).networks()
+        for template in self.templates.values():
+            template.train(training)
+            for module in template.modules():
+                if type(module) is nn.BatchNorm2d:
+                    module.__class__ = _BatchNorm2d
+
+    def map(self, function: Callable[..., Any], tensors: Tensors, *args: Any) -> Any:
+        """`function(model, networks, *args)` for every member; `tensors` and `args` have the
+        members in front, and so has what is returned."""
+
+        def one(tensors: Tensors, numbers: Mapping[str, Tensor], *args: Any) -> Any:
+            return function(self._model(numbers), self._networks(tensors), *args)
+
+        return vmap(one)(tensors, self.numbers, *args)
+
+    def after_update(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Run the work due after an update in every member's network `name`, on buffers in
+        `tensors` in place."""
+        runner = _AfterUpdates(self.templates[name])
+        if runner.modules_due:
+            inner = {f"network.{key}": value for key, value in tensors.items()}
+            vmap(lambda own: functional_call(runner, own, (own,)))(inner)
+
+    def _model(self, numbers: Mapping[str, Tensor]) -> Model:
+        config = copy(self._config)
+        for name, value in numbers.items():
+            object.__setattr__(config, name, value)  # frozen, and checked as plain numbers
+        return self._make(config, self._spec)
+
+    def _networks(self, tensors: Tensors) -> dict[str, Callable[..., Any]]:
+        return {
+            name: partial(_call, template, dict(tensors[name]))
+            for name, template in self.templates.items()
+        }
+
+
+class Alone:
+    """Trained networks of one model, to sample from and to validate."""
+
+    def __init__(self, model: Model, networks: Mapping[str, nn.Module]) -> None:
+        self.model, self.networks = model, networks
+
+    def map(self, function: Callable[..., Any], draw: Callable[[Model], Draws]) -> Any:
+        """`function(model, networks, draw(model))`."""
+        return function(self.model, self.networks, draw(self.model))
+
+
+class Ensemble:
+    """The same of several models of one structure, run as one."""
+
+    def __init__(
+        self, models: Sequence[Model], networks: Sequence[Mapping[str, nn.Module]]
+    ) -> None:
+        self.models = list(models)
+        tensors = {n: [m[n].state_dict() for m in networks] for n in networks[0]}
+        self._tensors = {name: stack_by_name(states) for name, states in tensors.items()}
+        device = next(t.device for state in self._tensors.values() for t in state.values())
+        self._stacked = Stacked(models, device, training=False)
+
+    def map(self, function: Callable[..., Any], draw: Callable[[Model], Draws]) -> Any:
+        """`function(model, networks, draw(model))` of every member; what is returned has the
+        members in front."""
+        draws = stack_draws([draw(model) for model in self.models])
+        return self._stacked.map(function, self._tensors, draws)
+
+
+def stack_draws(draws: Sequence[Draws]) -> Draws:
+    """One step's random numbers of each member, padded and with the members in front."""
+    return stack_by_name(draws) if draws[0] else {}
+
+
+class _BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm in its parameters' precision: within vmap torch's own takes no bfloat16 beside
+    float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        return super().forward(input.to(self.running_mean.dtype)).to(input.dtype)
+
+
+def _call(template: nn.Module, tensors: dict[str, Tensor], *args: Any) -> Any:
+    return functional_call(template, tensors, args)
+
+
+class _AfterUpdates(nn.Module):
+    """The `after_update` of every module in a network as one forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        from gen_models.training.learner import after_update_modules
+
+        self.network = network
+        self.modules_due = len(after_update_modules([network])) > 0
+
+    def forward(self, own: Mapping[str, Tensor]) -> Tensor:
+        from gen_models.training.learner import after_update_modules
+
+        for module in after_update_modules([self.network]):
+            module.after_update()
+        return next(iter(own.values()))
+
+
+def _float_fields(config: Any) -> set[str]:
+    hints = get_type_hints(type(config))
+    return {field.name for field in fields(config) if hints[field.name] is float}

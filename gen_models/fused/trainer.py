@@ -1,0 +1,156 @@
+"""The population: learners of any kind trained together in one process, as if each were alone.
+
+Learners of one kind can run vectorised, as one, or in turn, one after the other; the results
+agree up to rounding. On a GPU that a small model leaves idle the first can be many times as
+fast; on a CPU it mostly is the second. A short measurement decides, for each kind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+import torch
+
+from gen_models.core.contract import Batch
+from gen_models.fused.learners import VectorisedLearners, kind
+from gen_models.training.batches import Epochs, TrainingImages
+from gen_models.training.learner import Learner
+
+Execution = Literal["vectorised", "in_turn"]
+
+_MARGIN = 1.2
+"""Vectorised must be this much faster: in turn, a result is the same to the last bit."""
+_TIMED = 3
+"""Steps of a measurement, after one to warm up."""
+_KEPT = 4
+"""Kinds whose stacked state is kept from epoch to epoch, those that were trained last."""
+_TIMED_ALONE = 4
+"""Learners that take these steps in turn, at most."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How learners of one kind are run, and why."""
+
+    execution: Execution
+    reason: str
+
+
+class Population:
+    """Trains learners on the same images, an epoch at a time.
+
+    A learner is a member for as long as it is passed to `run_epoch`: it may enter and leave
+    between any two epochs, and members need not be at the same epoch.
+    """
+
+    def __init__(
+        self, data: TrainingImages, execution: Execution | Literal["auto"] = "auto"
+    ) -> None:
+        self.data = data
+        self._execution = execution
+        self._choices: dict[Hashable, Choice] = {}
+        self._kept: dict[Hashable, VectorisedLearners] = {}
+
+    def groups(self, learners: Sequence[Learner]) -> list[list[Learner]]:
+        """Those that gain from being passed to `run_epoch` together, together."""
+        kinds = defaultdict(list)
+        for learner in learners:
+            kinds[kind(learner)].append(learner)
+        groups = []
+        for group in kinds.values():
+            together = self.choice(group).execution == "vectorised"
+            groups += [group] if together else [[learner] for learner in group]
+        return groups
+
+    def run_epoch(self, learners: Sequence[Learner]) -> None:
+        """Train each learner for one epoch more."""
+        for group in self.groups(learners):
+            if len(group) > 1:
+                self._run_together(group)
+            else:
+                self._run_alone(group[0])
+
+    def choice(self, group: Sequence[Learner]) -> Choice:
+        """How these learners, of one kind, are run. The first time that there are several, both
+        ways are timed, on steps that leave the learners as they were."""
+        if self._execution != "auto":
+            return Choice(self._execution, "as asked for")
+        known = kind(group[0])
+        if known not in self._choices and len(group) == 1:
+            return Choice("in_turn", "alone")
+        if known not in self._choices:
+            self._choices[known] = self._measure(group)
+        return self._choices[known]
+
+    def describe(self) -> str:
+        """What was measured, a line for each kind."""
+        return "\n".join(
+            f"members trained {'as one' if c.execution == 'vectorised' else 'in turn'}: {c.reason}"
+            for c in self._choices.values()
+        )
+
+    def _measure(self, group: Sequence[Learner]) -> Choice:
+        together, few = self._epochs(group), group[:_TIMED_ALONE]
+        clones, alone = [one.clone() for one in few], [self._epochs([one]) for one in few]
+
+        def step_in_turn(step: int) -> None:
+            for learner, epoch in zip(clones, alone, strict=True):
+                batch, _ = epoch.batch(step)
+                learner.step(Batch(batch.images[0], batch.labels[0]))
+
+        in_turn = self._seconds(step_in_turn) * len(group) / len(few)
+        try:
+            stacked = VectorisedLearners(group)
+            vectorised = self._seconds(lambda step: stacked.step(together.batch(step)[0]))
+        except (RuntimeError, NotImplementedError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return Choice("in_turn", f"cannot be vectorised: {lines[0]}")
+        faster = in_turn > _MARGIN * vectorised
+        return Choice(
+            "vectorised" if faster else "in_turn",
+            f"a step of {len(group)}: {1e3 * in_turn:.1f} ms in turn, {1e3 * vectorised:.1f} ms "
+            "vectorised",
+        )
+
+    def _seconds(self, run: Callable[[int], None]) -> float:
+        """The median time of a step, after one to warm up."""
+        seconds = []
+        for _ in range(1 + _TIMED):
+            start = time.perf_counter()
+            run(0)
+            if self.data.device.type == "cuda":
+                torch.cuda.synchronize(self.data.device)
+            seconds.append(time.perf_counter() - start)
+        return median(seconds[1:])
+
+    def _epochs(self, group: Sequence[Learner]) -> Epochs:
+        """The coming epoch of each."""
+        return Epochs(self.data, [(one.seed, int(one.epoch) + 1) for one in group])
+
+    def _run_alone(self, learner: Learner) -> None:
+        for batch, share in self.data.batches(learner.seed, int(learner.epoch) + 1):
+            learner.step(batch, share)
+
+    def _run_together(self, group: Sequence[Learner]) -> None:
+        together, epochs = self._stacked_learners(group), self._epochs(group)
+        for step in range(self.data.steps_per_epoch):
+            batch, _ = epochs.batch(step)
+            together.step(batch)
+        together.write_back()
+
+    def _stacked_learners(self, group: Sequence[Learner]) -> VectorisedLearners:
+        """The group's state stacked, where that of its kind lay before if it has the same size:
+        a step is recorded once, and not in every epoch."""
+        found, known = VectorisedLearners(group), kind(group[0])
+        kept = self._kept.pop(known, None)
+        if kept is None or not kept.take(found):
+            kept = found
+        self._kept[known] = kept
+        while len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return kept

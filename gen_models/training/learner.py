@@ -1,0 +1,249 @@
+"""The learner: one trial's training state. One loop serves one objective and several.
+
+A step never waits for the device: what it reports is summed there and read once an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from gen_models.core.contract import Adam, AfterUpdate, Batch, Draws, Model, Objective, adams
+from gen_models.core.rng import global_seed, seeded
+from gen_models.training.accumulator import Meter
+from gen_models.training.batches import Share
+from gen_models.training.cuda_graphs import Due, StepGraphs
+from gen_models.training.distributed import rank_and_world, wrap
+from gen_models.training.draws import DrawnAhead
+from gen_models.training.optimizer import AdamW
+from gen_models.training.precision import InPrecision, Precision
+
+
+class Learner:
+    """Networks, their optimizers, their averages, and the position in training.
+
+    `steps_per_epoch` turns the position into epochs, for schedules. Several processes in a
+    `torch.distributed` group make one learner: each is given its `Share` of every batch.
+    `precision` is that of the networks' products; parameters and sums are always float32.
+    With `compiled`, the losses run through `torch.compile`. With `graphs`, a lone worker's steps
+    on a GPU are recorded and replayed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optim: Any,
+        *,
+        seed: int,
+        steps_per_epoch: int,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        compiled: bool = False,
+        graphs: bool = False,
+    ) -> None:
+        self.model = model
+        self.optim = optim
+        self.seed = seed
+        self.steps_per_epoch = steps_per_epoch
+        self.device = torch.device(device)
+        self.precision: Precision = precision
+        self.compiled, self.graphs = compiled, graphs
+        self.step_count = 0
+        self.steps = torch.zeros((), dtype=torch.float64, device=self.device)
+        """As many, on the device."""
+        with global_seed(seed, "init"):
+            networks = model.networks()
+        # Convolutions are faster so on GPUs and CPUs alike, up to 1.4 times in bfloat16.
+        self.networks = {
+            name: network.to(self.device).to(memory_format=torch.channels_last)
+            for name, network in networks.items()
+        }
+        self.wrapped = wrap(self.networks)
+        objectives = model.objectives()
+        optimizers = adams(optim, objectives)
+        self.updates = [Update(self, o, optimizers[o.name]) for o in objectives]
+        self._generator = Generator(self.device)
+        self._drawn = DrawnAhead(self.draws_of_block, steps_per_epoch)
+        for network in self.networks.values():
+            network.train()
+        record = graphs and self.device.type == "cuda" and rank_and_world()[1] == 1
+        self._recorded = StepGraphs(self._run, self._tensors) if record else None
+
+    def step(self, batch: Batch, share: Share | None = None) -> None:
+        """One step of every objective that is due.
+
+        `share` says which rows of the global batch these are; without it, all of them.
+        """
+        share = share or Share(0, batch.num, batch.num)
+        draws = self.draws(share.num, self.step_count)
+        draws = {name: numbers[share.rows] for name, numbers in draws.items()}
+        due = tuple(update.is_due(self.step_count) for update in self.updates)
+        if self._recorded:
+            self._recorded(batch, draws, due)
+        else:
+            self._run(batch, draws, due, share)
+        self.step_count += 1
+
+    def _run(self, batch: Batch, draws: Draws, due: Due, share: Share | None = None) -> None:
+        """The objectives that are due; what changes in a step but not in its recording lies in
+        tensors."""
+        share = share or Share(0, batch.num, batch.num)
+        epoch = (self.steps / self.steps_per_epoch).to(batch.images.dtype)
+        for update, is_due in zip(self.updates, due, strict=True):
+            if is_due:
+                update(batch, draws, epoch, share)
+        self.steps += 1
+
+    def _tensors(self) -> list[Tensor]:
+        """All that a step changes."""
+        own = [t for network in self.networks.values() for t in network.state_dict().values()]
+        return [self.steps, *own, *(t for update in self.updates for t in update.tensors())]
+
+    def draws(self, num: int, step_count: int) -> Draws:
+        """The random numbers of the step after `step_count` steps, over `num` images."""
+        return self._drawn.of(num, step_count)
+
+    def draws_of_block(self, rows: int, first: int) -> Draws:
+        """Those of a block of steps that begins after `first` steps, over `rows` images in all."""
+        return self.model.draws(rows, seeded(self._generator, self.seed, "draws", first, rows))
+
+    def clone(self) -> Learner:
+        """Another learner in the same state."""
+        other = Learner(
+            self.model,
+            self.optim,
+            seed=self.seed,
+            steps_per_epoch=self.steps_per_epoch,
+            device=self.device,
+            precision=self.precision,
+            compiled=self.compiled,
+            graphs=self.graphs,
+        )
+        other.load_state_dict(self.state_dict())
+        return other
+
+    @property
+    def epoch(self) -> float:
+        """The position in training, in epochs."""
+        return self.step_count / self.steps_per_epoch
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Means since the last call over all images of all workers. Waits for the device."""
+        return {k: v for update in self.updates for k, v in update.meter.pop().items()}
+
+    def sampling_networks(self) -> dict[str, nn.Module]:
+        """The networks to sample from and to validate, in evaluation mode: copies, averaged
+        where an average is kept; and themselves what no objective trains, so that what is
+        fitted into them stays."""
+        averages = {k: v for update in self.updates for k, v in update.averages.items()}
+        chosen = {k: averages.get(k, network) for k, network in self.networks.items()}
+        trained = {name for update in self.updates for name in update.objective.networks}
+        copies = {k: deepcopy(n) if k in trained else n for k, n in chosen.items()}
+        return {k: network.eval().requires_grad_(False) for k, network in copies.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if nothing had happened. Random numbers are functions
+        of seed and position, so these two are their state."""
+        return {
+            "seed": self.seed,
+            "step_count": self.step_count,
+            "networks": {k: network.state_dict() for k, network in self.networks.items()},
+            "averages": {
+                k: average.state_dict()
+                for update in self.updates
+                for k, average in update.averages.items()
+            },
+            "optimizers": {u.objective.name: u.optimizer.state_dict() for u in self.updates},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict` of a learner of the same model and optimizers."""
+        self.seed, self.step_count = state["seed"], state["step_count"]
+        self.steps.fill_(self.step_count)
+        self._drawn.forget()
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for update in self.updates:
+            update.optimizer.load_state_dict(state["optimizers"][update.objective.name])
+            for name, average in update.averages.items():
+                average.load_state_dict(state["averages"][name])
+
+
+class Update:
+    """One objective with its optimizer: freeze the others, step, average."""
+
+    def __init__(self, learner: Learner, objective: Objective, adam: Adam) -> None:
+        self.objective = objective
+        self.learner = learner
+        own = {name: learner.networks[name] for name in objective.networks}
+        others = [n for name, n in learner.networks.items() if name not in own]
+        self.parameters = [p for network in own.values() for p in network.parameters()]
+        self.frozen = [p for network in others for p in network.parameters()]
+        # DDP only around what is updated: it expects a gradient for all that runs through it.
+        called = {**learner.networks, **{name: learner.wrapped[name] for name in own}}
+        self.precision = InPrecision(learner.device, learner.precision)
+        self.networks = self.precision.networks(called)
+        self.optimizer = AdamW(self.parameters, adam)
+        self.meter = Meter()
+        self.after_update = after_update_modules(own.values())
+        self.averages = deepcopy(own) if adam.ema_decay else {}
+        self._averaged = [v for n in self.averages.values() for v in n.state_dict().values()]
+        self._sources = [v for name in self.averages for v in own[name].state_dict().values()]
+        self._loss = torch.compile(objective.loss) if learner.compiled else objective.loss
+
+    def is_due(self, step_count: int) -> bool:
+        """Whether the objective runs on the step after `step_count` steps."""
+        return (step_count + 1) % self.objective.period == 0
+
+    def tensors(self) -> list[Tensor]:
+        """What a step changes beside the networks."""
+        optimizer = self.optimizer
+        moments = [*optimizer.exp_avg, *optimizer.exp_avg_sq, *optimizer.steps]
+        return [*moments, *self._averaged, *self.meter.tensors()]
+
+    def __call__(self, batch: Batch, draws: Draws, epoch: Tensor, share: Share) -> None:
+        for parameter in self.frozen:
+            parameter.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        with self.precision.loss():
+            loss, metrics = self._loss(self.networks, batch, draws, epoch)
+        # DDP takes the mean over the workers; their rows may differ in number by one.
+        world = rank_and_world()[1]
+        if share.size * world != share.num:
+            loss = loss * (share.size * world / share.num)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step([_gradient(p) for p in self.parameters], epoch)
+        self.meter.add(metrics, share.size)
+        with torch.no_grad():
+            for module in self.after_update:
+                module.after_update()
+            self._average()
+
+    def _average(self) -> None:
+        """Follow the networks; at first faster than `ema_decay`, to forget where they began."""
+        if not self.averages:
+            return
+        num = torch.floor_divide(self.learner.steps, self.objective.period)
+        decay = ((1 + num) / (10 + num)).clamp(max=self.optimizer.settings.ema_decay)
+        for average, source in zip(self._averaged, self._sources, strict=True):
+            if average.is_floating_point():
+                average.lerp_(source, (1 - decay).to(average.dtype))
+            else:
+                average.copy_(source)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """Zero, where the loss does not depend on the parameter."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def after_update_modules(networks: Iterable[nn.Module]) -> list[AfterUpdate]:
+    """The modules within `networks` that have work to do after an update."""
+    modules = [module for network in networks for module in network.modules()]
+    return [module for module in modules if isinstance(module, AfterUpdate)]

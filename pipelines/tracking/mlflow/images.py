@@ -1,0 +1,70 @@
+"""A run's pictures in MLflow's image grid: each key once per step.
+
+The grid shows what is under `images/` in the names that `log_image` gives, which hold a random
+part: to log a picture again is to have it twice. So what is there is listed first.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.tracking.multimedia import compress_image_size
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+from PIL import Image
+
+from pipelines.store.journal import Report
+
+_FOLDER = "images"
+_NAME = re.compile(r"(?P<stem>(?P<key>.+)\+step\+(?P<step>\d+)\+.+?)(?P<small>\+compressed)?\.\w+")
+
+
+class Pictures:
+    """The pictures of one MLflow run, as it was when its first picture was delivered."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+        self._stems: dict[tuple[str, int], str] | None = None
+        self._small: set[str] = set()
+
+    def deliver(self, report: Report, at: int) -> None:
+        """Log the pictures of an epoch that are not there; `at` in milliseconds."""
+        if report.pictures and self._stems is None:
+            self._stems = self._listed()
+        for key, path in report.pictures.items():
+            stem = (self._stems or {}).get((key.replace("/", "~"), report.epoch))
+            if stem:
+                self._complete(stem, path)
+                continue
+            with Image.open(path) as image:
+                self._client.log_image(
+                    self._run_id,
+                    image,
+                    key=key,
+                    step=report.epoch,
+                    timestamp=at,
+                    synchronous=True,
+                )
+
+    def _listed(self) -> dict[tuple[str, int], str]:
+        """The names under `images/`, without endings, by key and step."""
+        stems = {}
+        for file in self._client.list_artifacts(self._run_id, _FOLDER):
+            if not (name := _NAME.fullmatch(Path(file.path).name)):
+                continue
+            if name["small"]:
+                self._small.add(name["stem"])
+            else:
+                stems[name["key"], int(name["step"])] = name["stem"]
+        return stems
+
+    def _complete(self, stem: str, path: Path) -> None:
+        """Do what is left of a `log_image` that was cut short: the thumbnail, then the tag."""
+        if stem not in self._small:
+            with TemporaryDirectory() as folder, Image.open(path) as image:
+                small = Path(folder) / f"{stem}+compressed.webp"
+                compress_image_size(image).save(small)
+                self._client.log_artifact(self._run_id, str(small), _FOLDER)
+        self._client.set_tag(self._run_id, MLFLOW_LOGGED_IMAGES, "True")

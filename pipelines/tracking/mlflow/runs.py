@@ -1,0 +1,182 @@
+"""The MLflow run of a journal: found, or made and described.
+
+MLflow lets nobody choose a run's id, so a run is found by the tag `key`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LifecycleStage,
+    Param,
+    Run,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_USER,
+)
+from mlflow.utils.validation import (
+    MAX_DATASET_DIGEST_SIZE,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_PARAMS_TAGS_PER_BATCH,
+)
+
+from pipelines.store.journal import Identity, Journal
+from pipelines.tracking.mlflow.connection import artifact_location
+from pipelines.tracking.mlflow.images import Pictures
+
+EPOCH = "epoch"
+"""The metric that is the watermark: no epoch at or below it lacks a point."""
+_DESCRIBED = "described"
+"""The tag that says that params and data set are complete."""
+
+
+@dataclass
+class KnownRun:
+    """What MLflow holds of a run, as of its last answer."""
+
+    run_id: str
+    experiment_id: str
+    epoch: int
+    """The watermark."""
+    running: bool
+    pictures: Pictures
+
+
+class Runs:
+    """The runs of this process, each asked of MLflow once; `forget` when in doubt."""
+
+    def __init__(self, client: MlflowClient, uri: str, store: Path | None) -> None:
+        self._client, self._uri, self._store = client, uri, store
+        self._runs: dict[str, KnownRun] = {}
+        self._experiments: dict[str, str] = {}
+
+    def get(self, journal: Journal) -> KnownRun:
+        """The journal's run, created and described if need be; so is its parent."""
+        folder = os.path.abspath(journal.run_folder)
+        if folder not in self._runs:
+            self._runs[folder] = self._get(journal)
+        return self._runs[folder]
+
+    def forget(self) -> None:
+        """Ask again: a write may have succeeded though its answer was lost."""
+        self._runs.clear()
+        self._experiments.clear()
+
+    def _get(self, journal: Journal) -> KnownRun:
+        identity = journal.identity()
+        if not identity:
+            raise ValueError(f"{journal.folder}: no identity.json")
+        experiment_id = self._experiment(identity.experiment)
+        run = self._found(experiment_id, identity.key)
+        if not run:
+            self._create(journal, identity, experiment_id)
+            run = self._found(experiment_id, identity.key)  # one, though a request was repeated
+        assert run
+        if _DESCRIBED not in run.data.tags:
+            self._describe(run.info.run_id, identity)
+        return KnownRun(
+            run.info.run_id,
+            experiment_id,
+            int(run.data.metrics.get(EPOCH, -1)),
+            run.info.status == "RUNNING",
+            Pictures(self._client, run.info.run_id),
+        )
+
+    def _found(self, experiment_id: str, key: str) -> Run | None:
+        """The run of this key. Should there be two, then for a request that was repeated after
+        its answer was lost: all but one are deleted."""
+        runs = list(self._client.search_runs([experiment_id], f"tags.`key` = '{key}'"))
+        runs.sort(key=lambda run: (_DESCRIBED not in run.data.tags, run.info.run_id))
+        for double in runs[1:]:
+            self._client.delete_run(double.info.run_id)
+        return runs[0] if runs else None
+
+    def _create(self, journal: Journal, identity: Identity, experiment_id: str) -> None:
+        parent_id = ""
+        if identity.parent:
+            parent_id = self.get(Journal(journal.run_folder / identity.parent)).run_id
+        start = written_at(journal.folder / "identity.json")
+        self._client.create_run(experiment_id, start, _tags(identity, parent_id), identity.name)
+
+    def _describe(self, run_id: str, identity: Identity) -> None:
+        """Log params and data set; may be repeated."""
+        params = [Param(k, str(v)[:MAX_PARAM_VAL_LENGTH]) for k, v in identity.params.items()]
+        for start in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
+            batch = params[start : start + MAX_PARAMS_TAGS_PER_BATCH]
+            self._client.log_batch(run_id, params=batch)
+        if identity.dataset:
+            self._client.log_inputs(run_id, [_dataset(identity.dataset)])
+        self._client.set_tag(run_id, _DESCRIBED, "true")
+
+    # -- the experiment -----------------------------------------------------------------------
+    def _experiment(self, name: str) -> str:
+        if name not in self._experiments:
+            found = self._client.get_experiment_by_name(name) or self._create_experiment(name)
+            if found.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_experiment(found.experiment_id)
+            self._experiments[name] = found.experiment_id
+        return self._experiments[name]
+
+    def _create_experiment(self, name: str) -> Experiment:
+        try:
+            location = artifact_location(self._uri, self._store, name)
+            self._client.create_experiment(name, location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody else was faster
+                raise
+        made = self._client.get_experiment_by_name(name)
+        assert made
+        return made
+
+
+def written_at(path: Path) -> int:
+    """When a file was written, in milliseconds."""
+    return path.stat().st_mtime_ns // 1_000_000
+
+
+def _tags(identity: Identity, parent_id: str) -> dict[str, str]:
+    tags = {
+        "key": identity.key,
+        "kind": identity.kind,
+        "search_id": identity.search_id,
+        "trial_id": identity.trial_id,
+        MLFLOW_PARENT_RUN_ID: parent_id,
+        MLFLOW_SOURCE_NAME: "genpipe",
+        MLFLOW_USER: _user(),
+    }
+    return {key: value for key, value in {**tags, **identity.tags}.items() if value}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a number may have no name
+        return str(os.getuid())
+
+
+def _dataset(known: Mapping[str, Any]) -> DatasetInput:
+    rest = {key: value for key, value in known.items() if key not in {"name", "digest"}}
+    dataset = Dataset(
+        name=str(known["name"]),
+        digest=str(known["digest"])[:MAX_DATASET_DIGEST_SIZE],
+        source_type="genpipe",
+        source=json.dumps({"name": known["name"]}),
+        profile=json.dumps(rest),
+    )
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])

@@ -1,0 +1,82 @@
+"""Which precision a run's own steps are fastest in, on the device that will train it.
+
+Reduced precision pays where matrix products take a step's time, which depends on the model's
+size as much as on the hardware: so the run's first config is timed, both ways. What was found is
+written down with the run, and a run that goes on, or is run again, does not measure again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, get_args
+
+import ray
+import torch
+
+from gen_models.core.contract import Batch, DataSpec
+from gen_models.training.batches import TrainingImages
+from gen_models.training.cpu import prepare_thread
+from gen_models.training.precision import Precision
+from pipelines.cluster.connection import Cluster
+from pipelines.config.run import Run, Train, as_train, run_from_dict, to_dict
+from pipelines.training.loop import make_learner
+
+R = TypeVar("R", bound=Run)
+
+_FASTER = 1.15
+"""bf16 must be this much faster."""
+_SECONDS = 3.0
+"""About as long as a measurement takes at most."""
+_ROUNDS = 12
+
+
+def resolve_precision(run: R, spec: DataSpec, cluster: Cluster, on_gpu: bool) -> R:
+    """`run` with its precision, measured on a device of the cluster if that is left open."""
+    if run.precision != "auto":
+        return run
+    content = to_dict(as_train(run))
+    if cluster.is_local:
+        return replace(run, precision=fastest_precision(content, spec, on_gpu))
+
+    def measure() -> Precision:
+        return fastest_precision(content, spec, on_gpu)
+
+    task = ray.remote(measure).options(num_cpus=1, num_gpus=1 if on_gpu else 0)
+    return replace(run, precision=ray.get(task.remote()))
+
+
+def fastest_precision(content: Mapping[str, Any], spec: DataSpec, on_gpu: bool) -> Precision:
+    """By the fastest of a few steps each way, in turn: other work can only slow one down.
+
+    `content`: a run's config, by `to_dict`.
+    """
+    prepare_thread()
+    device = "cuda" if on_gpu else "cpu"
+    run = run_from_dict(Train, content)
+    images = torch.randint(0, 256, (run.batch_size, *spec.shape), dtype=torch.uint8)
+    data = TrainingImages(Batch.of(images.to(device)), run.batch_size, drop_last=False)
+    batch = data.gather(torch.arange(run.batch_size, device=device))
+    learners = {
+        p: make_learner(replace(run, precision=p, compile="off"), data, spec.num_classes)
+        for p in get_args(Precision)
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as a worker has
+    try:
+        fastest = dict.fromkeys(learners, float("inf"))
+        deadline = time.perf_counter() + _SECONDS
+        for index in range(_ROUNDS):
+            for name, learner in learners.items():
+                start = time.perf_counter()
+                learner.step(batch)
+                if on_gpu:
+                    torch.cuda.synchronize()
+                if index:  # the first warms up
+                    fastest[name] = min(fastest[name], time.perf_counter() - start)
+            if index and time.perf_counter() > deadline:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return "bf16" if fastest["fp32"] > _FASTER * fastest["bf16"] else "fp32"
