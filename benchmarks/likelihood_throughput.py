@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import gen_models
 from benchmarks.figures import DATA_ROOT, ROOT, finish, medians, run_python, say, scratch, setting
 from gen_models.core import Batch, Learner, Model, TrainingImages
+from gen_models.core.data import unit
 from gen_models.metrics import estimate_likelihood
-from gen_models.training.batches import unit
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.precision import Precision
 from pipelines.data import Dataset, load

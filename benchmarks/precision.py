@@ -25,9 +25,10 @@ import gen_models
 from benchmarks.device import switch_off_tf32
 from benchmarks.figures import finish, say, setting
 from gen_models.core import Batch, Learner
-from gen_models.fused.trainer import Execution, Population
+from gen_models.core.data import unit
+from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.metrics import PCAFeatures
-from gen_models.training.batches import TrainingImages, unit
+from gen_models.training.batches import TrainingImages
 from gen_models.training.precision import Precision
 from pipelines.data import Dataset, load
 from pipelines.evaluation.validation import Evaluator, frechet_name
@@ -122,7 +123,7 @@ def _train(
     learners: list[Learner], data: TrainingImages, options: Options
 ) -> list[dict[str, float]]:
     """Each epoch's training metrics, means over the seeds."""
-    population, curve = Population(data, options.execution), []
+    population, curve = FusedTrainer(data, options.execution), []
     for _ in range(options.epochs):
         population.run_epoch(learners)
         each = [learner.pop_metrics() for learner in learners]

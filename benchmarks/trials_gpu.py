@@ -25,9 +25,9 @@ from benchmarks.device import switch_off_tf32, synchronize
 from benchmarks.figures import DATA_ROOT, finish, say, setting
 from gen_models import vae
 from gen_models.core import Batch, DataSpec, Learner, TrainingImages
-from gen_models.fused.trainer import Execution, Population
+from gen_models.core.data import unit
+from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.metrics import PCAFeatures
-from gen_models.training.batches import unit
 from gen_models.training.precision import Precision
 from pipelines.data import load
 from pipelines.evaluation.validation import Evaluator
@@ -63,7 +63,7 @@ def main() -> None:
     switch_off_tf32()
     data, evaluator, spec = _data(options)
     learners = _members(data, spec, options)
-    population, start = Population(data, options.execution), time.perf_counter()
+    population, start = FusedTrainer(data, options.execution), time.perf_counter()
     training = 0.0
     for epoch in range(1, options.epochs + 1):
         before = time.perf_counter()

@@ -15,16 +15,8 @@ from torch import Generator, Tensor, nn
 
 from gen_models.blocks import ConvDecoder, ConvEncoder, mlp, mlp_to_image
 from gen_models.blocks.mixture import GaussianMixture
-from gen_models.core.contract import (
-    Adam,
-    Batch,
-    DataSpec,
-    Draws,
-    Metrics,
-    Networks,
-    Objective,
-    on,
-)
+from gen_models.core.contract import Adam, Draws, Metrics, Networks, Objective, on
+from gen_models.core.data import Batch, DataSpec
 from gen_models.core.errors import require, require_sizes
 
 Optim = Adam

@@ -29,17 +29,8 @@ from gen_models.blocks import (
     one_hot,
     pack,
 )
-from gen_models.core.contract import (
-    Adam,
-    Batch,
-    DataSpec,
-    Draws,
-    Metrics,
-    Networks,
-    Objective,
-    num_labels,
-    on,
-)
+from gen_models.core.contract import Adam, Draws, Metrics, Networks, Objective, num_labels, on
+from gen_models.core.data import Batch, DataSpec
 from gen_models.core.errors import require, require_sizes
 
 

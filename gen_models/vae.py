@@ -25,17 +25,8 @@ from gen_models.blocks import (
     mlp_to_image,
     one_hot,
 )
-from gen_models.core.contract import (
-    Adam,
-    Batch,
-    DataSpec,
-    Draws,
-    Metrics,
-    Networks,
-    Objective,
-    num_labels,
-    on,
-)
+from gen_models.core.contract import Adam, Draws, Metrics, Networks, Objective, num_labels, on
+from gen_models.core.data import Batch, DataSpec
 from gen_models.core.errors import require, require_sizes
 
 Optim = Adam

@@ -16,8 +16,8 @@ from torch import Generator, Tensor, nn
 import gen_models
 from gen_models.core import Batch, DataSpec, Learner
 from gen_models.core.contract import FitsSampler
+from gen_models.core.data import unit
 from gen_models.metrics import PCAFeatures, likelihood
-from gen_models.training.batches import unit
 
 # Read when CUDA begins; without it, no algorithm of cuBLAS counts as deterministic.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

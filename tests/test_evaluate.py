@@ -95,10 +95,10 @@ def test_samples_of_a_conditional_model_are_of_the_class_asked_for_or_not(
     loaded = load_checkpoint(tmp_path / "runs" / "one" / checkpoint_name(1))
     digits = load("digits", tmp_path)
     labels = torch.from_numpy(digits.test_labels).repeat(10)[:2000]
-    telling = telling_modes(digits, tmp_path)
-    assert telling is not None
+    mode_classifier = telling_modes(digits, tmp_path)
+    assert mode_classifier is not None
     samples = sample(loaded.model, loaded.networks, 2000, 1, labels=labels)
-    right = (telling.assign(samples) == labels).double().mean()
+    right = (mode_classifier.assign(samples) == labels).double().mean()
     assert found["test/label_accuracy/lenet-digits/2k"] == pytest.approx(float(right))
 
 
@@ -159,14 +159,14 @@ def test_samples_are_compared_in_inception(
 
 def test_who_tells_modes(tmp_path: Path) -> None:
     ring = load("ring8", tmp_path)
-    telling = telling_modes(ring, tmp_path)
-    assert telling is not None and telling.name == "ring8"
-    found = telling.modes(torch.from_numpy(ring.test))
+    mode_classifier = telling_modes(ring, tmp_path)
+    assert mode_classifier is not None and mode_classifier.name == "ring8"
+    found = mode_classifier.modes(torch.from_numpy(ring.test))
     assert found.found == 8 and not found.collapsed and found.share > 0.98
     digits = load("digits", tmp_path)
-    telling = telling_modes(digits, tmp_path)
-    assert telling is not None and telling.name == space_name(digits, "lenet")
+    mode_classifier = telling_modes(digits, tmp_path)
+    assert mode_classifier is not None and mode_classifier.name == space_name(digits, "lenet")
     images = torch.from_numpy(digits.test).float() / 255
     assert digits.test_labels is not None
-    zeros = telling.modes(images[torch.from_numpy(digits.test_labels) == 0])
+    zeros = mode_classifier.modes(images[torch.from_numpy(digits.test_labels) == 0])
     assert zeros.found < 4 and zeros.collapsed and zeros.share == 1.0

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gen_models.core.data import unit
 from gen_models.core.errors import InputError
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 from gen_models.metrics.lenet import train_lenet
-from gen_models.training.batches import unit
 from pipelines.data import load
 from pipelines.evaluation.feature_extractor import extractor, features_of_test, with_moments
 from pipelines.evaluation.feature_spaces import space_name

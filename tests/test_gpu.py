@@ -29,7 +29,7 @@ import gen_models
 from gen_models.core import Batch, Learner
 from gen_models.core.contract import BoundsLikelihood, Draws
 from gen_models.core.rng import seeded
-from gen_models.fused.trainer import Population
+from gen_models.fused.trainer import FusedTrainer
 from gen_models.metrics import (
     Moments,
     Neighbours,
@@ -71,7 +71,7 @@ def test_recorded_steps_are_the_steps(
     for graphs in (False, True):
         trained = learners(variant, graphs, **changes)
         for _ in range(3):
-            Population(data, execution).run_epoch(trained)
+            FusedTrainer(data, execution).run_epoch(trained)
         found.append([learner.pop_metrics() for learner in trained])
     assert caplog.text == ""
     for plain, recorded in zip(*found, strict=True):
@@ -189,7 +189,7 @@ def curves(variant: str, precision: Precision, members: int) -> list[dict[str, f
     ]
     found = []
     for _ in range(3):
-        Population(data, "vectorised").run_epoch(trained)
+        FusedTrainer(data, "vectorised").run_epoch(trained)
         found += [learner.pop_metrics() for learner in trained]
     return found
 
@@ -201,7 +201,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(
 ) -> None:
     data = TrainingImages(some_pixels(170, "cuda"), 16, drop_last=False)
     whole, part, resumed = (learners(variant, graphs)[0] for _ in range(3))
-    population = Population(data, "in_turn")
+    population = FusedTrainer(data, "in_turn")
     population.run_epoch([whole, part])
     resumed.load_state_dict(deepcopy(part.state_dict()))
     for _ in range(2):

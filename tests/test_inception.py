@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 from torch.utils.data import TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from gen_models.core.data import unit
 from gen_models.core.errors import InputError
 from gen_models.metrics import Moments, frechet_distance
 from gen_models.metrics.inception import Inception, load_weights, weights_file
-from gen_models.training.batches import unit
 from pipelines.cli.main import main
 from pipelines.data import load
 from pipelines.evaluation.feature_extractor import Extractor, extractor, with_moments

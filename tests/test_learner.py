@@ -21,8 +21,9 @@ from conftest import (
 )
 
 from gen_models.core import Adam, Batch, Learner
+from gen_models.core.data import unit
 from gen_models.core.rng import derive_seed, permutation
-from gen_models.training.batches import Share, TrainingImages, num_batches, unit
+from gen_models.training.batches import Share, TrainingImages, num_batches
 from gen_models.training.distributed import check_replicas, fingerprint
 from gen_models.training.draws import STEPS_AT_ONCE
 from gen_models.training.memory import footprint

@@ -90,8 +90,8 @@ def test_classes_are_told_apart_by_their_classifier(device: torch.device) -> Non
     images = torch.rand(2500, *spec.shape, device=device)
     assigned = network.logits(images).argmax(1)
     reference = torch.bincount(assigned, minlength=10)
-    telling = ClassModes(network, reference)
-    found = telling.modes(images)
-    assert telling.name == "lenet-x" and found.share == 1.0
+    mode_classifier = ClassModes(network, reference)
+    found = mode_classifier.modes(images)
+    assert mode_classifier.name == "lenet-x" and found.share == 1.0
     assert found.found == int((reference > 0).sum()) and found.num_modes == 10
     assert found.reverse_kl == pytest.approx(0.0, abs=1e-12)

@@ -15,7 +15,7 @@ import gen_models
 from gen_models.core import Adam, Learner
 from gen_models.core.contract import Objective
 from gen_models.fused.learners import kind
-from gen_models.fused.trainer import Execution, Population
+from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.training.batches import TrainingImages
 from gen_models.training.precision import Precision
 
@@ -103,7 +103,7 @@ def trained(
     """Four members after five epochs; the second enters after the first epoch, the third, which
     has trained alone before, after the second, and the fourth leaves for an epoch."""
     learners = [member(variant, index, data.device, **changes) for index in range(4)]
-    population, alone = Population(data, execution), Population(data, "in_turn")
+    population, alone = FusedTrainer(data, execution), FusedTrainer(data, "in_turn")
     alone.run_epoch(learners[2:3])
     alone.run_epoch(learners[2:3])
     for chosen in ([0, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], [1, 3]):
@@ -135,13 +135,13 @@ def test_members_take_the_place_of_others(variant: str, data: TrainingImages) ->
         [member(variant, index, data.device, **changes) for index in (0, 2, 3, 1, 3)]
         for _ in range(2)
     )
-    population = Population(data, "vectorised")
+    population = FusedTrainer(data, "vectorised")
     population.run_epoch(fused[:3])
     kept = dict(population._kept)
     population.run_epoch(fused[2:])  # one stays, as many come as go
     assert population._kept == kept
     for group in (alone[:3], alone[2:]):
-        Population(data, "in_turn").run_epoch(group)
+        FusedTrainer(data, "in_turn").run_epoch(group)
     for one, other in zip(fused, alone, strict=True):
         assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8, abs=1e-8)
         assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
@@ -155,8 +155,8 @@ def test_members_see_the_binarised_images_that_they_see_alone(
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     for execution in ("vectorised", "in_turn"):
         learners = [member(variant, index, data.device, **changes) for index in range(3)]
-        Population(data, "in_turn").run_epoch(learners[:1])  # is an epoch ahead from then on
-        Population(data, execution).run_epoch(learners)  # type: ignore[arg-type]
+        FusedTrainer(data, "in_turn").run_epoch(learners[:1])  # is an epoch ahead from then on
+        FusedTrainer(data, execution).run_epoch(learners)  # type: ignore[arg-type]
         found.append([learner.state_dict() for learner in learners])
     for fused, alone in zip(*found, strict=True):
         assert largest_difference(fused, alone) < 1e-8
@@ -177,7 +177,7 @@ def test_in_single_precision_an_epoch_s_metrics_agree(variant: str, data: Traini
     found = []
     for execution in ("vectorised", "in_turn"):
         learners = [member(variant, index, data.device, **changes) for index in range(3)]
-        Population(data, execution).run_epoch(learners)  # type: ignore[arg-type]
+        FusedTrainer(data, execution).run_epoch(learners)  # type: ignore[arg-type]
         found.append([learner.pop_metrics() for learner in learners])
     for fused, alone in zip(*found, strict=True):
         assert fused == pytest.approx(alone, rel=0.01, abs=0.01)
@@ -186,7 +186,7 @@ def test_in_single_precision_an_epoch_s_metrics_agree(variant: str, data: Traini
 def test_validation_as_one_is_validation_alone(variant: str, data: TrainingImages) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     learners = [member(variant, index, data.device, **changes) for index in range(3)]
-    Population(data, "in_turn").run_epoch(learners)
+    FusedTrainer(data, "in_turn").run_epoch(learners)
     models = [learner.model for learner in learners]
     skip_if_unfittable(models[0])
     evaluator = make_evaluator(data.examples, data.examples.rows(slice(90)))
@@ -207,7 +207,7 @@ def test_a_member_that_diverges_leaves_its_neighbours_as_they_are(
         for parameter in learners[0].updates[0].parameters[:1] if lr > 1 else []:
             parameter.data.fill_(math.nan)
         for _ in range(2):
-            Population(data, execution).run_epoch(learners)
+            FusedTrainer(data, execution).run_epoch(learners)
         states.append([learner.state_dict() for learner in learners])
     calm, beside = states
     assert not all(map(math.isfinite, learners[0].pop_metrics().values()))
@@ -224,7 +224,7 @@ def test_different_structures_are_kept_apart(data: TrainingImages) -> None:
         member("vae-conv", 0, data.device, free_bits=0.0),
         member("gan-mlp", 0, data.device),
     ]
-    population = Population(data, "vectorised")
+    population = FusedTrainer(data, "vectorised")
     sizes = [len(group) for group in population.groups(learners)]
     assert sizes == [2, 1, 1, 1, 1]
     population.run_epoch(learners)
@@ -237,7 +237,7 @@ def test_the_faster_way_is_measured_and_leaves_no_trace(
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     learners = [member(variant, index, data.device, **changes) for index in range(2)]
     before = [learner.clone().state_dict() for learner in learners]
-    population = Population(data, "auto")
+    population = FusedTrainer(data, "auto")
     choice = population.choice(learners)
     assert "ms in turn" in choice.reason
     assert population.choice(learners) is choice
@@ -250,7 +250,7 @@ def test_what_vmap_cannot_do_runs_in_turn_and_says_why(data: TrainingImages) -> 
     learners = [member("autoencoder-mlp", 0, data.device) for _ in range(2)]
     for learner in learners:
         _spoil(learner)
-    population = Population(data, "auto")
+    population = FusedTrainer(data, "auto")
     choice = population.choice(learners)
     assert choice.execution == "in_turn"
     assert "cannot be vectorised" in choice.reason
@@ -284,7 +284,7 @@ def test_all_members_in_bfloat16_learn_too(
     found = []
     for precision in precisions:
         learners = [member(variant, 0, data.device, precision, **changes) for _ in range(2)]
-        Population(data, execution).run_epoch(learners)
+        FusedTrainer(data, execution).run_epoch(learners)
         found.append(learners[0].pop_metrics())
     assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.1)
     assert found[1] != found[0]
@@ -298,8 +298,8 @@ def test_compiled_members_become_what_they_become_alone(data: TrainingImages) ->
         [member("gan-conv", index, device, compiled=compiled) for index in range(2)]
         for compiled in (True, False)
     )
-    Population(data, "vectorised").run_epoch(fused)
-    Population(data, "in_turn").run_epoch(alone)
+    FusedTrainer(data, "vectorised").run_epoch(fused)
+    FusedTrainer(data, "in_turn").run_epoch(alone)
     for one, other in zip(fused, alone, strict=True):
         assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8)
         assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8

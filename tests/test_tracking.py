@@ -30,7 +30,7 @@ from torch import nn
 import gen_models
 from gen_models.core import Learner
 from gen_models.core.checkpoint import load_sampler, save_checkpoint
-from gen_models.core.contract import DataSpec
+from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError
 from pipelines.store.journal import Ending, Identity, Journal, Outcome
 from pipelines.tracking import (

@@ -16,9 +16,9 @@ from conftest import (
 from torch import Tensor
 
 from gen_models.core import DataSpec
+from gen_models.core.data import unit
 from gen_models.core.sampling import sample
 from gen_models.metrics import Moments, frechet_distance
-from gen_models.training.batches import unit
 from pipelines.data import load
 from pipelines.evaluation.validation import Evaluator, frechet_name
 

@@ -38,9 +38,9 @@ from gen_models.core import (
     save_checkpoint,
 )
 from gen_models.core.checkpoint import restore_learner
-from gen_models.fused.trainer import Population
+from gen_models.core.data import unit
+from gen_models.fused.trainer import FusedTrainer
 from gen_models.metrics import Likelihood, estimate_likelihood
-from gen_models.training.batches import unit
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.precision import Precision
 from gen_models.vae import Config, Model
@@ -146,7 +146,7 @@ def _train(
     learners: Mapping[int, Learner], images: TrainingImages, validation: Tensor, options: Options
 ) -> None:
     """Train those that are not at the end, while there is time."""
-    population, start = Population(images, "in_turn"), time.monotonic()
+    population, start = FusedTrainer(images, "in_turn"), time.monotonic()
     limit = float("inf") if options.minutes is None else 60 * options.minutes
     while time.monotonic() - start < limit:
         left = {k: one for k, one in learners.items() if round(one.epoch) < options.epochs}

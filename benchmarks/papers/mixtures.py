@@ -40,7 +40,7 @@ from benchmarks.figures import finish, say, setting
 from gen_models import gan
 from gen_models.core import Adam, Batch, DataSpec, Learner
 from gen_models.core.sampling import sample
-from gen_models.fused.trainer import Population
+from gen_models.fused.trainer import FusedTrainer
 from gen_models.metrics.mixtures import MIXTURES, Mixture
 from gen_models.metrics.modes import Modes
 from gen_models.training.batches import TrainingImages
@@ -118,7 +118,7 @@ def _modes(name: str, mixture: Mixture, which: str, options: Options) -> list[Mo
         Learner(model, optim, seed=seed, steps_per_epoch=data.steps_per_epoch)
         for seed in range(options.first_seed, options.first_seed + options.seeds)
     ]
-    population = Population(data, "vectorised")
+    population = FusedTrainer(data, "vectorised")
     for _ in range(options.epochs):
         population.run_epoch(learners)
     found = []

@@ -43,12 +43,13 @@ from torch.nn import functional as F
 from benchmarks.figures import DATA_ROOT, finish, say, setting
 from gen_models import gan
 from gen_models.core import Adam, Batch, DataSpec, Learner
+from gen_models.core.data import unit
 from gen_models.core.rng import seeded
 from gen_models.core.sampling import sample
-from gen_models.fused.trainer import Population
+from gen_models.fused.trainer import FusedTrainer
 from gen_models.metrics.lenet import LeNet, accuracy, train_lenet
 from gen_models.metrics.modes import Modes, modes
-from gen_models.training.batches import TrainingImages, unit
+from gen_models.training.batches import TrainingImages
 from pipelines.data import Dataset, load
 from pipelines.data.dataset import Pixels, Points
 from pipelines.evaluation.images import grid_png
@@ -200,7 +201,7 @@ def _judged(
     config, optim = SETTINGS[name]
     spec = DataSpec(tuple(data.examples.images.shape[1:]))
     model = gan.Model(replace(config, channels=scale.channels), spec)
-    population = Population(data, "in_turn")
+    population = FusedTrainer(data, "in_turn")
     judged = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         learner = Learner(

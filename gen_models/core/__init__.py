@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gen_models.core.checkpoint import load_checkpoint, load_sampler, save_checkpoint
-    from gen_models.core.contract import Adam, Batch, DataSpec, Model, Objective
+    from gen_models.core.contract import Adam, Model, Objective
+    from gen_models.core.data import Batch, DataSpec
     from gen_models.core.errors import InputError
-    from gen_models.fused.trainer import Population
+    from gen_models.fused.trainer import FusedTrainer
     from gen_models.training.batches import TrainingImages
     from gen_models.training.learner import Learner
 
 _HOME = {
     "Adam": "core.contract",
-    "Batch": "core.contract",
-    "DataSpec": "core.contract",
+    "Batch": "core.data",
+    "DataSpec": "core.data",
+    "FusedTrainer": "fused.trainer",
     "InputError": "core.errors",
     "Learner": "training.learner",
     "Model": "core.contract",
     "Objective": "core.contract",
-    "Population": "fused.trainer",
     "TrainingImages": "training.batches",
     "load_checkpoint": "core.checkpoint",
     "load_sampler": "core.checkpoint",
@@ -34,11 +35,11 @@ __all__ = [
     "Adam",
     "Batch",
     "DataSpec",
+    "FusedTrainer",
     "InputError",
     "Learner",
     "Model",
     "Objective",
-    "Population",
     "TrainingImages",
     "load_checkpoint",
     "load_sampler",

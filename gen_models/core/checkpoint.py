@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from gen_models import family
 from gen_models.core.config import from_dict
-from gen_models.core.contract import DataSpec, Model, is_conditional
+from gen_models.core.contract import Model, is_conditional
+from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError
 from gen_models.training.learner import Learner
 

@@ -26,12 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Generator, Tensor, nn
 
+from gen_models.core.data import Batch, DataSpec
 from gen_models.core.errors import require
 
 Networks = Mapping[str, Callable[..., Any]]
@@ -41,48 +40,8 @@ Draws = dict[str, Tensor]
 """The random numbers of one step, by name; the first dimension of each is the batch."""
 
 
-class Batch(NamedTuple):
-    """Images and their classes."""
-
-    images: Tensor
-    """Float (N, *shape) in [0, 1]; uint8 where a whole data set is kept in memory."""
-    labels: Tensor
-    """int64 (N,), numbered from 0; all of them 0 where the data have none."""
-
-    @classmethod
-    def of(cls, images: Tensor, labels: Tensor | None = None) -> Batch:
-        """Images, with their labels if they have any."""
-        if labels is None:
-            labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        return cls(images, labels)
-
-    @property
-    def num(self) -> int:
-        """How many images; `len` would count the fields."""
-        return len(self.images)
-
-    def rows(self, chosen: slice) -> Batch:
-        """Some of them."""
-        return Batch(self.images[chosen], self.labels[chosen])
-
-
 Metrics = dict[str, Tensor]
 """Scalars by name, means over the batch; detached by whoever keeps them."""
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """What a family must know of the data to build its networks."""
-
-    shape: tuple[int, ...]
-    """Of one sample: channels, height, width of an image; (2,) for a point of the plane."""
-    num_classes: int = 0
-    """Number of classes; 0 where images have no labels."""
-
-    @property
-    def num_values(self) -> int:
-        """Values in one sample, such as channels times height times width."""
-        return prod(self.shape)
 
 
 @dataclass(frozen=True)

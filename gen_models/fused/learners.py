@@ -10,7 +10,8 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import Batch, Draws
+from gen_models.core.contract import Draws
+from gen_models.core.data import Batch
 from gen_models.fused.stacking import Stacked, crop, stack_by_name, stack_draws, structure
 from gen_models.fused.update import StackedUpdate
 from gen_models.training.cuda_graphs import Due, StepGraphs

@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from gen_models.core.contract import Batch
+from gen_models.core.data import Batch
 from gen_models.fused.learners import VectorisedLearners, kind
 from gen_models.training.batches import Epochs, TrainingImages
 from gen_models.training.learner import Learner
@@ -41,7 +41,7 @@ class Choice:
     reason: str
 
 
-class Population:
+class FusedTrainer:
     """Trains learners on the same images, an epoch at a time.
 
     A learner is a member for as long as it is passed to `run_epoch`: it may enter and leave

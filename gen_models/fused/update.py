@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import Batch, Draws, Metrics, Model, Networks
+from gen_models.core.contract import Draws, Metrics, Model, Networks
+from gen_models.core.data import Batch
 from gen_models.fused.stacking import crop, stack, stack_by_name
 from gen_models.training.accumulator import Meter
 from gen_models.training.learner import Update

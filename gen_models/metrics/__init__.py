@@ -9,7 +9,7 @@ from gen_models.metrics.likelihood import (
     estimate_likelihood,
     likelihood_sums,
 )
-from gen_models.metrics.modes import Modes, TellsModes, modes, nearest_mode
+from gen_models.metrics.modes import ModeClassifier, Modes, modes, nearest_mode
 from gen_models.metrics.prdc import PRDC, Neighbours, compute_prdc
 
 __all__ = [
@@ -18,11 +18,11 @@ __all__ = [
     "KernelDistance",
     "Likelihood",
     "LikelihoodSums",
+    "ModeClassifier",
     "Modes",
     "Moments",
     "Neighbours",
     "PCAFeatures",
-    "TellsModes",
     "compute_prdc",
     "estimate_likelihood",
     "features_in_blocks",

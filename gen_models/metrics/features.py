@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gen_models.training.batches import unit
+from gen_models.core.data import unit
 
 _BLOCK = 500
 

@@ -13,10 +13,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from gen_models.core.contract import Batch, DataSpec
+from gen_models.core.data import Batch, DataSpec, unit
 from gen_models.core.rng import global_seed, seeded
 from gen_models.metrics.modes import Modes, modes
-from gen_models.training.batches import TrainingImages, unit
+from gen_models.training.batches import TrainingImages
 
 _BATCH, _LR = 128, 4e-3
 _SHIFT = 1 / 14

@@ -15,18 +15,11 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.contract import (
-    Batch,
-    BoundsLikelihood,
-    Encodes,
-    Model,
-    Networks,
-    Reconstructs,
-)
+from gen_models.core.contract import BoundsLikelihood, Encodes, Model, Networks, Reconstructs
+from gen_models.core.data import Batch, blocks, floats
 from gen_models.core.errors import require
 from gen_models.core.rng import seeded
 from gen_models.metrics.frechet import Moments
-from gen_models.training.batches import blocks, floats
 from gen_models.training.precision import Precision
 
 IMAGES = 20

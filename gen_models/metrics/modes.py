@@ -35,7 +35,7 @@ class Modes:
         return self.found < self.num_modes
 
 
-class TellsModes(Protocol):
+class ModeClassifier(Protocol):
     """Whoever knows the modes of some data: their mixture, or a classifier."""
 
     @property

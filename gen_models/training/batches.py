@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from gen_models.core.contract import Batch, Draws
+from gen_models.core.contract import Draws
+from gen_models.core.data import Batch, unit
 from gen_models.core.rng import permutation, seeded
 from gen_models.training.draws import DrawnAhead
 
@@ -43,25 +44,6 @@ def num_batches(num_images: int, batch_size: int, drop_last: bool) -> int:
     """Steps in an epoch."""
     full, rest = divmod(num_images, batch_size)
     return full + (rest > 0 and not drop_last)
-
-
-def unit(images: Tensor, device: torch.device | str | None = None) -> Tensor:
-    """Data as floats in [0, 1], on the device: uint8 divided by 255, floats as they are."""
-    moved = images if device is None else images.to(device, non_blocking=True)
-    if moved.dtype != torch.uint8:
-        return moved.to(torch.get_default_dtype())
-    return moved.to(torch.get_default_dtype()).div_(255.0)
-
-
-def blocks(data: Batch, size: int) -> list[Batch]:
-    """A data set in blocks of `size`, the last perhaps smaller: views, to be made floats one at a
-    time."""
-    return [data.rows(slice(start, start + size)) for start in range(0, data.num, size)]
-
-
-def floats(data: Batch) -> Batch:
-    """A block as models take it: its images as `unit` has them."""
-    return Batch(unit(data.images), data.labels)
 
 
 @dataclass(frozen=True)

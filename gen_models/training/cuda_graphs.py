@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import Batch, Draws
+from gen_models.core.contract import Draws
+from gen_models.core.data import Batch
 
 Due = tuple[bool, ...]
 """Which objectives run, in their order."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.contract import Adam, AfterUpdate, Batch, Draws, Model, Objective, adams
+from gen_models.core.contract import Adam, AfterUpdate, Draws, Model, Objective, adams
+from gen_models.core.data import Batch
 from gen_models.core.rng import global_seed, seeded
 from gen_models.training.accumulator import Meter
 from gen_models.training.batches import Share

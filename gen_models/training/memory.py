@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import Batch, Model, adams
+from gen_models.core.contract import Model, adams
+from gen_models.core.data import Batch
 from gen_models.training.draws import STEPS_AT_ONCE
 
 _WEIGHT_COPIES = 4

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gen_models.core.errors import InputError, require
 
 if TYPE_CHECKING:  # importing it imports torch, which `--help` need not wait for
-    from gen_models.core.contract import DataSpec
+    from gen_models.core.data import DataSpec
 
 Pixels = NDArray[np.uint8]
 """Images, (N, C, H, W)."""
@@ -75,7 +75,7 @@ class Dataset:
     @property
     def spec(self) -> DataSpec:
         """What a model family must know of the data."""
-        from gen_models.core.contract import DataSpec
+        from gen_models.core.data import DataSpec
 
         return DataSpec(self.train.shape[1:], self.num_classes)
 

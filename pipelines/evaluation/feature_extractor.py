@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import DataSpec
+from gen_models.core.data import DataSpec
 from gen_models.metrics import FeatureSpace, Moments, features_in_blocks
 from pipelines.data import Dataset
 from pipelines.evaluation.feature_spaces import KINDS, resolve

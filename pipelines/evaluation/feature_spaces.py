@@ -10,12 +10,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from gen_models.core.contract import DataSpec
+from gen_models.core.data import DataSpec, unit
 from gen_models.core.errors import require
 from gen_models.metrics import FeatureSpace, PCAFeatures
 from gen_models.metrics.inception import Inception, load_weights, require_weights
 from gen_models.metrics.lenet import LeNet, accuracy, train_lenet
-from gen_models.training.batches import unit
 from gen_models.training.cpu import prepare_thread
 from pipelines.data import Dataset
 from pipelines.store.cache import kept, kept_path

@@ -18,27 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from gen_models.core.checkpoint import Checkpoint
-from gen_models.core.contract import (
-    Batch,
-    BoundsLikelihood,
-    Networks,
-    Reconstructs,
-    is_conditional,
-)
+from gen_models.core.contract import BoundsLikelihood, Networks, Reconstructs, is_conditional
+from gen_models.core.data import Batch, blocks, floats, unit
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
     FeatureSpace,
     Likelihood,
+    ModeClassifier,
     Modes,
     Moments,
     Neighbours,
-    TellsModes,
     compute_prdc,
     frechet_distance,
     kernel_distance,
     likelihood_sums,
 )
-from gen_models.training.batches import blocks, floats, unit
 from gen_models.training.distributed import gather, rank_and_world, sum_over_workers
 from pipelines.config.requests import Evaluate
 from pipelines.data.dataset import Part
@@ -67,7 +61,7 @@ class Subject:
     extractor: Extractor
     real: np.ndarray[Any, Any]
     """Features of the test images, (N, dim)."""
-    telling: TellsModes | None
+    mode_classifier: ModeClassifier | None
 
 
 @dataclass(frozen=True)
@@ -103,12 +97,12 @@ def measured(subject: Subject, device: torch.device) -> Findings:
     samples = sample(model, networks, asked.num, _SEED, device, test.labels, shared=True)
     metrics = _compared(subject, samples)
     tags = {"test/images": str(test.num)}
-    if subject.telling:
-        modes = subject.telling.modes(samples.cpu())
-        metrics |= _modes(subject.telling.name, modes, len(samples))
+    if subject.mode_classifier:
+        modes = subject.mode_classifier.modes(samples.cpu())
+        metrics |= _modes(subject.mode_classifier.name, modes, len(samples))
         tags["collapsed"] = str(modes.collapsed)
         if is_conditional(model):
-            metrics |= _of_their_class(subject.telling, samples, test.labels)
+            metrics |= _of_their_class(subject.mode_classifier, samples, test.labels)
     if isinstance(model, Reconstructs):
         metrics["test/squared_error"] = _squared_error(model, networks, test)
     if isinstance(model, BoundsLikelihood):
@@ -170,12 +164,14 @@ def _modes(name: str, modes: Modes, num: int) -> dict[str, float]:
     }
 
 
-def _of_their_class(telling: TellsModes, samples: Tensor, labels: Tensor) -> dict[str, float]:
+def _of_their_class(
+    mode_classifier: ModeClassifier, samples: Tensor, labels: Tensor
+) -> dict[str, float]:
     """The part of the samples that are taken for what was asked for, which are `labels` in
     turn."""
     asked = labels[torch.arange(len(samples), device=labels.device) % len(labels)]
-    right = telling.assign(samples.cpu()) == asked.cpu()
-    where = _where(telling.name, len(samples))
+    right = mode_classifier.assign(samples.cpu()) == asked.cpu()
+    where = _where(mode_classifier.name, len(samples))
     return {f"test/label_accuracy/{where}": float(right.double().mean())}
 
 

@@ -9,7 +9,8 @@ from math import log
 import torch
 from torch import Generator
 
-from gen_models.core.contract import Batch, BoundsLikelihood, Draws, Metrics, Model, Networks
+from gen_models.core.contract import BoundsLikelihood, Draws, Metrics, Model, Networks
+from gen_models.core.data import Batch
 
 IMPORTANCE_SAMPLES = 8
 """Of the bound on a validation image's likelihood."""

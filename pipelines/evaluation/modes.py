@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from gen_models.metrics import TellsModes
+from gen_models.metrics import ModeClassifier
 from gen_models.metrics.lenet import ClassModes, LeNet
 from gen_models.metrics.mixtures import MIXTURES
 from pipelines.data import Dataset
@@ -16,7 +16,7 @@ from pipelines.evaluation.feature_extractor import extractor
 from pipelines.evaluation.feature_spaces import KINDS
 
 
-def telling_modes(dataset: Dataset, store: Path) -> TellsModes | None:
+def telling_modes(dataset: Dataset, store: Path) -> ModeClassifier | None:
     """None where nobody can: of images without labels, and of other points."""
     if dataset.name in MIXTURES:
         return MIXTURES[dataset.name]()

@@ -14,21 +14,13 @@ from operator import add
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.contract import (
-    Batch,
-    Draws,
-    FitsSampler,
-    Metrics,
-    Model,
-    Networks,
-    Reconstructs,
-)
+from gen_models.core.contract import Draws, FitsSampler, Metrics, Model, Networks, Reconstructs
+from gen_models.core.data import Batch, blocks, floats
 from gen_models.core.rng import seeded
 from gen_models.core.sampling import BLOCK as SAMPLES
 from gen_models.core.sampling import block_labels, block_noise, sample
 from gen_models.fused.stacking import Alone, Ensemble
 from gen_models.metrics import FeatureSpace, Moments, features_in_blocks, frechet_distance
-from gen_models.training.batches import blocks, floats
 from gen_models.training.distributed import rank_and_world, sum_over_workers
 from pipelines.evaluation.images import drawing_of
 from pipelines.evaluation.measures import Measure, measures, names_of

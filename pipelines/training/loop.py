@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import gen_models
-from gen_models.core.contract import Batch, DataSpec
+from gen_models.core.data import Batch, DataSpec
 from gen_models.training.batches import TrainingImages
 from gen_models.training.learner import Learner
 from gen_models.training.precision import Precision

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 import ray
 import torch
 
-from gen_models.core.contract import Batch, DataSpec
+from gen_models.core.data import Batch, DataSpec
 from gen_models.training.batches import TrainingImages
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.precision import Precision

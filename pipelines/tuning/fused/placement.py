@@ -17,7 +17,8 @@ from ray import cloudpickle, tune
 from ray.exceptions import GetTimeoutError, RayActorError
 
 import gen_models
-from gen_models.core.contract import DataSpec, Model
+from gen_models.core.contract import Model
+from gen_models.core.data import DataSpec
 from gen_models.core.errors import require
 from gen_models.training.memory import footprint
 from pipelines.config.run import Search

@@ -20,7 +20,7 @@ import torch
 
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.config import flatten
-from gen_models.fused.trainer import Population
+from gen_models.fused.trainer import FusedTrainer
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.learner import Learner
 from pipelines.analysis.run_results import best_epochs, better, prune, saved_epochs
@@ -65,7 +65,7 @@ class Members:
         self.num_classes = images.num_classes
         device = torch.device("cuda" if search.on_gpu else "cpu")
         self.data, self.evaluator = make_data(self.run, images, device)
-        self.population = Population(self.data)
+        self.population = FusedTrainer(self.data)
         self.together = False
         """Whether members are trained as one, so that they should come together."""
         self._members: OrderedDict[str, Member] = OrderedDict()
