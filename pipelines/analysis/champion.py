@@ -1,61 +1,126 @@
-"""Whose model stands for a search, and by what: the best trial by its value; where the trials
-differ in their seed alone, the one in the middle, by the mean of all."""
+"""THE rule for the champion: which trial a search selects, and which model holds the alias.
+
+- A search selects its best trial.
+- A seed study selects the seed in the middle of its ranking, of two the worse: what the config
+  yields, as the mean over seeds is what the config is ranked by. The best seed's model would be
+  the luckiest of many, chosen by the images that it is judged on.
+- Of configs with a seed study, the one with the best mean is the champion, once all that were asked
+  for are complete.
+- A registered model claims the alias `champion` from the version that holds it, unless the holder
+  is better by the same metric on the same data. A mean over seeds is never beaten by a single value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from pipelines.analysis.ranking import Standing
-from pipelines.analysis.seeds import Spread
-from pipelines.config.run import Search
+from pipelines.analysis.ranking import TrialResult
+from pipelines.analysis.seeds import SeedStatistics
+from pipelines.config.objectives import Objective, parse_mode
+from pipelines.config.search import SeedStudy
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a search came to."""
+class Selection:
+    """The trial that a search selects."""
 
-    winner: Standing | None
-    """Whose model stands for the search; None where no trial has one."""
-    summary: dict[str, float]
-    """MLflow's metrics of the search's run."""
-    claim: dict[str, str | float]
-    """What the alias `champion` is claimed by: the metric, its mode and a value; with the number
-    of seeds, if that is a mean."""
-    spread: Spread | None = None
-    """Over seeds, where a config is confirmed and two seeds or more have a value."""
-
-
-def verdict(run: Search, ranking: Sequence[Standing]) -> Verdict:
-    """Of a search's trials, the best first."""
-    return _by_mean(run, ranking) if run.confirms else _by_value(run, ranking)
+    winner: TrialResult | None
+    """The trial whose model represents the search; None if no trial has one."""
+    summary: Mapping[str, float] = field(default_factory=dict)
+    """MLflow's metrics of the search."""
+    claim: Claim | None = None
+    """What the winner claims the alias `champion` with."""
+    seeds: SeedStatistics | None = None
+    """Of a seed study in which two seeds or more have a value."""
 
 
-def _by_value(run: Search, ranking: Sequence[Standing]) -> Verdict:
-    winner = ranking[0] if ranking and ranking[0].best else None
+@dataclass(frozen=True)
+class Claim:
+    """The value by which a model claims the alias `champion`."""
+
+    objective: Objective
+    value: float
+    data_digest: str = ""
+    seeds: int | None = None
+    """The number of seeds, if the value is a mean over them."""
+
+    def as_tags(self) -> dict[str, str | float]:
+        """Return the claim as `from_tags` reads it; the data's digest is a tag of its own."""
+        seeds: dict[str, str | float] = {} if self.seeds is None else {"seeds": self.seeds}
+        return {
+            "metric": self.objective.metric,
+            "mode": self.objective.mode,
+            "value": self.value,
+        } | seeds
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Claim | None:
+        """Return the claim in the tags of a model version; None if it never made one."""
+        if not {"metric", "mode", "value"} <= tags.keys():
+            return None
+        return cls(
+            Objective(tags["metric"], parse_mode(tags["mode"])),
+            float(tags["value"]),
+            tags.get("data_digest", ""),
+            int(float(tags["seeds"])) if "seeds" in tags else None,
+        )
+
+    def takes_alias_from(self, holder: Claim | None) -> bool:
+        """Return whether the alias passes from its holder to this claim."""
+        if holder is None or self.objective != holder.objective:
+            return True
+        if self.data_digest != holder.data_digest:
+            return True
+        if (self.seeds is None) != (holder.seeds is None):
+            return holder.seeds is None
+        return not self.objective.better(holder.value, self.value)
+
+
+def select_champion(
+    ranking: Sequence[TrialResult], objective: Objective, study: SeedStudy | None = None
+) -> Selection:
+    """Select the champion of a search, whose trials are ranked, or of a seed study (`study`)."""
+    return _by_mean(ranking, objective, study) if study else _by_value(ranking, objective)
+
+
+def _by_value(ranking: Sequence[TrialResult], objective: Objective) -> Selection:
+    winner = ranking[0] if ranking else None
     if winner is None or winner.best is None:
-        return Verdict(None, {}, {})
+        return Selection(None)
     value = winner.best.value
-    summary = {f"best/{run.metric}": value}
-    if winner.spread:
-        summary |= winner.spread.summary()
-    return Verdict(winner, summary, _claim(run, value))
+    summary = {f"best/{objective.metric}": value}
+    if winner.seeds:
+        summary |= winner.seeds.summary()
+    return Selection(winner, summary, Claim(objective, value))
 
 
-def _by_mean(run: Search, ranking: Sequence[Standing]) -> Verdict:
-    """The model is that of the seed in the middle of the ranking, of two the worse: what the
-    config gives, as its mean is what it is ranked by. The best seed's would be lucky, chosen
-    among many by the images that it is judged on, and so was the seed of the search."""
-    alive = [standing for standing in ranking if standing.best]
-    spread = Spread.of([each.best.value if each.best else None for each in ranking], run.mode)
+def _by_mean(
+    ranking: Sequence[TrialResult], objective: Objective, study: SeedStudy
+) -> Selection:
+    alive = [result for result in ranking if result.best]
     winner = alive[len(alive) // 2] if alive else None
-    if spread is None:
-        return Verdict(winner, {}, {})
-    recorded = run.confirms.value if run.confirms else None
-    summary = spread.summary() | ({} if recorded is None else {"confirm/recorded": recorded})
-    claim = _claim(run, spread.mean) | {"seeds": spread.seeds}
-    return Verdict(winner, summary, claim, spread)
+    values = [result.best.value if result.best else None for result in ranking]
+    seeds = SeedStatistics.of(values, objective)
+    if seeds is None:
+        return Selection(winner)
+    recorded = {} if study.value is None else {"confirm/recorded": study.value}
+    claim = Claim(objective, seeds.mean, seeds=seeds.seeds)
+    return Selection(winner, seeds.summary() | recorded, claim, seeds)
 
 
-def _claim(run: Search, value: float) -> dict[str, str | float]:
-    return {"metric": run.metric, "mode": run.mode, "value": value}
+def trial_with_best_mean(ranking: Sequence[TrialResult], *, complete: bool) -> str | None:
+    """Return the trial whose seed study provides the champion; None before every seed study that
+    was asked for is complete, and where none was made."""
+    return ranking[0].trial_id if complete and ranking and ranking[0].seeds else None
+
+
+def num_seeds_beaten(
+    study: SeedStudy | None, ranking: Sequence[TrialResult], objective: Objective
+) -> int | None:
+    """Return how many seeds the studied run is better than with its own seed; None if it has no
+    value, or this is no seed study."""
+    if study is None or study.value is None:
+        return None
+    value = study.value
+    return sum(objective.better(value, each.best.value) for each in ranking if each.best)

@@ -1,53 +1,183 @@
-"""The one command that runs a config again, and the config that such a command means."""
+"""Configs as JSON: `config.json` with a format number, and migrations from older formats.
+
+    {"format": 1, "command": "search", "config": {"family": "vae", "model": {…}, …}}
+
+A run's folder and its MLflow run both hold the file. It is what `--resume`, `confirm` and `evaluate`
+read; the command line in the tag `rerun` is text for people.
+"""
 
 from __future__ import annotations
 
+import ast
+import json
 import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
-from gen_models.core.config import flatten
-from gen_models.core.errors import InputError
-from pipelines.cli.main import parse_run
-from pipelines.config.run import NOT_REPEATED, Run, Search, Train, defaults, to_dict
+import gen_models
+from gen_models.core import config as nested
+from gen_models.core.config import flatten, merge
+from gen_models.core.errors import InputError, require
+from pipelines.config.run import Run, Train, defaults
+from pipelines.config.search import Search, SeedStudy
+from pipelines.store.journal import as_json
 
+FORMAT = 1
+R = TypeVar("R", bound=Run)
+_KINDS: dict[str, type[Run]] = {"train": Train, "search": Search}
 
-def command(run: Run) -> str:
-    """The one command that runs this config again: what departs from the family's defaults."""
-    if isinstance(run, Search) and run.confirms:
-        return shlex.join(["genpipe", "confirm", run.confirms.run, "--seeds", str(run.trials)])
-    base = flatten(to_dict(defaults(type(run), run.family)))
-    base["data_root"] = str(Path(base["data_root"]).absolute())
-    words = ["genpipe", "search" if isinstance(run, Search) else "train", run.family]
-    if run.objectives != defaults(type(run), run.family).objectives:
-        for metric, mode in run.objectives:
-            words += ["--metric", metric, "--mode", mode]
-    settings = flatten(to_dict(run)) | {"data_root": str(run.data_root.absolute())}
-    for name, value in settings.items():
-        given = value != base[name] or name in getattr(run, "fixed", ())
-        if given and name not in NOT_REPEATED:
-            words += _flag(name, value)
-    return shlex.join(words)
+WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
+"""Settings that say where and how a command runs; the result does not depend on them."""
+WHICH = {"name", "fixed", "resume", "seed_study"}
+"""Settings that say which run or search is meant."""
 
 
-def config_of(rerun: str) -> Train:
-    """The config that was trained, from the command that its run is recorded with.
+# -- dictionaries -----------------------------------------------------------------------------
+def to_dict(run: Run) -> dict[str, Any]:
+    """Return a config as plain values that JSON can hold."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(run).items()}
 
-    Raises `InputError` where it is not one of this version's commands.
+
+def from_dict(kind: type[R], content: Mapping[str, Any]) -> R:
+    """Return the config that `to_dict` made `content` of.
+
+    Raises `InputError` at an unknown field, at any depth, and at a value that is wrong.
     """
-    program, name, *args = shlex.split(rerun) or ["", ""]
+    known = {f.name for f in fields(kind)}
+    for name, value in content.items():
+        require(name in known, name, value, f"one of {', '.join(sorted(known))}")
+    module = gen_models.family(content["family"])
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "model": lambda value: nested.from_dict(module.Config, value),
+        "optim": lambda value: nested.from_dict(module.Optim, value),
+        "store": Path,
+        "data_root": Path,
+        "seed_study": lambda value: value and nested.from_dict(SeedStudy, value),
+    }
+    return kind(**{k: parsers.get(k, _as_tuple)(v) for k, v in content.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+    """Return lists as tuples, at any depth."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
+
+
+def with_settings(run: R, settings: Mapping[str, Any]) -> R:
+    """Return `run` with some settings replaced; `settings` has the config's shape, such as
+    `{"model": {"latent_dim": 4}, "seed": 3}`.
+
+    Raises `InputError` at a setting that the config does not have.
+    """
+    return from_dict(type(run), merge(to_dict(run), settings))
+
+
+def make_config(kind: type[R], family: str, settings: Mapping[str, Any]) -> R:
+    """Return a family's default config with `settings` in place of some defaults.
+
+    Raises `InputError` as `with_settings` does.
+    """
+    run = defaults(kind, family)
+    given = {name: value for name, value in settings.items() if value is not None}
+    return with_settings(run, given)
+
+
+def result_settings(run: Run) -> dict[str, Any]:
+    """Return the settings that the result depends on, flat: the run's parameters in MLflow. Several
+    objectives are a tag instead."""
+    left_out = WHERE | WHICH | {"further"}
+    return flatten({k: v for k, v in to_dict(run).items() if k not in left_out})
+
+
+# -- config.json ------------------------------------------------------------------------------
+def dump_config(run: Run) -> str:
+    """Return the content of `config.json`."""
+    command = next(name for name, kind in _KINDS.items() if isinstance(run, kind))
+    return as_json({"format": FORMAT, "command": command, "config": to_dict(run)})
+
+
+def load_config(text: str | bytes, where: str) -> Run:
+    """Return the config in a `config.json` of this version or an older one.
+
+    `where` names the file in errors. Raises `InputError` if the file is damaged, of a newer format,
+    or holds a field that this version does not know.
+    """
     try:
-        run = parse_run(name, args) if (program, name) == ("genpipe", "train") else None
-    except SystemExit:  # tyro has said what is wrong
-        run = None
-    if not isinstance(run, Train):
-        raise InputError(f"rerun = {rerun!r}: expected a `genpipe train` command of this version")
-    return run
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{where}: damaged, no JSON ({error})") from error
+    number = content.get("format", 0)
+    if number not in range(FORMAT + 1):
+        raise InputError(
+            f"{where}: format = {number!r}: expected at most {FORMAT}; the file was written by a "
+            "newer version of genpipe: install that one"
+        )
+    for migrate in _MIGRATIONS[number:]:
+        content = migrate(content)
+    try:
+        return from_dict(_KINDS[content["command"]], content["config"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
-def _flag(name: str, value: Any) -> list[str]:
-    flag = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [flag if value else "--no-" + flag[2:]]
-    values = value if isinstance(value, tuple) else [value]
-    return [flag, *(str(each) for each in values)]
+def _from_format_0(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Migrate a `search.json`: the bare config of a search."""
+    config = {("seed_study" if k == "confirms" else k): v for k, v in content.items()}
+    return {"format": 1, "command": "search", "config": config}
+
+
+_MIGRATIONS: list[Callable[[Mapping[str, Any]], dict[str, Any]]] = [_from_format_0]
+"""The migration from format n to n + 1 stands at index n."""
+
+
+# -- runs recorded before config.json -----------------------------------------------------------
+def config_from_params(params: Mapping[str, Any], tags: Mapping[str, str]) -> Train:
+    """Return the config of a run that has no `config.json`, from its parameters and tags in MLflow
+    or in the journal: `{"model.latent_dim": "16", "model.hidden": "(512,)", …}`.
+
+    Raises `InputError` if the run was not recorded by genpipe, or a parameter is not known.
+    """
+    family = tags.get("family", "")
+    require(bool(family), "run", tags.get("mlflow.runName", ""), "a run of genpipe")
+    base = defaults(Train, family)
+    known = flatten(to_dict(base))
+    content: dict[str, Any] = {}
+    for path, value in params.items():
+        if path in known:
+            _put(content, path.split("."), _parse(value, known[path], path))
+    root = _flag_value(tags.get("rerun", ""), "--data-root")
+    where = {"data_root": root} if root else {}
+    return with_settings(base, content | where)
+
+
+def _put(content: dict[str, Any], path: list[str], value: Any) -> None:
+    *parents, name = path
+    for parent in parents:
+        content = content.setdefault(parent, {})
+    content[name] = value
+
+
+def _parse(value: Any, default: Any, path: str) -> Any:
+    """Return a parameter that MLflow holds as text as the value that it was. `default`: the same
+    setting's default, which tells text apart from a number."""
+    if not isinstance(value, str) or (isinstance(default, str) and path != "fuse"):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _flag_value(command: str, flag: str) -> str | None:
+    words = shlex.split(command)
+    return words[words.index(flag) + 1] if flag in words[:-1] else None
+
+
+def field_types(run: Run) -> dict[str, Any]:
+    """Return the type of each of the family's settings, flat: `{"model.latent_dim": int, …}`."""
+    module = gen_models.family(run.family)
+    found: dict[str, Any] = {}
+    for part, cls in (("model", module.Config), ("optim", module.Optim)):
+        found |= {f"{part}.{name}": hint for name, hint in get_type_hints(cls).items()}
+    return found

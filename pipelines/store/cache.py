@@ -1,4 +1,4 @@
-"""Tensors that are computed once for a store, and kept in its folder `features`."""
+"""Arrays that are computed once for a store and kept in its folder `features`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 
-from pipelines.store.journal import write_whole
+from pipelines.store.files import LOCAL, Files
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
-def kept_path(store: Path, name: str, *arrays: np.ndarray[Any, Any], what: str = "") -> Path:
-    """The file of what follows from the arrays alone: a digest of them is in its name, and
-    `what` it is after that."""
+def cache_path(folder: Path, name: str, *arrays: np.ndarray[Any, Any], what: str = "") -> Path:
+    """Return the file for something that follows from `arrays` alone: its name holds a digest of
+    them. `what` tells apart several things that follow from the same arrays."""
     sha = hashlib.sha256()
     for array in arrays:
         sha.update(f"{array.dtype.str}{array.shape}".encode())
         sha.update(np.ascontiguousarray(array).data.cast("B"))
-    return store / "features" / f"{name}-{sha.hexdigest()[:12]}{what}.safetensors"
+    return folder / f"{name}-{sha.hexdigest()[:12]}{what}.safetensors"
 
 
-def kept(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of a file; where it is not there, those that `make` returns, written whole."""
-    if not path.is_file():
-        write_whole(path, save_tensors(make()))
-    return load_tensors(path.read_bytes())
+def cached(path: Path, make: Callable[[], Arrays], files: Files = LOCAL) -> Arrays:
+    """Return the arrays in the file `path`; if it is absent, compute them with `make` and write
+    them first."""
+    if not files.exists(path):
+        files.write(path, save_arrays({name: np.ascontiguousarray(a) for name, a in make().items()}))
+    return load_arrays(files.read(path))

@@ -1,96 +1,88 @@
-"""The journal: what a run has to say, on disk, before anybody else hears of it.
+"""The journal of a run: everything that is recorded of it, on disk before anything is delivered.
 
-Rank 0 writes one file per reported epoch into the run's folder, whole or not at all. MLflow is
-a projection of these files (`pipelines.tracking`), so an outage, a kill or a restart can delay
-what MLflow shows, but can neither lose a point nor log one twice: a retrained epoch overwrites
-its own file with the same content.
+The process that trains a run (rank 0, or the fused worker) writes one file per epoch into the run's
+folder. The tracker (`pipelines.tracking`) delivers the journal to MLflow. So an outage, a kill or a
+restart can delay what MLflow shows, but loses no point and logs none twice: an epoch that is
+trained again overwrites its own file with the same content.
 
     <run folder>/journal/
-        identity.json               who the run is: `Identity`
+        identity.json               `RunInfo`: written once, when the run starts
         reports/000005.json         epoch 5: {"epoch": 5, "metrics": {…}, "pictures": ["samples"]}
         reports/000005.samples.png
-        outcome.json                how it ended: `Outcome`; absent while it runs
-        delivered.json              what MLflow holds of it (written by `pipelines.tracking`)
+        outcome.json                `Outcome`; absent while the run is going on
+        delivered.json              what the tracker has delivered; written by the tracker alone
 """
 
+from __future__ import annotations
+
 import json
-import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Ending = Literal["completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"]
-"""superseded: the search was killed before Tune had saved that it knew of the trial, and tried
-its config again as another one."""
+from pipelines.store.files import LOCAL, Files
 
+RunStatus = Literal["completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"]
+"""How a run ended. `superseded`: the search was killed before Tune had saved the trial, so that its
+config was tried again under another trial id."""
 
-def checkpoint_name(epoch: int) -> str:
-    """The folder of an epoch's checkpoint, within the run's folder."""
-    return f"checkpoint_{epoch:06d}"
-
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file aside and rename it, so that a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(aside, path)
+RunKind = Literal["run", "search", "confirmation", "trial"]
+"""`confirmation` is a seed study: a search over the seed of one recorded config."""
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who a run is: everything that MLflow is told of it before its first metric."""
+class RunInfo:
+    """What is known of a run before its first epoch; the tracker creates MLflow's run from it."""
 
     name: str
     """The run's name in MLflow."""
     experiment: str
     """MLflow experiment, `<family>-<data>`."""
-    kind: Literal["run", "search", "confirmation", "trial"]
-    """confirmation: a search over the seed of a recorded run's config."""
+    kind: RunKind
     search_id: str = ""
     """The search that this run is, or is a trial of."""
     trial_id: str = ""
     parent: str = ""
-    """For a trial: the folder of its search's run, relative to the trial's own folder."""
+    """Of a trial: the folder of its search, relative to the trial's own folder."""
     params: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     """The config, flat: `{"model.latent_dim": 16, …}`."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Lineage: seed, git commit, versions, the command that re-runs it."""
+    """Provenance: seed, git commit, versions, the command that trains the config again."""
     dataset: Mapping[str, Any] = field(default_factory=dict)
     """`{"name", "digest", "shape": [C, H, W] or [2], "num_train", "num_validation"}`."""
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Unique; MLflow's run is found by it, for MLflow lets nobody choose a run's id."""
+    """Unique. MLflow's run is found by it, because MLflow chooses the ids of its runs itself."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended."""
 
-    ending: Ending
+    ending: RunStatus
     last_epoch: int
-    """The last epoch that counts. Reports beyond it are not delivered: a worker may be an epoch
-    ahead when its trial is stopped."""
+    """The last epoch that counts. Later ones are not delivered: a worker may have trained an epoch
+    more before it learns that its trial was stopped."""
     summary: Mapping[str, float] = field(default_factory=dict)
-    """Metrics of the whole run, such as `best/val/elbo`, `wall_seconds`; they have no step."""
+    """Metrics of the whole run, such as `best/val/elbo` and `wall_seconds`; they have no step."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Told at the end, such as `best_epoch`, `checkpoint`, `message`."""
+    """Tags known at the end, such as `best_epoch`, `checkpoint`, `message`."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
-    """Artifact folder in MLflow -> file or folder, absolute, to copy there."""
+    """Files to upload: artifact folder in MLflow -> absolute path of a file or folder."""
     checkpoint: str = ""
-    """A checkpoint folder to log as a model, or nothing."""
+    """The checkpoint folder to log as a model, or "" for none."""
     register: str = ""
-    """The registered model that it becomes a version of, or nothing."""
+    """The registered model that it becomes a version of, or "" for none."""
     champion: Mapping[str, str | float] = field(default_factory=dict)
-    """`{"metric": "val/elbo", "mode": "max", "value": -20.1}`: claim the alias `champion` unless
-    the holder, ranked by the same metric on the same data digest, is better. With `"seeds": 50`
-    where the value is a mean over as many."""
+    """`{"metric": "val/elbo", "mode": "max", "value": -20.1}`: claim the alias `champion`, unless
+    the version that holds it is ranked by the same metric on the same data and is better. With
+    `"seeds": 50` if the value is the mean over as many seeds."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """One epoch: plain finite floats, and the pictures made at it, by key."""
+class EpochRecord:
+    """One epoch of a run: finite metrics, and the pictures drawn at it, by key."""
 
     epoch: int
     metrics: Mapping[str, float]
@@ -98,79 +90,174 @@ class Report:
 
 
 class Journal:
-    """The journal in one run's folder. Cheap to make; holds no open file and no state."""
+    """The journal in one run's folder. It keeps nothing in memory and holds no file open."""
 
-    def __init__(self, run_folder: str | Path) -> None:
+    def __init__(self, run_folder: str | Path, files: Files = LOCAL) -> None:
         self.run_folder = Path(run_folder)
+        self.files = files
         self.folder = self.run_folder / "journal"
-        self.reports_folder = self.folder / "reports"
+        self.records_folder = self.folder / "reports"
 
-    # -- identity -----------------------------------------------------------------------------
-    def open(self, identity: Identity) -> Identity:
-        """Write who the run is; a run that has an identity keeps it. Forgets how it ended."""
-        (self.folder / "outcome.json").unlink(missing_ok=True)
-        if not (known := self.identity()):
-            write_whole(self.folder / "identity.json", _json(asdict(identity)))
-            known = identity
-        return known
+    # -- the run ------------------------------------------------------------------------------
+    def open(self, info: RunInfo) -> RunInfo:
+        """Record that the run starts or goes on, and remove its outcome. Returns the run's info:
+        what an earlier start wrote, or else `info`."""
+        self.files.remove(self.outcome_file)
+        known = self.info()
+        if known is None:
+            self._write(self.folder / "identity.json", asdict(info))
+        return known or info
 
-    def identity(self) -> Identity | None:
-        content = _read(self.folder / "identity.json")
-        return Identity(**content) if content else None
+    def info(self) -> RunInfo | None:
+        """Return the run's info, or None if it never started."""
+        content = self._read(self.folder / "identity.json")
+        return RunInfo(**content) if content else None
 
-    # -- reports ------------------------------------------------------------------------------
-    def report(
+    def started_ms(self) -> int:
+        """Return when the run first started, in milliseconds since 1970."""
+        return self.files.modified_ms(self.folder / "identity.json")
+
+    # -- epochs -------------------------------------------------------------------------------
+    def write_epoch(
         self, epoch: int, metrics: Mapping[str, float], pictures: Mapping[str, bytes]
     ) -> None:
-        """Record one epoch; `pictures` are PNG files, by key. The JSON comes last: it commits."""
+        """Record an epoch. `pictures` are PNG files by key. The JSON file is written last: an
+        epoch without it does not count."""
         for key, png in pictures.items():
-            write_whole(self._picture(epoch, key), png)
+            self.files.write(self._picture(epoch, key), png)
         content = {"epoch": epoch, "metrics": dict(metrics), "pictures": sorted(pictures)}
-        write_whole(self.reports_folder / f"{epoch:06d}.json", _json(content))
+        self._write(self.record_file(epoch), content)
+
+    def record_file(self, epoch: int) -> Path:
+        """Return the file of an epoch."""
+        return self.records_folder / f"{epoch:06d}.json"
 
     def epochs(self) -> list[int]:
-        """The epochs reported so far, ascending."""
-        return sorted(int(path.stem) for path in self.reports_folder.glob("[0-9]*.json"))
+        """Return the recorded epochs, ascending."""
+        return sorted(int(p.stem) for p in self.files.list(self.records_folder, "[0-9]*.json"))
 
-    def reports(self, after: int = 0, upto: int | None = None) -> Iterator[Report]:
-        """The reports of the epochs in (after, upto], in order."""
+    def record(self, epoch: int) -> EpochRecord:
+        """Return the record of an epoch. Raises `FileNotFoundError` if there is none."""
+        content = json.loads(self.files.read(self.record_file(epoch)))
+        pictures = {key: self._picture(epoch, key) for key in content["pictures"]}
+        return EpochRecord(epoch, content["metrics"], pictures)
+
+    def records(self, after: int = 0, upto: int | None = None) -> Iterator[EpochRecord]:
+        """Iterate over the records of the epochs in (after, upto], in order."""
         for epoch in self.epochs():
             if epoch > after and (upto is None or epoch <= upto):
-                content = _read(self.reports_folder / f"{epoch:06d}.json")
-                pictures = {key: self._picture(epoch, key) for key in content["pictures"]}
-                yield Report(epoch, content["metrics"], pictures)
+                yield self.record(epoch)
 
-    def last(self) -> Report | None:
-        """The report of the latest epoch."""
+    def last(self) -> EpochRecord | None:
+        """Return the record of the latest epoch, or None before the first."""
         epochs = self.epochs()
-        return next(self.reports(after=epochs[-1] - 1), None) if epochs else None
+        return self.record(epochs[-1]) if epochs else None
 
     def _picture(self, epoch: int, key: str) -> Path:
-        return self.reports_folder / f"{epoch:06d}.{key}.png"
+        return self.records_folder / f"{epoch:06d}.{key}.png"
 
-    # -- outcome ------------------------------------------------------------------------------
+    # -- the end ------------------------------------------------------------------------------
+    @property
+    def outcome_file(self) -> Path:
+        return self.folder / "outcome.json"
+
     def close(self, outcome: Outcome) -> None:
-        write_whole(self.folder / "outcome.json", _json(asdict(outcome)))
+        """Record how the run ended."""
+        self._write(self.outcome_file, asdict(outcome))
 
     def outcome(self) -> Outcome | None:
-        content = _read(self.folder / "outcome.json")
+        """Return how the run ended, or None while it is going on."""
+        content = self._read(self.outcome_file)
         return Outcome(**content) if content else None
 
-    # -- what MLflow holds --------------------------------------------------------------------
+    # -- delivery -----------------------------------------------------------------------------
     def mark_delivered(self, content: Mapping[str, Any]) -> None:
-        write_whole(self.folder / "delivered.json", _json(dict(content)))
+        """Record what the tracker holds of this run."""
+        self._write(self.folder / "delivered.json", content)
 
     def delivered(self) -> dict[str, Any]:
-        return _read(self.folder / "delivered.json")
+        """Return what `mark_delivered` wrote last; {} if nothing was delivered."""
+        return self._read(self.folder / "delivered.json")
+
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
+        self.files.write(path, as_json(content))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        return read_json(self.files, path)
 
 
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """The results of an evaluation on the test split."""
+
+    run_id: str
+    """The tracker's id of the run that was evaluated."""
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    pictures: Mapping[str, Path]
 
 
-def _read(path: Path) -> dict[str, Any]:
+class EvaluationJournal:
+    """The latest evaluation of a run, in a folder of its own: the run may have been recorded on
+    another machine, whose journal is not here."""
+
+    def __init__(self, folder: str | Path, files: Files = LOCAL) -> None:
+        self.folder = Path(folder)
+        self.run_folder = self.folder
+        self.files = files
+
+    @property
+    def record_file(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    def write(
+        self,
+        run_id: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        pictures: Mapping[str, bytes],
+    ) -> None:
+        """Record an evaluation; it takes the place of an earlier one. `pictures`: PNG by key."""
+        for key, png in pictures.items():
+            self.files.write(self.folder / f"{key}.png", png)
+        content = {
+            "run_id": run_id,
+            "metrics": dict(metrics),
+            "tags": dict(tags),
+            "pictures": sorted(pictures),
+            "key": uuid.uuid4().hex,  # tells two evaluations apart
+        }
+        self.files.write(self.record_file, as_json(content))
+
+    def record(self) -> EvaluationRecord | None:
+        """Return the evaluation, or None if there is none."""
+        content = read_json(self.files, self.record_file)
+        if not content:
+            return None
+        pictures = {key: self.folder / f"{key}.png" for key in content["pictures"]}
+        return EvaluationRecord(content["run_id"], content["metrics"], content["tags"], pictures)
+
+    def mark_delivered(self, uri: str) -> None:
+        """Record that the tracker at `uri` holds the evaluation."""
+        content = {"uri": uri, "key": read_json(self.files, self.record_file).get("key")}
+        self.files.write(self.folder / "delivered.json", as_json(content))
+
+    def is_delivered(self, uri: str) -> bool:
+        """Return whether the tracker at `uri` holds this evaluation."""
+        delivered = read_json(self.files, self.folder / "delivered.json")
+        key = read_json(self.files, self.record_file).get("key")
+        return bool(delivered) and delivered == {"uri": uri, "key": key}
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """Return JSON text as every file of a store has it."""
+    return json.dumps(dict(content), indent=1, sort_keys=True) + "\n"
+
+
+def read_json(files: Files, path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; {} if it is absent."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(files.read(path))
     except FileNotFoundError:
         return {}
     return content

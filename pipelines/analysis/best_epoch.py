@@ -1,0 +1,72 @@
+"""The best epoch of a run, and the summary of a run that has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config.objectives import Objective
+from pipelines.store.checkpoints import checkpoint_folder
+from pipelines.store.journal import Outcome, RunStatus
+from pipelines.store.scan import RunRecord
+
+
+@dataclass(frozen=True)
+class BestEpoch:
+    """The best epoch of a run among those whose checkpoint is kept."""
+
+    epoch: int
+    value: float
+    """The metric that ranks."""
+    checkpoint: Path
+    metrics: Mapping[str, float]
+
+
+def epoch_costs(record: RunRecord, objective: Objective) -> dict[int, float]:
+    """Return the cost of each epoch that counts and has a value of the objective."""
+    return {
+        each.epoch: objective.cost(each.metrics[objective.metric])
+        for each in record.counted()
+        if objective.metric in each.metrics
+    }
+
+
+def best_epoch(record: RunRecord, objective: Objective) -> BestEpoch | None:
+    """Return the best epoch of a run that has a checkpoint; of equal ones the first.
+
+    None if no checkpoint is left, and for a run that diverged.
+    """
+    if record.outcome and record.outcome.ending == "diverged":
+        return None
+    costs = epoch_costs(record, objective)
+    saved = [epoch for epoch in costs if epoch in record.saved]
+    if not saved:
+        return None
+    epoch = min(saved, key=lambda e: (costs[e], e))
+    metrics = record.epochs[epoch].metrics
+    folder = checkpoint_folder(record.folder.path, epoch)
+    return BestEpoch(epoch, metrics[objective.metric], folder, metrics)
+
+
+def summarise_run(
+    record: RunRecord,
+    objective: Objective,
+    status: RunStatus,
+    last_epoch: int,
+    message: str = "",
+) -> Outcome:
+    """Return the outcome of a run that ends now, with the metrics of its best epoch.
+
+    `last_epoch`: the last epoch that counts. `message`: why the run failed.
+    """
+    outcome = Outcome(status, last_epoch)
+    ended = RunRecord(record.folder, record.info, outcome, record.epochs, record.saved)
+    best = best_epoch(ended, objective)
+    tags = {"message": message} if message else {}
+    summary: dict[str, float] = {}
+    if best:
+        summary = {"best/epoch": best.epoch}
+        summary |= {f"best/{k}": v for k, v in best.metrics.items() if k.startswith("val/")}
+        tags |= {"best_epoch": str(best.epoch), "checkpoint": str(best.checkpoint)}
+    return Outcome(ending=status, last_epoch=last_epoch, summary=summary, tags=tags)

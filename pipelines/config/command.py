@@ -1,0 +1,42 @@
+"""The command line that trains a config again, as text for people."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from gen_models.core.config import flatten
+from pipelines.config.run import Run, defaults
+from pipelines.config.search import Search
+from pipelines.config.serialization import WHERE, WHICH, to_dict
+
+_LEFT_OUT = {"family", "metric", "mode", "further", *WHICH, *WHERE} - {"data_root"}
+"""Settings that the command does not repeat, or states apart."""
+
+
+def rerun_command(run: Run) -> str:
+    """Return the command that runs this config again: what departs from the family's defaults."""
+    if isinstance(run, Search) and run.seed_study:
+        return shlex.join(["genpipe", "confirm", run.seed_study.run, "--seeds", str(run.trials)])
+    default = defaults(type(run), run.family)
+    base = flatten(to_dict(default))
+    base["data_root"] = str(Path(base["data_root"]).absolute())
+    words = ["genpipe", "search" if isinstance(run, Search) else "train", run.family]
+    if run.objectives != default.objectives:
+        for objective in run.objectives:
+            words += ["--metric", objective.metric, "--mode", objective.mode]
+    settings = flatten(to_dict(run)) | {"data_root": str(run.data_root.absolute())}
+    for name, value in settings.items():
+        given = value != base[name] or name in getattr(run, "fixed", ())
+        if given and name not in _LEFT_OUT:
+            words += _flag(name, value)
+    return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag[2:]]
+    values = value if isinstance(value, tuple) else [value]
+    return [flag, *(str(each) for each in values)]

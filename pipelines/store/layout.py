@@ -1,0 +1,150 @@
+"""Names of everything in a store.
+
+    <store>/
+        mlflow.db                           MLflow's database, unless --tracking-uri names another
+        artifacts/                          MLflow's files
+        features/                           cached feature spaces, by digest of their data
+        runs/<name>/                        a run of `genpipe train`: a run folder
+        searches/<search id>/               a search: a run folder, and
+            trials/<trial id>/              a run folder for each trial
+            tune/                           Ray Tune's own state
+            trials.csv  report.html  champion.png
+        evaluations/<run id>/               working folder of a distributed evaluation
+
+A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
+(`pipelines.store.journal`), `checkpoint_000012/` (`pipelines.store.checkpoints`) and
+`samples.png`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pipelines.store.files import LOCAL, Files
+from pipelines.store.journal import Journal
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+    files: Files = field(default=LOCAL, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(self.path, self.files)
+
+    @property
+    def config(self) -> Path:
+        """The run's config, with its format number."""
+        return self.path / "config.json"
+
+    @property
+    def samples(self) -> Path:
+        """Samples of the best checkpoint."""
+        return self.path / "samples.png"
+
+
+@dataclass(frozen=True)
+class SearchFolder(RunFolder):
+    """The folder of a search, or of a seed study."""
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's state."""
+        return self.path / "tune"
+
+    @property
+    def legacy_config(self) -> Path:
+        """The search's config as versions before format 1 wrote it."""
+        return self.path / "search.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def champion_samples(self) -> Path:
+        """Samples of the champion."""
+        return self.path / "champion.png"
+
+    def trial(self, trial_id: str) -> RunFolder:
+        """Return the folder of a trial, which may not exist yet."""
+        return RunFolder(self.path / "trials" / trial_id, self.files)
+
+    def trials(self) -> list[RunFolder]:
+        """Return the folders of the trials that have a journal, by name."""
+        journals = self.files.list(self.path, "trials/*/journal")
+        return [RunFolder(path.parent, self.files) for path in journals]
+
+    def study(self, trial_id: str, seeds: int) -> SearchFolder:
+        """Return the folder of the seed study of one of this search's trials."""
+        name = f"{self.name}-{trial_id}-{seeds}-seeds"
+        return SearchFolder(self.path.with_name(name), self.files)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder with everything that was trained and recorded."""
+
+    root: Path
+    files: Files = field(default=LOCAL, compare=False)
+
+    @classmethod
+    def at(cls, path: str | Path) -> Store:
+        """Return the store at a path; it may not exist yet."""
+        return cls(Path(path).expanduser().absolute())
+
+    @property
+    def database(self) -> Path:
+        """MLflow's database."""
+        return self.root / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's files."""
+        return self.root / "artifacts"
+
+    @property
+    def features(self) -> Path:
+        """Cached feature spaces."""
+        return self.root / "features"
+
+    @property
+    def searches(self) -> Path:
+        return self.root / "searches"
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.root / "runs" / name, self.files)
+
+    def search(self, search_id: str) -> SearchFolder:
+        return SearchFolder(self.searches / search_id, self.files)
+
+    def search_ids(self) -> list[str]:
+        """Return the ids of the searches that have begun, and have a config."""
+        found = {
+            path.parent.name
+            for name in ("config.json", "search.json")
+            for path in self.files.list(self.searches, f"*/{name}")
+        }
+        return sorted(found)
+
+    def evaluation(self, run_id: str) -> Path:
+        """Return the working folder of a distributed evaluation."""
+        return self.root / "evaluations" / run_id
+
+    def ended_journals(self) -> list[Journal]:
+        """Return the journals of all runs, searches and trials that have ended."""
+        paths = self.files.list(self.root, "**/journal/outcome.json")
+        return [Journal(path.parent.parent, self.files) for path in paths]

@@ -1,0 +1,76 @@
+"""Reading the journals of a search: each file once, however often the search is ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.store.checkpoints import saved_epochs
+from pipelines.store.journal import EpochRecord, Journal, Outcome, RunInfo
+from pipelines.store.layout import RunFolder, SearchFolder
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that the journal of a run holds, and the epochs whose checkpoint is there."""
+
+    folder: RunFolder
+    info: RunInfo | None
+    outcome: Outcome | None
+    epochs: Mapping[int, EpochRecord]
+    """By epoch, ascending."""
+    saved: tuple[int, ...]
+    """Epochs that have a checkpoint, ascending."""
+
+    @property
+    def last_epoch(self) -> int:
+        """The latest recorded epoch; 0 before the first."""
+        return max(self.epochs, default=0)
+
+    def counted(self) -> list[EpochRecord]:
+        """Return the epochs that count, in order: up to the outcome's last epoch."""
+        upto = self.outcome.last_epoch if self.outcome else self.last_epoch
+        return [record for epoch, record in self.epochs.items() if epoch <= upto]
+
+
+@dataclass
+class _CachedRun:
+    info: RunInfo | None = None
+    epochs: dict[int, EpochRecord] = field(default_factory=dict)
+
+
+class JournalCache:
+    """Reads run folders, and keeps what cannot change: a run's info and its recorded epochs.
+
+    An epoch that is trained again has the same metrics, so a cached record stays right; `forget`
+    drops a run whose history is replaced, as when population based training copies another trial.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[Path, _CachedRun] = {}
+
+    def read(self, folder: RunFolder) -> RunRecord:
+        """Return the run's record, reading only files that were not read before."""
+        journal = folder.journal
+        cached = self._runs.setdefault(folder.path, _CachedRun())
+        if cached.info is None:
+            cached.info = journal.info()
+        self._read_new_epochs(journal, cached)
+        saved = tuple(saved_epochs(folder.path, folder.files))
+        return RunRecord(folder, cached.info, journal.outcome(), dict(cached.epochs), saved)
+
+    def read_trials(self, search: SearchFolder) -> list[RunRecord]:
+        """Return the records of a search's trials, by name."""
+        return [self.read(folder) for folder in search.trials()]
+
+    def forget(self, folder: RunFolder) -> None:
+        """Read the run anew the next time."""
+        self._runs.pop(folder.path, None)
+
+    def _read_new_epochs(self, journal: Journal, cached: _CachedRun) -> None:
+        for epoch in journal.epochs():
+            if epoch not in cached.epochs:
+                cached.epochs[epoch] = journal.record(epoch)
+        if list(cached.epochs) != sorted(cached.epochs):
+            cached.epochs = dict(sorted(cached.epochs.items()))
