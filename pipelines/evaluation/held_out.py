@@ -1,14 +1,17 @@
-"""What the test split says of a model: by one process, or by several workers that share the work.
+"""Evaluates a model on the test split, in one process or on several workers that share the work.
 
-Every name says what was measured on: `test/fd/lenet-mnist/10k` is a Fréchet distance in the
+Names of metrics hold what they depend on: `test/fd/lenet-mnist/10k` is a Fréchet distance in the
 features of MNIST's classifier, of 10,000 samples, to the test images.
+
+A further metric is one function and one line of `HELD_OUT_METRICS`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from gen_models.core.checkpoint import Checkpoint
-from gen_models.core.contract import BoundsLikelihood, Networks, Reconstructs, is_conditional
+from gen_models.core.contract import BoundsLikelihood, Model, Reconstructs, is_conditional
 from gen_models.core.data import Batch, blocks, floats, unit
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
-    FeatureSpace,
     Likelihood,
     ModeClassifier,
     Modes,
@@ -33,194 +35,315 @@ from gen_models.metrics import (
     kernel_distance,
     likelihood_sums,
 )
+from gen_models.metrics.lenet import ClassModes, LeNet
+from gen_models.metrics.mixtures import MIXTURES
 from gen_models.training.distributed import gather, rank_and_world, sum_over_workers
-from pipelines.config.requests import Evaluate
+from pipelines.config.evaluation import K_NEAREST, HeldOutConfig
+from pipelines.data import Dataset
+from pipelines.data.batches import as_batch
 from pipelines.data.dataset import Part
-from pipelines.evaluation.feature_extractor import Extractor
+from pipelines.evaluation.feature_spaces import (
+    FACTORIES,
+    Extractor,
+    features_of_test,
+    make_extractor,
+)
 from pipelines.evaluation.images import drawing
-from pipelines.store.journal import write_whole
-from pipelines.training.loop import as_batch
+from pipelines.evaluation.metric_names import where
+from pipelines.evaluation.progress import ProgressLog
+from pipelines.store.files import LOCAL, Files
+from pipelines.store.layout import Store
 
-NEIGHBOURS = 5
-"""Of precision, recall, density and coverage."""
-_FILE = "findings.json"
-_SHOWN = 32
-_BLOCK = 500
-_SEED = 1  # not validation's
+_RESULTS = "results.json"
+_BLOCK = 500  # images of which features, reconstructions or distances are computed at once
+_SEED = 1  # not that of validation
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model, and what it is measured on."""
+@dataclass(frozen=True, eq=False)
+class HeldOutTask:
+    """A model and the data to evaluate it on. Arrays are of the CPU, so that it can be sent to
+    workers."""
 
-    asked: Evaluate
+    config: HeldOutConfig
     checkpoint: Checkpoint
     test: Part
     train: Part
+    """Where the images nearest to samples are looked for."""
     num_classes: int
     extractor: Extractor
-    real: np.ndarray[Any, Any]
+    """The feature space in which samples are compared with test images."""
+    test_features: np.ndarray[Any, Any]
     """Features of the test images, (N, dim)."""
     mode_classifier: ModeClassifier | None
+    """Assigns samples to the modes of the data; None if nothing can."""
+
+
+def make_task(
+    config: HeldOutConfig,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    store: Store,
+    features: str = "auto",
+    download: bool = False,
+) -> HeldOutTask:
+    """Return the task of evaluating a checkpoint on a data set's test split.
+
+    Fits the feature space `features` and a classifier of modes, unless the store's cache has
+    them. Raises `InputError` if the data set cannot be compared in `features`.
+    """
+    extractor = make_extractor(dataset, store, features, download)
+    return HeldOutTask(
+        config,
+        checkpoint,
+        dataset.part("test"),
+        dataset.part("train"),
+        dataset.num_classes,
+        extractor,
+        features_of_test(extractor, dataset, store),
+        make_mode_classifier(dataset, store),
+    )
+
+
+def make_mode_classifier(dataset: Dataset, store: Store) -> ModeClassifier | None:
+    """Return what assigns samples to the modes of a data set, whichever feature space samples are
+    compared in: the mixture that points are drawn from, or the classifier of labelled images,
+    with classes as frequent as among the test images. None for other data."""
+    if dataset.name in MIXTURES:
+        return MIXTURES[dataset.name]()
+    if not FACTORIES["lenet"].suits(dataset):
+        return None
+    assert dataset.test_labels is not None
+    extractor = make_extractor(dataset, store, "lenet")
+    network = extractor.space(torch.from_numpy(dataset.test[:1]), dataset.num_classes)
+    assert isinstance(network, LeNet)
+    labels = torch.from_numpy(dataset.test_labels)
+    return ClassModes(network, torch.bincount(labels, minlength=dataset.num_classes))
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What was found."""
+class HeldOutResults:
+    """The results of an evaluation on the test split."""
 
     metrics: Mapping[str, float]
+    """By name, `test/…`; finite numbers alone."""
     tags: Mapping[str, str]
     pictures: Mapping[str, bytes]
     """PNG files by name."""
 
-    def write(self, folder: Path) -> None:
-        """Leave it in a folder, for the process that asked."""
+    def write(self, folder: Path, files: Files = LOCAL) -> None:
+        """Write the results to `folder`, from which `read` reads them. The JSON file comes last,
+        so that where it is, the pictures are."""
         for name, png in self.pictures.items():
-            write_whole(folder / f"{name}.png", png)
-        content = {"metrics": self.metrics, "tags": self.tags, "pictures": list(self.pictures)}
-        write_whole(folder / _FILE, json.dumps(content))
+            files.write(folder / f"{name}.png", png)
+        content = {
+            "metrics": dict(self.metrics),
+            "tags": dict(self.tags),
+            "pictures": list(self.pictures),
+        }
+        files.write(folder / _RESULTS, json.dumps(content))
 
     @classmethod
-    def read(cls, folder: Path) -> Findings:
-        """What `write` left."""
-        content = json.loads((folder / _FILE).read_text())
-        pictures = {name: (folder / f"{name}.png").read_bytes() for name in content["pictures"]}
+    def read(cls, folder: Path, files: Files = LOCAL) -> HeldOutResults:
+        """Return the results in `folder`. Raises `FileNotFoundError` if there are none."""
+        content = json.loads(files.read(folder / _RESULTS))
+        pictures = {name: files.read(folder / f"{name}.png") for name in content["pictures"]}
         return cls(content["metrics"], content["tags"], pictures)
 
 
-@torch.no_grad()
-def measured(subject: Subject, device: torch.device) -> Findings:
-    """Measure on a device. Where there are several workers each must call, and finds the same."""
-    asked, model = subject.asked, subject.checkpoint.model
-    networks = {name: network.to(device) for name, network in subject.checkpoint.networks.items()}
-    test = as_batch(subject.test, device)
-    samples = sample(model, networks, asked.num, _SEED, device, test.labels, shared=True)
-    metrics = _compared(subject, samples)
-    tags = {"test/images": str(test.num)}
-    if subject.mode_classifier:
-        modes = subject.mode_classifier.modes(samples.cpu())
-        metrics |= _modes(subject.mode_classifier.name, modes, len(samples))
-        tags["collapsed"] = str(modes.collapsed)
-        if is_conditional(model):
-            metrics |= _of_their_class(subject.mode_classifier, samples, test.labels)
-    if isinstance(model, Reconstructs):
-        metrics["test/squared_error"] = _squared_error(model, networks, test)
-    if isinstance(model, BoundsLikelihood):
-        metrics |= _likelihood(subject, networks, test.rows(slice(asked.images)))
-    finite = {name: value for name, value in metrics.items() if isfinite(value)}
-    nearest = _nearest(samples[:_SHOWN].cpu(), torch.from_numpy(subject.train.images))
-    return Findings(finite, tags, {"nearest": nearest})
+@dataclass(frozen=True, eq=False)
+class HeldOutContext:
+    """What metrics are computed from: the model and its samples, on a device. What several
+    metrics need is computed once, when it is first asked for; on several workers, each must ask
+    for the same in the same order."""
+
+    task: HeldOutTask
+    networks: Mapping[str, nn.Module]
+    test: Batch
+    samples: Tensor
+    """(config.num, *shape) in [0, 1]; of the classes `test.labels` in turn, if the model is
+    class-conditional."""
+
+    @property
+    def model(self) -> Model:
+        return self.task.checkpoint.model
+
+    @cached_property
+    def test_features(self) -> Tensor:
+        """Features of the test images, (N, dim)."""
+        return torch.from_numpy(self.task.test_features).to(self.samples.device)
+
+    @cached_property
+    def sample_features(self) -> Tensor:
+        """Features of the samples, (config.num, dim), each block computed by one worker."""
+        space = self.task.extractor.space(self.samples, self.task.num_classes)
+        parts = torch.split(self.samples, _BLOCK)
+        world = rank_and_world()[1]
+        progress = ProgressLog(f"features in {space.name} of samples", len(self.samples) // world)
+
+        def compute(index: int) -> Tensor:
+            features = space(parts[index])
+            progress.advance(len(features))
+            return features
+
+        return torch.cat(gather(len(parts), compute, self.samples.device))
+
+    @property
+    def mode_classifier(self) -> ModeClassifier:
+        assert self.task.mode_classifier is not None
+        return self.task.mode_classifier
+
+    @cached_property
+    def modes(self) -> Modes:
+        """The modes of the samples."""
+        return self.mode_classifier.modes(self.samples.cpu())
 
 
-def _compared(subject: Subject, samples: Tensor) -> dict[str, float]:
-    """Samples and test images, in a feature space."""
-    space = subject.extractor.space(samples, subject.num_classes)
-    real = torch.from_numpy(subject.real).to(samples.device)
-    generated = _features(space, samples)
-    name = subject.extractor.name
-    return _distances(name, real, generated) | _neighbourhoods(name, real, generated)
+@dataclass(frozen=True)
+class HeldOutMetric:
+    """One or several metrics of a model on the test split."""
+
+    applies: Callable[[Model, HeldOutTask], bool]
+    """Returns whether the model and the data have the metric; the same on every worker."""
+    compute: Callable[[HeldOutContext], dict[str, float]]
+    """Returns values by name, `test/…`. On several workers every one calls it and gets the same
+    values."""
 
 
-def _features(space: FeatureSpace, samples: Tensor) -> Tensor:
-    """(N, *shape) -> (N, dim), each block by one worker."""
-    blocks = torch.split(samples, _BLOCK)
-    return torch.cat(gather(len(blocks), lambda index: space(blocks[index]), samples.device))
-
-
-def _where(space: str, num: int) -> str:
-    """Of a metric's name: in which features, and of how many samples."""
-    return f"{space}/{num // 1000}k" if num >= 1000 else f"{space}/{num}"
-
-
-def _distances(space: str, real: Tensor, generated: Tensor) -> dict[str, float]:
-    """Fréchet and kernel distance between features."""
-    kernel = kernel_distance(real, generated)
-    found = {
-        "fd": frechet_distance(Moments.of(real), Moments.of(generated)),
+def _distances(context: HeldOutContext) -> dict[str, float]:
+    """Compute the Fréchet and the kernel distance between samples and test images."""
+    test, samples = context.test_features, context.sample_features
+    kernel = kernel_distance(test, samples)
+    values = {
+        "fd": frechet_distance(Moments.of(test), Moments.of(samples)),
         "kd": kernel.value,
         "kd_standard_error": kernel.standard_error,
     }
-    where = _where(space, len(generated))
-    return {f"test/{name}/{where}": float(value) for name, value in found.items()}
+    end = where(context.task.extractor.name, len(samples))
+    return {f"test/{name}/{end}": float(value) for name, value in values.items()}
 
 
-def _neighbourhoods(space: str, real: Tensor, generated: Tensor) -> dict[str, float]:
-    """Precision, recall, density, coverage: of as many samples as test images, for the more there
-    are of either, the smaller the balls around them."""
-    num = min(len(real), len(generated))
-    neighbours = Neighbours.of(real[:num], min(NEIGHBOURS, num - 1))
-    found = asdict(compute_prdc(neighbours, generated[:num]))
-    where = _where(space, num)
-    return {f"test/{name}/{where}": float(value) for name, value in found.items()}
+def _precision_and_recall(context: HeldOutContext) -> dict[str, float]:
+    """Compute precision, recall, density and coverage (Naeem et al. 2020), of as many samples as
+    test images: with more of either, the balls around them are smaller."""
+    test, samples = context.test_features, context.sample_features
+    num = min(len(test), len(samples))
+    neighbours = Neighbours.of(test[:num], min(K_NEAREST, num - 1))
+    values = asdict(compute_prdc(neighbours, samples[:num]))
+    end = where(context.task.extractor.name, num)
+    return {f"test/{name}/{end}": float(value) for name, value in values.items()}
 
 
-def _modes(name: str, modes: Modes, num: int) -> dict[str, float]:
-    """Modes found, how evenly, and the part of the samples that is of one."""
-    where = _where(name, num)
+def _mode_coverage(context: HeldOutContext) -> dict[str, float]:
+    """Compute the number of modes among the samples, how evenly they are covered, and the share
+    of samples that are of a mode (Srivastava et al. 2017)."""
+    modes = context.modes
+    end = where(context.mode_classifier.name, len(context.samples))
     return {
-        f"test/modes/{where}": float(modes.found),
-        f"test/reverse_kl/{where}": modes.reverse_kl,
-        f"test/mode_share/{where}": modes.share,
+        f"test/modes/{end}": float(modes.found),
+        f"test/reverse_kl/{end}": modes.reverse_kl,
+        f"test/mode_share/{end}": modes.share,
     }
 
 
-def _of_their_class(
-    mode_classifier: ModeClassifier, samples: Tensor, labels: Tensor
-) -> dict[str, float]:
-    """The part of the samples that are taken for what was asked for, which are `labels` in
-    turn."""
-    asked = labels[torch.arange(len(samples), device=labels.device) % len(labels)]
-    right = mode_classifier.assign(samples.cpu()) == asked.cpu()
-    where = _where(mode_classifier.name, len(samples))
-    return {f"test/label_accuracy/{where}": float(right.double().mean())}
+def _label_accuracy(context: HeldOutContext) -> dict[str, float]:
+    """Compute the share of samples that the classifier assigns to the class asked for."""
+    num, labels = len(context.samples), context.test.labels
+    asked = labels[torch.arange(num, device=labels.device) % len(labels)]
+    correct = context.mode_classifier.assign(context.samples.cpu()) == asked.cpu()
+    end = where(context.mode_classifier.name, num)
+    return {f"test/label_accuracy/{end}": float(correct.double().mean())}
 
 
-def _squared_error(model: Reconstructs, networks: Networks, test: Batch) -> float:
-    """Half the squared error of reconstructions, summed over an image. Workers share blocks."""
+def _squared_error(context: HeldOutContext) -> dict[str, float]:
+    """Compute half the squared error of reconstructions, summed over an image, averaged over all
+    test images. Workers take blocks in turn."""
+    model, test = context.model, context.test
+    assert isinstance(model, Reconstructs)
     rank, world = rank_and_world()
     total = torch.zeros((), dtype=torch.float64, device=test.images.device)
     for block in map(floats, blocks(test, _BLOCK)[rank::world]):
-        error = model.reconstruct(networks, block) - block.images
+        error = model.reconstruct(context.networks, block) - block.images
         total += 0.5 * error.double().square().sum()
-    return float(sum_over_workers(total)) / test.num
+    return {"test/squared_error": float(sum_over_workers(total)) / test.num}
 
 
-def _likelihood(
-    subject: Subject, networks: Mapping[str, nn.Module], test: Batch
-) -> dict[str, float]:
-    """The importance-weighted bound and what goes with it, each block of images by one worker."""
-    num, model = subject.asked.importance_samples, subject.checkpoint.model
+def _likelihood(context: HeldOutContext) -> dict[str, float]:
+    """Compute the importance-weighted bound on the likelihood of the first test images (Burda et
+    al. 2016) and its parts, in nats. Workers take blocks in turn."""
+    config, model = context.task.config, context.model
     rank, world = rank_and_world()
     sums = likelihood_sums(
-        model, networks, test, num_samples=num, seed=_SEED, rank=rank, world=world
+        model,
+        context.networks,
+        context.test.rows(slice(config.images)),
+        num_samples=config.importance_samples,
+        seed=_SEED,
+        rank=rank,
+        world=world,
     )
     for total in sums.tensors():
         sum_over_workers(total)
-    found = Likelihood.of(sums, model, num)
-    own: Mapping[str, float | None] = {
-        f"nll/iw{num}": found.nll,
-        f"bits_per_dim/iw{num}": found.bits_per_dim,
-        "elbo": found.elbo,
-        "kl": found.kl,
-        "reconstruction": found.reconstruction,
-        "active_units": found.active_units,
-        "likelihood_images": found.num_images,
+    likelihood = Likelihood.of(sums, model, config.importance_samples)
+    values: Mapping[str, float | None] = {
+        f"nll/iw{config.importance_samples}": likelihood.nll,
+        f"bits_per_dim/iw{config.importance_samples}": likelihood.bits_per_dim,
+        "elbo": likelihood.elbo,
+        "kl": likelihood.kl,
+        "reconstruction": likelihood.reconstruction,
+        "active_units": likelihood.active_units,
+        "likelihood_images": likelihood.num_images,
     }
-    return {f"test/{name}": float(value) for name, value in own.items() if value is not None}
+    return {f"test/{name}": float(value) for name, value in values.items() if value is not None}
 
 
-def _nearest(samples: Tensor, train: Tensor) -> bytes:
-    """A picture of samples, and below each the training image nearest to it (in values): a model
-    that has learnt by heart shows pairs."""
-    flat = samples.flatten(1)
-    best = torch.full((len(samples),), torch.inf)
-    index = torch.zeros(len(samples), dtype=torch.int64)
+def _has_modes(model: Model, task: HeldOutTask) -> bool:
+    return task.mode_classifier is not None
+
+
+HELD_OUT_METRICS: tuple[HeldOutMetric, ...] = (
+    HeldOutMetric(lambda model, task: True, _distances),
+    HeldOutMetric(lambda model, task: True, _precision_and_recall),
+    HeldOutMetric(_has_modes, _mode_coverage),
+    HeldOutMetric(lambda m, task: _has_modes(m, task) and is_conditional(m), _label_accuracy),
+    HeldOutMetric(lambda model, task: isinstance(model, Reconstructs), _squared_error),
+    HeldOutMetric(lambda model, task: isinstance(model, BoundsLikelihood), _likelihood),
+)
+"""Computed in this order."""
+
+
+@torch.no_grad()
+def evaluate_held_out(task: HeldOutTask, device: torch.device) -> HeldOutResults:
+    """Evaluate a model on a device. On several workers, every one must call it, and all return
+    the same results."""
+    model = task.checkpoint.model
+    networks = {name: network.to(device) for name, network in task.checkpoint.networks.items()}
+    test = as_batch(task.test, device)
+    samples = sample(model, networks, task.config.num, _SEED, device, test.labels, gather=gather)
+    context = HeldOutContext(task, networks, test, samples)
+    metrics: dict[str, float] = {}
+    for metric in HELD_OUT_METRICS:
+        if metric.applies(model, task):
+            metrics |= metric.compute(context)
+    tags = {"test/images": str(test.num)}
+    if task.mode_classifier:
+        tags["collapsed"] = str(context.modes.collapsed)
+    finite = {name: value for name, value in metrics.items() if isfinite(value)}
+    pictures = {"nearest": _nearest_png(samples, torch.from_numpy(task.train.images))}
+    return HeldOutResults(finite, tags, pictures)
+
+
+def _nearest_png(samples: Tensor, train: Tensor) -> bytes:
+    """Return a picture of the first samples, each beside the training image that is nearest to it
+    in Euclidean distance of values: equal pairs show that training images were memorised."""
+    draw = drawing(samples.shape[1:])
+    shown = samples[: draw.num_pairs].cpu()
+    flat = shown.flatten(1)
+    nearest_distance = torch.full((len(shown),), torch.inf)
+    nearest = torch.zeros(len(shown), dtype=torch.int64)
     for start in range(0, len(train), _BLOCK):
         block = unit(train[start : start + _BLOCK]).flatten(1)
-        distance, found = torch.cdist(flat, block).min(1)
-        nearer = distance < best
-        best, index = (
-            torch.where(nearer, distance, best),
-            torch.where(nearer, found + start, index),
-        )
-    return drawing(samples.shape[1:]).pairs(samples, unit(train[index]))
+        distance, index = torch.cdist(flat, block).min(1)
+        nearer = distance < nearest_distance
+        nearest_distance = torch.where(nearer, distance, nearest_distance)
+        nearest = torch.where(nearer, index + start, nearest)
+    return draw.pairs(shown, unit(train[nearest]))

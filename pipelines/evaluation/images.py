@@ -1,5 +1,8 @@
-"""Data as pictures in PNG: images in grids, small ones enlarged until a person can read them, and
-points of the plane scattered over it. What draws which is chosen here and nowhere else."""
+"""Draws data as PNG pictures: images in grids, points of the plane as scatter plots.
+
+`drawing` chooses between them by the shape of the data. The size of every grid follows from
+`GRID_ROWS` and `GRID_COLUMNS`.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,19 @@ from torch.nn import functional as F
 
 from gen_models.core.contract import Model, is_conditional
 
-_READABLE = 56
-_GAP = 2
-_COLUMNS, _MOST_COLUMNS = 8, 20
-_SIDE = 384
-"""Pixels of a side of the unit square."""
+GRID_ROWS, GRID_COLUMNS = 8, 8
+"""Size of a picture grid: of samples, or of pairs of images, whose rows alternate."""
+MAX_CLASS_COLUMNS = 20
+"""Columns at most in the grid of a class-conditional model, which has one for each class."""
+_MIN_IMAGE_SIDE = 56  # pixels; smaller images are enlarged by a whole factor
+_GAP = 2  # pixels between the images of a grid
+_SIDE = 384  # pixels along the unit square of a scatter plot
+_NUM_POINTS = 2048  # points in a scatter plot
 
 
-def grid_png(images: Tensor, columns: int = _COLUMNS) -> bytes:
-    """Images (N, C, H, W) in [0, 1], row by row in a grid, as a PNG file."""
-    factor = -(-_READABLE // max(images.shape[-2:]))
+def grid_png(images: Tensor, columns: int = GRID_COLUMNS) -> bytes:
+    """Return a PNG file of images (N, C, H, W) in [0, 1], row by row in a grid."""
+    factor = -(-_MIN_IMAGE_SIDE // max(images.shape[-2:]))
     images = images.detach().float().cpu()
     if factor > 1:
         images = F.interpolate(images, scale_factor=factor, mode="bicubic")
@@ -34,22 +40,27 @@ def grid_png(images: Tensor, columns: int = _COLUMNS) -> bytes:
 
 
 def _grid(images: Tensor, columns: int) -> np.ndarray[Any, Any]:
-    """uint8 (height, width, 3). Not torchvision's `make_grid`: importing it imports torch's
-    compiler, seconds in every process that draws."""
+    """Return images in a grid on grey, uint8 (height, width, 3).
+
+    torchvision's `make_grid` is not used, because importing it imports torch's compiler, which
+    costs seconds in every process that draws.
+    """
     num, _, height, width = images.shape
     columns = min(columns, num)
     rows = -(-num // columns)
-    high, wide = height + _GAP, width + _GAP
-    grid = torch.full((3, rows * high + _GAP, columns * wide + _GAP), 0.5)
+    row_height, column_width = height + _GAP, width + _GAP
+    grid = torch.full((3, rows * row_height + _GAP, columns * column_width + _GAP), 0.5)
     for index, image in enumerate(images.clamp(0.0, 1.0)):
-        top, left = index // columns * high + _GAP, index % columns * wide + _GAP
+        top = index // columns * row_height + _GAP
+        left = index % columns * column_width + _GAP
         grid[:, top : top + height, left : left + width] = image
-    pixels: np.ndarray[Any, Any] = (grid * 255.0).round().to(torch.uint8).numpy()
-    return pixels.transpose(1, 2, 0)
+    array: np.ndarray[Any, Any] = (grid * 255.0).round().to(torch.uint8).numpy()
+    return array.transpose(1, 2, 0)
 
 
-def pairs_png(images: Tensor, reconstructions: Tensor, columns: int = _COLUMNS) -> bytes:
-    """Rows of images, and below each row its reconstructions."""
+def pairs_png(images: Tensor, reconstructions: Tensor, columns: int = GRID_COLUMNS) -> bytes:
+    """Return a PNG file of images (N, C, H, W), each row of them followed by a row of their
+    reconstructions."""
     rows = []
     for start in range(0, len(images), columns):
         rows += [images[start : start + columns], reconstructions[start : start + columns]]
@@ -57,35 +68,37 @@ def pairs_png(images: Tensor, reconstructions: Tensor, columns: int = _COLUMNS) 
 
 
 def pixels(images: Tensor) -> np.ndarray[Any, Any]:
-    """Images (N, C, H, W) in [0, 1] as uint8 (N, H, W, C)."""
-    found: np.ndarray[Any, Any] = (images * 255.0).round().byte().permute(0, 2, 3, 1).numpy()
-    return found
+    """Return images (N, C, H, W) in [0, 1] on the CPU as uint8 (N, H, W, C)."""
+    array: np.ndarray[Any, Any] = (images * 255.0).round().byte().permute(0, 2, 3, 1).numpy()
+    return array
 
 
 def scatter_png(points: Tensor) -> bytes:
-    """Points (N, 2) of the unit square, the second coordinate upwards, as a PNG file."""
-    picture, draw = _square()
-    for x, y in _places(points):
+    """Return a PNG file of points (N, 2) in the unit square, the second coordinate upwards."""
+    picture, draw = _unit_square()
+    for x, y in _pixel_positions(points):
         draw.rectangle((x, y, x + 1, y + 1), fill="black")
     return _png(picture)
 
 
 def moves_png(points: Tensor, reconstructions: Tensor) -> bytes:
-    """Points of the unit square, and from each a red line to its reconstruction."""
-    picture, draw = _square()
-    for here, there in zip(_places(points), _places(reconstructions), strict=True):
-        draw.line((here, there), fill="red")
-        draw.rectangle((here[0], here[1], here[0] + 1, here[1] + 1), fill="black")
+    """Return a PNG file of points (N, 2), each with a red line to its reconstruction."""
+    picture, draw = _unit_square()
+    pairs = zip(_pixel_positions(points), _pixel_positions(reconstructions), strict=True)
+    for start, end in pairs:
+        draw.line((start, end), fill="red")
+        draw.rectangle((start[0], start[1], start[0] + 1, start[1] + 1), fill="black")
     return _png(picture)
 
 
-def _square() -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def _unit_square() -> tuple[Image.Image, ImageDraw.ImageDraw]:
     picture = Image.new("RGB", (_SIDE, _SIDE), "white")
     return picture, ImageDraw.Draw(picture)
 
 
-def _places(points: Tensor) -> Sequence[tuple[float, float]]:
-    """Pixels, from the top left, of the first two coordinates of each; nan counts as 0."""
+def _pixel_positions(points: Tensor) -> Sequence[tuple[float, float]]:
+    """Return the pixel, from the top left, of the first two coordinates of each point. Points
+    outside the square move to its border; nan counts as 0."""
     inside = points.detach().flatten(1)[:, :2].double().nan_to_num().clamp(0.0, 1.0)
     return [(x, _SIDE - 2 - y) for x, y in (inside * (_SIDE - 2)).tolist()]
 
@@ -98,29 +111,35 @@ def _png(picture: Image.Image) -> bytes:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How data of a kind are shown to people, and written for other programs."""
+    """How data of a shape are drawn, and written as an array."""
 
     num_samples: int
-    """Samples in a picture."""
+    """Samples in a picture of samples."""
+    num_pairs: int
+    """Images in a picture of images with their reconstructions."""
     samples: Callable[[Tensor], bytes]
-    """A PNG file of samples (N, *shape) in [0, 1]."""
+    """Returns a PNG file of samples (N, *shape) in [0, 1]."""
     pairs: Callable[[Tensor, Tensor], bytes]
-    """A PNG file of data and of what was made of them."""
+    """Returns a PNG file of data (N, *shape), each beside its counterpart, such as a
+    reconstruction."""
     array: Callable[[Tensor], np.ndarray[Any, Any]]
-    """Samples on the CPU as an array."""
+    """Returns samples on the CPU as an array for a file: uint8 (N, H, W, C), or points (N, 2)."""
 
 
-_POINTS = Drawing(2048, scatter_png, moves_png, lambda points: points.numpy())
+_NUM_PAIRS = GRID_ROWS // 2 * GRID_COLUMNS
+_POINTS = Drawing(_NUM_POINTS, _NUM_PAIRS, scatter_png, moves_png, lambda points: points.numpy())
 
 
-def drawing(shape: tuple[int, ...], columns: int = _COLUMNS) -> Drawing:
-    """How data of a shape are drawn."""
+def drawing(shape: tuple[int, ...], columns: int = GRID_COLUMNS) -> Drawing:
+    """Return how data of a shape are drawn: (C, H, W) in grids, all else as points."""
     if len(shape) != 3:
         return _POINTS
-    return Drawing(8 * columns, partial(grid_png, columns=columns), pairs_png, pixels)
+    samples = partial(grid_png, columns=columns)
+    return Drawing(GRID_ROWS * columns, _NUM_PAIRS, samples, pairs_png, pixels)
 
 
 def drawing_of(model: Model) -> Drawing:
-    """How a model's samples are drawn: a column for each class, where it is told the class."""
-    columns = min(model.spec.num_classes, _MOST_COLUMNS) if is_conditional(model) else _COLUMNS
-    return drawing(model.spec.shape, columns)
+    """Return how a model's samples are drawn: if it is class-conditional, in a column for each
+    class."""
+    num_classes = min(model.spec.num_classes, MAX_CLASS_COLUMNS)
+    return drawing(model.spec.shape, num_classes if is_conditional(model) else GRID_COLUMNS)

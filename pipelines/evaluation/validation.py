@@ -1,52 +1,114 @@
-"""What validation says of models, through their contract alone.
+"""Evaluates models on the validation split, through the family contract alone.
 
-The same numbers whatever the number of workers and the batch size: validation images come in
-fixed blocks with fixed noise, workers take blocks in turn, and sums are added up over workers.
-Models of one structure can be validated as one.
+The metrics do not depend on the number of workers or on the batch size of training: images come
+in fixed blocks with fixed noise, workers take blocks in turn, and sums are added over workers.
+Several models of one structure are evaluated at once, stacked.
+
+A further metric of validation images is one function and one line of `VALIDATION_METRICS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from math import log
 from operator import add
 
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core.contract import Draws, FitsSampler, Metrics, Model, Networks, Reconstructs
+from gen_models.core.contract import (
+    BoundsLikelihood,
+    Draws,
+    FitsSampler,
+    Metrics,
+    Model,
+    Networks,
+    Reconstructs,
+)
 from gen_models.core.data import Batch, blocks, floats
 from gen_models.core.rng import seeded
-from gen_models.core.sampling import BLOCK as SAMPLES
+from gen_models.core.sampling import BLOCK as SAMPLE_BLOCK
 from gen_models.core.sampling import block_labels, block_noise, sample
 from gen_models.fused.stacking import Alone, Ensemble
 from gen_models.metrics import FeatureSpace, Moments, features_in_blocks, frechet_distance
 from gen_models.training.distributed import rank_and_world, sum_over_workers
 from pipelines.evaluation.images import drawing_of
-from pipelines.evaluation.measures import Measure, measures, names_of
+from pipelines.evaluation.metric_names import NUM_SAMPLES, frechet_name
 
 BLOCK = 500
 """Validation images in a block."""
-NUM_SAMPLES = 2048
-"""Samples for the Fréchet distance."""
 NUM_CODES = 4096
-"""Training images that a sampler is fitted to."""
-_SHOWN = 32
-_SEED = 0  # of validation: the same noise for every trial, so that they are compared fairly
+"""Training images that a sampler is fitted to, where the family fits one."""
+IMPORTANCE_SAMPLES = 8
+"""Samples of the importance-weighted bound, for each validation image."""
+BOUNDED_IMAGES = 1000
+"""Validation images, the first ones, whose likelihood is bounded: each takes many decodings."""
+_SEED = 0  # the same noise for every trial, so that trials differ by their models alone
+
+
+@dataclass(frozen=True)
+class ValidationMetric:
+    """One or several metrics that are means over validation images."""
+
+    applies: Callable[[Model], bool]
+    """Returns whether a model has the metric."""
+    compute: Callable[[Model, Networks, Batch, Draws], Metrics]
+    """Returns means over a batch, by name without `val/`; {} if the family reports none."""
+    draws: Callable[[Model, int, Generator], Draws]
+    """Returns the random numbers that `compute` needs for a number of images."""
+    num_images: int | None = None
+    """How many of the split's first images are used; None: all."""
+
+
+def _family_metrics(model: Model, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
+    """Compute the metrics that the family defines itself."""
+    return model.validate(networks, batch, draws)
+
+
+def _family_draws(model: Model, num: int, generator: Generator) -> Draws:
+    return model.draws(num, generator)
+
+
+def _importance_bound(model: Model, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
+    """Compute the importance-weighted bound on -log p(x) (Burda et al. 2016, equation 8), nats."""
+    assert isinstance(model, BoundsLikelihood)
+    terms = model.log_terms(networks, batch)
+    log_likelihood, log_ratio = terms(draws["noise"].transpose(0, 1))
+    bound = (log_likelihood + log_ratio).logsumexp(0) - log(IMPORTANCE_SAMPLES)
+    return {f"nll/iw{IMPORTANCE_SAMPLES}": -bound.mean()}
+
+
+def _importance_draws(model: Model, num: int, generator: Generator) -> Draws:
+    """Draw `noise` (num, IMPORTANCE_SAMPLES, noise_dim)."""
+    shape = (num, IMPORTANCE_SAMPLES, model.noise_dim)
+    return {"noise": torch.randn(shape, generator=generator, device=generator.device)}
+
+
+def _bounds_likelihood(model: Model) -> bool:
+    return isinstance(model, BoundsLikelihood)
+
+
+VALIDATION_METRICS: tuple[ValidationMetric, ...] = (
+    ValidationMetric(lambda model: True, _family_metrics, _family_draws),
+    ValidationMetric(_bounds_likelihood, _importance_bound, _importance_draws, BOUNDED_IMAGES),
+)
 
 
 class Evaluator:
-    """Metrics of models on one validation split, and pictures.
-
-    `train`, `validation`: images as uint8 (N, C, H, W), or floats (N, *shape) in [0, 1], on the
-    device. `space`: where samples are compared with the validation data. `real`: the moments of
-    their features; without it, they are computed.
-    """
+    """Computes the validation metrics of models, and pictures of samples and reconstructions."""
 
     def __init__(
         self, train: Batch, validation: Batch, space: FeatureSpace, real: Moments | None = None
     ) -> None:
-        self.codes_from = train.rows(slice(NUM_CODES))
+        """Keep the data, which are on the device of evaluation.
+
+        `train`, `validation`: images uint8 (N, C, H, W), or floats (N, *shape) in [0, 1]; of
+        `train` the first NUM_CODES are kept. `space`: the feature space of the Fréchet distance.
+        `real`: moments of the validation images' features; computed if not given.
+        """
+        self.train = train.rows(slice(NUM_CODES))
         self.validation = validation
         self.device = validation.images.device
         self.space = space
@@ -57,61 +119,68 @@ class Evaluator:
     def metrics(
         self, models: Sequence[Model], networks: Sequence[dict[str, nn.Module]]
     ) -> list[dict[str, float]]:
-        """Validation metrics of each model by name, `val/…`. Several models must be of one
-        structure. On several workers, every one must call."""
-        for model, own in zip(models, networks, strict=True):
-            if isinstance(model, FitsSampler):
-                model.fit_sampler(own, map(floats, blocks(self.codes_from, BLOCK)), _SEED)
-        alone = len(models) == 1
-        subject = Alone(models[0], networks[0]) if alone else Ensemble(models, networks)
-        found = {frechet_name(self.space.name): self._frechet(subject)}
-        for measure in measures(models[0]):
-            found |= self._means(subject, measure)
-        table = torch.stack(list(found.values())).reshape(len(found), -1).T.tolist()
-        return [dict(zip(found, row, strict=True)) for row in table]
+        """Return the metrics of each model by name, `val/…`.
 
-    def _means(self, subject: Alone | Ensemble, measure: Measure) -> dict[str, Tensor]:
-        """Means over the measure's images by name, each (), or (K,) of an ensemble."""
-        images = self.validation.rows(slice(measure.num_images))
+        `networks[i]` are those of `models[i]`; several models must be of one structure. A family
+        that fits a sampler gets it fitted here. On several workers, every one must call.
+        """
+        for model, its_networks in zip(models, networks, strict=True):
+            if isinstance(model, FitsSampler):
+                model.fit_sampler(its_networks, map(floats, blocks(self.train, BLOCK)), _SEED)
+        one = len(models) == 1
+        evaluated = Alone(models[0], networks[0]) if one else Ensemble(models, networks)
+        values = {frechet_name(self.space.name): self._frechet(evaluated)}
+        for metric in VALIDATION_METRICS:
+            if metric.applies(models[0]):
+                values |= self._means(evaluated, metric)
+        table = torch.stack(list(values.values())).reshape(len(values), -1).T.tolist()
+        return [dict(zip(values, row, strict=True)) for row in table]
+
+    def _means(self, models: Alone | Ensemble, metric: ValidationMetric) -> dict[str, Tensor]:
+        """Return means over the metric's images by name, each () or, of an ensemble, (K,)."""
+        images = self.validation.rows(slice(metric.num_images))
         rank, world = rank_and_world()
-        every = list(enumerate(blocks(images, BLOCK)))
-        mine = every[rank::world] or every[:1]  # without one, for the shape of the sums
-        parts = []
-        for index, block in mine:
-            parts.append(self._block_sums(subject, measure, index, floats(block)))
-            if not parts[0]:
-                return {}  # it has nothing to say of these models
-        found = {}
-        for name in sorted(parts[0]):
-            total = reduce(add, (part[name] for part in parts)) * (rank < len(every))
-            found[f"val/{name}"] = sum_over_workers(total) / images.num
-        return found
+        all_blocks = list(enumerate(blocks(images, BLOCK)))
+        # A worker without a block computes the first one for the shape of the sums, times 0.
+        own_blocks = all_blocks[rank::world] or all_blocks[:1]
+        block_sums = []
+        for index, block in own_blocks:
+            block_sums.append(self._block_sums(models, metric, index, floats(block)))
+            if not block_sums[0]:
+                return {}  # the family reports nothing, on every worker
+        means = {}
+        for name in sorted(block_sums[0]):
+            total = reduce(add, (sums[name] for sums in block_sums)) * (rank < len(all_blocks))
+            means[f"val/{name}"] = sum_over_workers(total) / images.num
+        return means
 
     def _block_sums(
-        self, subject: Alone | Ensemble, measure: Measure, index: int, block: Batch
+        self, models: Alone | Ensemble, metric: ValidationMetric, index: int, block: Batch
     ) -> Metrics:
-        """Float64."""
+        """Return sums over block number `index`, float64."""
 
-        def of(model: Model, networks: Networks, draws: Draws) -> Metrics:
-            return measure.of(model, networks, block, draws)
+        def compute(model: Model, networks: Networks, draws: Draws) -> Metrics:
+            return metric.compute(model, networks, block, draws)
 
         def draw(model: Model) -> Draws:
             generator = seeded(Generator(self.device), _SEED, "validation", index)
-            return measure.draws(model, block.num, generator)
+            return metric.draws(model, block.num, generator)
 
-        return {name: value.double() * block.num for name, value in subject.map(of, draw).items()}
+        means = models.map(compute, draw)
+        return {name: value.double() * block.num for name, value in means.items()}
 
-    def _frechet(self, subject: Alone | Ensemble) -> Tensor:
-        """() or (K,)"""
+    def _frechet(self, models: Alone | Ensemble) -> Tensor:
+        """Return the Fréchet distance of samples to the validation images, () or (K,)."""
         rank, world = rank_and_world()
-        indices = range(-(-NUM_SAMPLES // SAMPLES))
-        moments = [self._block_moments(subject, i) for i in indices[rank::world] or indices[:1]]
-        total = reduce(add, moments)
-        for each in (total.count, total.total, total.outer):
-            sum_over_workers(each.mul_(rank < len(indices)))
+        indices = range(-(-NUM_SAMPLES // SAMPLE_BLOCK))
+        own_indices = indices[rank::world] or indices[:1]  # as in `_means`
+        total = reduce(add, [self._block_moments(models, index) for index in own_indices])
+        for tensor in (total.count, total.total, total.outer):
+            sum_over_workers(tensor.mul_(rank < len(indices)))
         return frechet_distance(self.real, total)
 
-    def _block_moments(self, subject: Alone | Ensemble, index: int) -> Moments:
+    def _block_moments(self, models: Alone | Ensemble, index: int) -> Moments:
+        """Return the moments of the features of a block of samples."""
         labels = block_labels(self.validation.labels, index)
 
         def generate(model: Model, networks: Networks, draws: Draws) -> Tensor:
@@ -120,33 +189,34 @@ class Evaluator:
         def draw(model: Model) -> Draws:
             return {"noise": block_noise(model, index, _SEED, self.device)}
 
-        return Moments.of(self.space(subject.map(generate, draw)))
+        return Moments.of(self.space(models.map(generate, draw)))
 
     @torch.no_grad()
     def pictures(self, model: Model, networks: Networks) -> dict[str, bytes]:
-        """PNG files by name: samples, and reconstructions where the family can reconstruct.
+        """Return PNG files by name: `samples`, and `reconstructions` if the family reconstructs.
 
-        The same noise and the same images each time, so that a slider shows them change."""
+        Noise and images are the same at every call, so that MLflow's step slider shows how they
+        change in training.
+        """
         draw = drawing_of(model)
         samples = sample(model, networks, draw.num_samples, _SEED, self.device)
-        found = {"samples": draw.samples(samples)}
+        pictures = {"samples": draw.samples(samples)}
         if isinstance(model, Reconstructs):
-            first = floats(self.validation.rows(slice(_SHOWN)))
-            found["reconstructions"] = draw.pairs(first.images, model.reconstruct(networks, first))
-        return found
-
-
-def frechet_name(space: str) -> str:
-    """The name of the Fréchet distance: it holds the feature space and the number of samples."""
-    return f"val/fd/{space}/{NUM_SAMPLES // 1000}k"
-
-
-def matching(metric: str, names: Iterable[str]) -> list[str]:
-    """The names that `metric` is, or is the beginning of: `val/fd` of `val/fd/lenet-mnist/2k`."""
-    return [name for name in names if name == metric or name.startswith(f"{metric}/")]
+            batch = floats(self.validation.rows(slice(draw.num_pairs)))
+            reconstructions = model.reconstruct(networks, batch)
+            pictures["reconstructions"] = draw.pairs(batch.images, reconstructions)
+        return pictures
 
 
 def metric_names(model: Model, space: str) -> list[str]:
-    """The names of what `Evaluator.metrics` reports of a model, in a feature space."""
-    own = (f"val/{name}" for measure in measures(model) for name in names_of(measure, model))
-    return [*sorted(own), frechet_name(space)]
+    """Return the names of the metrics that `Evaluator.metrics` reports of a model, in the feature
+    space named `space`. Found by running the metrics on blank images."""
+    networks = {name: network.eval() for name, network in model.networks().items()}
+    blank = Batch.of(torch.zeros(2, *model.spec.shape))
+    names: list[str] = []
+    with torch.no_grad():
+        for metric in VALIDATION_METRICS:
+            if metric.applies(model):
+                draws = metric.draws(model, blank.num, Generator())
+                names += metric.compute(model, networks, blank, draws)
+    return [*sorted(f"val/{name}" for name in names), frechet_name(space)]
