@@ -31,7 +31,8 @@ from gen_models.metrics import PCAFeatures
 from gen_models.training.batches import TrainingImages
 from gen_models.training.precision import Precision
 from pipelines.data import Dataset, load
-from pipelines.evaluation.validation import Evaluator, frechet_name
+from pipelines.evaluation.metric_names import frechet_name
+from pipelines.evaluation.validation import Evaluator
 
 SPACE = "pca-digits"
 METRICS = {"autoencoder": "val/squared_error", "vae": "val/elbo"}

@@ -22,9 +22,11 @@ from gen_models.training.batches import TrainingImages
 from pipelines.cli.main import main, parse_run
 from pipelines.config.run import Train
 from pipelines.data import load
-from pipelines.evaluation.feature_extractor import extractor
+from pipelines.data.batches import as_batch
+from pipelines.evaluation.feature_spaces import make_extractor
 from pipelines.evaluation.validation import Evaluator
-from pipelines.training.loop import as_batch, make_learner
+from pipelines.store.layout import Store
+from pipelines.training.loop import make_learner
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -151,7 +153,7 @@ def train_alone(run: Train, store: Path) -> dict[str, float]:
     for epoch in range(1, run.epochs + 1):
         for batch, share in data.batches(run.seed, epoch):
             learner.step(batch, share)
-    space = extractor(dataset, store).space(validation.images, dataset.num_classes)
+    space = make_extractor(dataset, Store.at(store)).space(validation.images, dataset.num_classes)
     evaluator = Evaluator(train, validation, space)
     return evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
 

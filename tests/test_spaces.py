@@ -13,7 +13,8 @@ import tune_spaces
 from gen_models.core.config import flatten
 from gen_models.core.errors import InputError
 from pipelines.config.run import Search, defaults, run_from_dict, to_dict, with_sampled
-from pipelines.evaluation.validation import matching, metric_names
+from pipelines.evaluation.metric_names import matching
+from pipelines.evaluation.validation import metric_names
 from pipelines.tuning.space import default_point
 
 

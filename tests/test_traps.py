@@ -20,19 +20,21 @@ from gen_models.core.data import unit
 from gen_models.core.sampling import sample
 from gen_models.metrics import Moments, frechet_distance
 from pipelines.data import load
-from pipelines.evaluation.validation import Evaluator, frechet_name
+from pipelines.evaluation.metric_names import frechet_name
+from pipelines.evaluation.validation import Evaluator
 
 
 @needs("ray")
 def test_a_metric_does_not_change_with_the_batch_size(tmp_path: Path) -> None:
     """It would, were it a mean of batch means, or were noise drawn batch by batch."""
     from pipelines.config.run import Train, defaults
-    from pipelines.evaluation.feature_extractor import extractor
+    from pipelines.evaluation.feature_spaces import make_extractor
+    from pipelines.store.layout import Store
     from pipelines.training.loop import make_data
     from pipelines.training.payload import Images
 
     dataset, found = load("digits", Path()), []
-    space = extractor(dataset, tmp_path, "pca")
+    space = make_extractor(dataset, Store.at(tmp_path), "pca")
     images = Images(dataset.part("train"), dataset.part("validation"), 10, space)
     for batch_size in (32, 100):
         run = replace(defaults(Train, "vae"), batch_size=batch_size)
@@ -127,7 +129,7 @@ def test_few_samples_make_a_frechet_distance_too_large() -> None:
 @needs("ray")
 def test_data_of_the_pipeline_are_what_the_evaluator_is_given() -> None:
     """Labels follow their images through splitting, memory and blocks."""
-    from pipelines.training.loop import as_batch
+    from pipelines.data.batches import as_batch
 
     dataset = load("digits", Path())
     batch = as_batch(dataset.part("validation"))

@@ -18,7 +18,8 @@ import tyro
 
 from benchmarks.figures import DATA_ROOT, finish, scratch, setting
 from pipelines.data import load
-from pipelines.evaluation.feature_extractor import extractor
+from pipelines.evaluation.feature_spaces import make_extractor
+from pipelines.store.layout import Store
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def main() -> None:
     dataset = load(options.data, options.data_root)
     start = time.perf_counter()
     with scratch() as store:
-        accuracy = extractor(dataset, store).accuracy
+        accuracy = make_extractor(dataset, Store.at(store)).accuracy
     if accuracy is None:
         raise SystemExit(f"data = {options.data!r}: expected images with labels")
     figures = {"accuracy": accuracy, "seconds": time.perf_counter() - start}
