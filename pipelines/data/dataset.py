@@ -1,7 +1,7 @@
-"""The data set that the rest of the project sees, and how a source's arrays become one.
+"""The `Dataset` that the rest of the project uses, and how it is assembled from arrays.
 
-Readers differ in where images come from; splitting, counting and hashing are the same for all,
-and are done here, so that no reader can do them differently.
+Sources differ in where images come from. Splitting, counting and hashing are the same for all
+and are done here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gen_models.core.errors import InputError, require
 
-if TYPE_CHECKING:  # importing it imports torch, which `--help` need not wait for
+if TYPE_CHECKING:  # its import imports torch, and data sets are listed without torch
     from gen_models.core.data import DataSpec
 
 Pixels = NDArray[np.uint8]
@@ -31,35 +31,38 @@ Labels = NDArray[np.int64]
 """Classes, (N,), numbered from 0."""
 
 MIN_IMAGES = 12
-"""With fewer, a sixth of what is left after cutting a sixth would be no image at all."""
+"""With fewer, a sixth of five sixths would be less than one image."""
 
 _BINARY_SEED = 0
 
 
 class Part(NamedTuple):
-    """Images and, where there are any, their labels."""
+    """Images, or points, of one split, and their labels where there are any."""
 
     images: Pixels | Points
     labels: Labels | None
 
 
-class Source(NamedTuple):
-    """What a reader found, before it is split."""
+class Arrays(NamedTuple):
+    """The data that a source has read, before validation is cut off."""
 
     train: Part
     test: Part | None
-    """None where the data set has no test images of its own."""
+    """None where the data set has no test split of its own."""
     num_classes: int
     """0 where unlabelled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images in memory, split: uint8, (N, C, H, W), C-contiguous, with 0 black and 255 white; or
-    points."""
+    """A data set in memory, in three splits.
+
+    Images are uint8, (N, C, H, W), C-contiguous, with 0 black and 255 white. Points are float32,
+    (N, D), in [0, 1].
+    """
 
     name: str
-    """As the user gave it."""
+    """The name that the user gave: `mnist`, `folder:~/cats`."""
     train: Pixels | Points
     validation: Pixels | Points
     test: Pixels | Points
@@ -74,19 +77,22 @@ class Dataset:
 
     @property
     def spec(self) -> DataSpec:
-        """What a model family must know of the data."""
-        from gen_models.core.data import DataSpec
+        """Shape and number of classes, from which a model family builds its networks."""
+        from gen_models.core.data import DataSpec  # light: data sets are listed without torch
 
         return DataSpec(self.train.shape[1:], self.num_classes)
 
     def part(self, split: Literal["train", "validation", "test"]) -> Part:
-        """A split's images and labels."""
+        """Return a split's images and labels."""
         return Part(getattr(self, split), getattr(self, f"{split}_labels"))
 
     def with_binary_evaluation(self) -> Dataset:
-        """The data set with validation and test images drawn once, by a fixed seed: 255 with the
-        probability of an intensity, else 0. Training images are drawn at each use
-        (`gen_models.training.batches`). Raises `InputError` where there are no intensities."""
+        """Return a copy whose validation and test images are binary, drawn with a fixed seed.
+
+        A pixel of intensity v becomes 255 with probability v / 255, else 0. Training images stay:
+        they are drawn anew at each use (`gen_models.training.batches`). Raises `InputError` where
+        the data are not images.
+        """
         images = self.train.dtype == np.uint8
         require(images, "binarise", True, f"False for data = {self.name!r}, which are no images")
         rng = np.random.default_rng(_BINARY_SEED)
@@ -97,29 +103,31 @@ class Dataset:
     def slug(self) -> str:
         """A short name for files and MLflow experiments: letters, digits, `.`, `_` and `-`.
 
-        Of a path the last component without its extension: `npz:/x/y.npz` is `npz-y`.
+        A path is reduced to its last component, without the extension of an archive:
+        `npz:/x/y.npz` becomes `npz-y`.
         """
         kind, colon, path = self.name.partition(":")
         if not colon:
             return kind
         last = Path(os.path.abspath(Path(path).expanduser()))
-        word = last.stem if kind == "npz" else last.name
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", word).strip("-.")
+        stem = last.stem if kind == "npz" else last.name
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")
         return f"{kind}-{safe}" if safe else kind
 
 
-def assemble(name: str, source: Source, split_seed: int) -> Dataset:
-    """Split a source and hash it.
+def assemble(name: str, arrays: Arrays, split_seed: int) -> Dataset:
+    """Split and hash the arrays of the data set `name`.
 
-    Test is the source's own, in its own order, or one sixth cut first; validation is one sixth of
-    what is left. Cut images are in random order, so the first few of a split are a fair sample.
-    Raises `InputError` if there are too few images to leave no split empty.
+    Test is the data set's own, in its own order, or else one sixth of all; validation is one
+    sixth of the rest. Images that are cut off, and those that are left, are in random order, so
+    the first few of a split are a fair sample. Raises `InputError` if there are too few images,
+    so that a split would be empty.
     """
-    count = len(source.train.images)
+    count = len(arrays.train.images)
     if count < MIN_IMAGES:
         raise InputError(f"{name}: {count} images: expected at least {MIN_IMAGES} to train on")
     rng = np.random.default_rng(split_seed)
-    train, test = (source.train, source.test) if source.test else _cut_sixth(source.train, rng)
+    train, test = (arrays.train, arrays.test) if arrays.test else _cut_sixth(arrays.train, rng)
     if not len(test.images):
         raise InputError(f"{name}: 0 test images: expected at least 1")
     train, validation = _cut_sixth(train, rng)
@@ -131,19 +139,19 @@ def assemble(name: str, source: Source, split_seed: int) -> Dataset:
         train_labels=train.labels,
         validation_labels=validation.labels,
         test_labels=test.labels,
-        num_classes=source.num_classes,
+        num_classes=arrays.num_classes,
         digest=_digest(train, validation, test),
     )
 
 
 def _binary(images: Pixels | Points, rng: np.random.Generator) -> Pixels:
-    """An intensity v is 255 in v of 255 cases."""
+    """Draw 255 with probability v / 255 for each intensity v, else 0."""
     drawn = rng.integers(0, 255, size=images.shape, dtype=np.uint8)
     return np.where(drawn < images, np.uint8(255), np.uint8(0))
 
 
 def _cut_sixth(part: Part, rng: np.random.Generator) -> tuple[Part, Part]:
-    """Five sixths and one sixth, both drawn at random."""
+    """Split at random into five sixths and one sixth."""
     count = len(part.images)
     order = rng.permutation(count)
     return _take(part, order[count // 6 :]), _take(part, order[: count // 6])

@@ -1,10 +1,9 @@
-"""Published data sets: scikit-learn's digits, and torchvision's under a data root.
+"""torchvision's published data sets: MNIST, Fashion-MNIST, CIFAR-10 and SVHN.
 
-torchvision knows where the files are, what they are called and what their checksums are, and it
-downloads them. It says little of what is wrong with them, though, so they are looked at first:
-every file that is missing or damaged is named before torchvision reads any. MNIST's files, whose
-checksums torchvision does not verify once they are extracted and whose counts it never compares,
-are read here.
+torchvision holds the file names, checksums and mirrors, and downloads the files. Its error
+messages do not name the files that are missing or damaged, so all files are checked before it
+reads any. MNIST's files are read here: once they are extracted, torchvision verifies neither
+their checksums nor that there are as many labels as images.
 """
 
 import gzip
@@ -19,36 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gen_models.core.errors import InputError
-from pipelines.data.dataset import Labels, Part, Pixels, Source
+from pipelines.data.dataset import Arrays, Labels, Part, Pixels
+from pipelines.data.source import ReadRequest, Source
 
 NUM_CLASSES = 10
-"""Of every data set here."""
+"""Classes of each of these data sets."""
 
 IDX_UINT8 = 0x0800
-"""First two bytes of an IDX file's magic number for uint8 elements; the last is the rank."""
+"""An IDX file's magic number for uint8 elements, without the rank that is added to it."""
 
 
-def read_digits() -> Source:
-    """scikit-learn's 1,797 scanned digits, 8x8, whose 17 grey levels become 0 to 255."""
-    from sklearn.datasets import load_digits
+def read(request: ReadRequest) -> Arrays:
+    """Read one of `PUBLISHED` from the files under `request.root`.
 
-    digits = load_digits()
-    images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
-    return Source(Part(images, digits.target.astype(np.int64)), None, NUM_CLASSES)
-
-
-def read_published(name: str, root: Path, download: bool) -> Source:
-    """One of `PUBLISHED`, from the files under `root`.
-
-    With `download`, files that are missing or damaged are fetched first. Raises `InputError` if
-    they cannot be, or if a file is missing, damaged or not of its format.
+    With `request.download`, missing and damaged files are fetched first. Raises `InputError` if
+    the download fails, or if a file is missing, damaged or not of its format.
     """
-    import torchvision.datasets
+    import torchvision.datasets  # light: names are listed without torchvision
 
+    name, root = request.name, request.root
     published = PUBLISHED[name]
     kind = getattr(torchvision.datasets, published.kind)
     files = published.files(kind)
-    if download and _defects(root, files):
+    if request.download and _defects(root, files):
         _download(name, kind, root, published.splits)
     defects = _defects(root, files)
     if defects:
@@ -57,14 +49,15 @@ def read_published(name: str, root: Path, download: bool) -> Source:
             "pass --download to fetch them, or --data-root with the folder that holds them"
         )
     train, test = (published.read(kind, root, split) for split in published.splits)
-    return Source(train, test, NUM_CLASSES)
+    return Arrays(train, test, NUM_CLASSES)
 
 
 def _defects(root: Path, files: dict[Path, str | None]) -> list[str]:
-    """What is wrong: files that are missing or do not have their checksum."""
+    """Describe the files that are missing or do not have their checksum, if any."""
+    # light: names are listed without torchvision
     from torchvision.datasets.utils import check_integrity
 
-    # an IDX file, the only kind without an MD5, may also lie there compressed
+    # IDX files, the only ones without an MD5, may be compressed.
     places = {file: [root / file] if md5 else _places(root / file) for file, md5 in files.items()}
     missing = [file for file in files if not any(place.is_file() for place in places[file])]
     damaged = [
@@ -76,6 +69,7 @@ def _defects(root: Path, files: dict[Path, str | None]) -> list[str]:
 
 
 def _download(name: str, kind: Any, root: Path, splits: tuple[Any, Any]) -> None:
+    """Fetch a data set with torchvision. Raises `InputError` if that fails."""
     try:
         for split in splits:
             kind(root, split, download=True)
@@ -87,9 +81,7 @@ def _download(name: str, kind: Any, root: Path, splits: tuple[Any, Any]) -> None
         ) from error
 
 
-# MNIST and Fashion-MNIST
-
-
+# -- MNIST and Fashion-MNIST ---------------------------------------------------------------------
 def _mnist_files(kind: Any) -> dict[Path, str | None]:
     raw = Path(kind.__name__, "raw")
     return {raw / Path(file).stem: None for file, _ in kind.resources}
@@ -115,12 +107,15 @@ def _read_mnist(kind: Any, root: Path, train: bool) -> Part:
 
 
 def _places(path: Path) -> list[Path]:
-    """Where an IDX file may lie, the likelier first: extracted, or as it was downloaded."""
+    """Where an IDX file may be: extracted, or compressed as it was downloaded."""
     return [path, path.with_name(f"{path.name}.gz")]
 
 
 def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
-    """The uint8 array of `rank` dimensions in an IDX file, which may be compressed."""
+    """Read the uint8 array of `rank` dimensions in an IDX file, which may be compressed.
+
+    Raises `InputError` if the file is damaged or of another rank or type.
+    """
     path = next(place for place in _places(path) if place.is_file())
     content = _read_bytes(path)
     start = 4 + 4 * rank
@@ -153,9 +148,8 @@ def _read_bytes(path: Path) -> bytes:
         ) from error
 
 
-# CIFAR-10: its files are pickles, and torchvision unpickles them only if their MD5 is right
-
-
+# -- CIFAR-10 ------------------------------------------------------------------------------------
+# Its files are pickles. torchvision unpickles them only if their MD5 is right.
 def _cifar_files(kind: Any) -> dict[Path, str | None]:
     checksums = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
     return {Path(kind.base_folder, file): md5 for file, md5 in checksums}
@@ -167,8 +161,7 @@ def _read_cifar(kind: Any, root: Path, train: bool) -> Part:
     return Part(images, np.array(data.targets, np.int64))
 
 
-# SVHN
-
+# -- SVHN ----------------------------------------------------------------------------------------
 SVHN_SPLITS = ("train", "test")
 
 
@@ -183,16 +176,16 @@ def _read_svhn(kind: Any, root: Path, split: str) -> Part:
 
 @dataclass(frozen=True)
 class Published:
-    """How one of torchvision's data sets is found and read."""
+    """The files of one of torchvision's data sets, and how they are read."""
 
     kind: str
     """Its class in `torchvision.datasets`."""
     files: Callable[[Any], dict[Path, str | None]]
-    """Its files, relative to the data root, and their MD5; None where none is published."""
+    """Maps its files, relative to the data root, to their MD5, or to None where none is known."""
     read: Callable[[Any, Path, Any], Part]
-    """The images and labels of a split, from the class and the data root."""
+    """Reads a split, given the class, the data root and the split's name."""
     splits: tuple[Any, Any] = (True, False)
-    """What the class calls its training and test split (its second argument)."""
+    """The class's second argument for the training and the test split."""
 
 
 PUBLISHED = {
@@ -201,3 +194,5 @@ PUBLISHED = {
     "cifar10": Published("CIFAR10", _cifar_files, _read_cifar),
     "svhn": Published("SVHN", _svhn_files, _read_svhn, SVHN_SPLITS),
 }
+
+SOURCE = Source(names=tuple(PUBLISHED), read=read)

@@ -1,55 +1,58 @@
-"""Images of the user's own in a folder, whatever their size and format, brought to one shape."""
+"""Images in a folder of the user's, of any size and format, brought to one shape.
+
+Decoding, EXIF orientation, transparency and 16-bit images are handled with Pillow; cropping and
+resizing with torchvision.
+"""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gen_models.core.errors import InputError
-from pipelines.data.dataset import Labels, Part, Pixels, Source
+from pipelines.data.dataset import Arrays, Labels, Part, Pixels
+from pipelines.data.source import ReadRequest, Source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Channels = Literal["auto", "grey", "colour"]
-"""Whether images are read in grey or in colour; `auto` is as they are, if all agree."""
-
-CHANNELS = get_args(Channels)
 MODES = {"grey": "L", "colour": "RGB"}
-"""Pillow's modes."""
+"""Pillow's mode of the images that are returned, by `channels`."""
 GREY_MODES = {"1", "L", "LA", "La"}
-"""Pillow's 8-bit modes that are grey; palettes count as colour."""
+"""Pillow's grey modes of at most 8 bits; palettes count as colour."""
 
 
-def read_folder(folder: Path, size: int, channels: Channels) -> Source:
-    """Images under `folder`, as `size` x `size` pixels.
+def read(request: ReadRequest) -> Arrays:
+    """Read the images under `request.path`, as squares of `request.image_size` pixels.
 
-    The folders in it are the classes, in alphabetical order, and hold images at any depth; with
-    images directly in it, and no folders, they are unlabelled. The middle square of each image
-    is resized, bilinearly. EXIF orientation is applied, what is transparent becomes white, 16
-    bits become 8.
+    The folders in it are the classes, in alphabetical order, and hold images at any depth. A
+    folder with images directly in it, and no folders, is unlabelled. The middle square of each
+    image is resized bilinearly. EXIF orientation is applied, transparent pixels become white and
+    16-bit images are reduced to 8 bits.
 
-    Raises `InputError` if there is no such folder, it or a class of it has no images, an image
-    cannot be read, or with `channels` `auto` some images are grey and others colour.
+    Raises `InputError` if there is no such folder, it or one of its classes has no images, an
+    image cannot be read, or with `channels` `auto` some images are grey and others in colour.
     """
-    paths, labels, num_classes = _list_images(folder)
+    size, channels = request.image_size, request.channels
+    paths, labels, num_classes = _list_images(request.path)
     first = paths[0]
     mode = _open(first).mode if channels == "auto" else MODES[channels]
     like = first if channels == "auto" else None
     images = np.empty((len(paths), 3 if mode == "RGB" else 1, size, size), np.uint8)
-    read = partial(_read_image, size=size, mode=mode, like=like)
+    read_one = partial(_read_image, size=size, mode=mode, like=like)
     with ThreadPoolExecutor() as pool:
-        for index, image in enumerate(pool.map(read, paths)):
+        for index, image in enumerate(pool.map(read_one, paths)):
             images[index] = image
-    return Source(Part(images, labels), None, num_classes)
+    return Arrays(Part(images, labels), None, num_classes)
 
 
 def _list_images(folder: Path) -> tuple[list[Path], Labels | None, int]:
-    """Paths of the images in a fixed order, their labels, the number of classes."""
+    """List the images in a fixed order: paths, labels, number of classes."""
+    # light: names are listed without torchvision
     from torchvision.datasets.folder import IMG_EXTENSIONS, ImageFolder
 
     if not folder.is_dir():
@@ -79,8 +82,12 @@ def _list_images(folder: Path) -> tuple[list[Path], Labels | None, int]:
 
 
 def _read_image(path: Path, *, size: int, mode: str, like: Path | None) -> Pixels:
-    """The image, (C, size, size); `like` is an image that it must agree with in mode."""
-    from torchvision.transforms import functional
+    """Read an image as (C, size, size).
+
+    Raises `InputError` if its mode differs from `mode`, which is that of the image `like`; where
+    `like` is None the image is converted.
+    """
+    from torchvision.transforms import functional  # light: names are listed without torchvision
 
     image = _open(path)
     if like and image.mode != mode:
@@ -96,8 +103,8 @@ def _read_image(path: Path, *, size: int, mode: str, like: Path | None) -> Pixel
 
 
 def _open(path: Path) -> Image:
-    """The image as it is meant to be seen, upright and opaque, in mode L or RGB."""
-    from PIL import Image, ImageOps
+    """Open an image, turned upright by its EXIF orientation and opaque, in mode L or RGB."""
+    from PIL import Image, ImageOps  # light: names are listed without Pillow
 
     try:
         with Image.open(path) as image:
@@ -110,7 +117,8 @@ def _open(path: Path) -> Image:
 
 
 def _eight_bit(image: Image) -> Image:
-    from PIL import Image
+    """Reduce a 16-bit image to 8 bits. Raises `ValueError` for one of 32 bits."""
+    from PIL import Image  # light: names are listed without Pillow
 
     sixteen_bit = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM")
     if sixteen_bit:
@@ -121,11 +129,14 @@ def _eight_bit(image: Image) -> Image:
 
 
 def _opaque(image: Image) -> Image:
-    """The image on a white background, in mode L or RGB."""
-    from PIL import Image
+    """Put the image on a white background, in mode L or RGB."""
+    from PIL import Image  # light: names are listed without Pillow
 
     mode = "L" if image.mode in GREY_MODES else "RGB"
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert(mode)
+
+
+SOURCE = Source(("folder:PATH",), read, frozenset({"image_size", "channels"}))
