@@ -1,11 +1,14 @@
-"""How a command gets its Ray: an instance of its own on this machine, or a cluster's.
+"""Starts a Ray instance on this machine, or connects to a cluster.
 
-Whatever Ray is used, the job's processes are told where its GCS is (`RAY_ADDRESS`). Without
-that, a Ray Train run that is stopped early keeps its GPUs for as long as the job lives: the
-actor that should free its placement group looks for "the" Ray instance of its host, and gives
-up when it sees two (ray 2.60, `PlacementGroupCleaner`).
+The only module of this project that uses Ray's private interfaces.
+
+In both cases the job's processes get the GCS address in `RAY_ADDRESS`. Without it, a Ray Train
+run that is stopped early keeps its GPUs until the job ends: Ray's `PlacementGroupCleaner` (ray
+2.60), which should free its placement group, looks for a Ray instance on its host, and gives up
+where it finds two.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -13,50 +16,61 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import ray
+from ray._private.authentication import authentication_token_setup
+from ray._private.ray_constants import GCS_PORT_ENVIRONMENT_VARIABLE
+from ray._private.services import canonicalize_bootstrap_address
+from ray._private.state import state
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
+
 from gen_models.core.errors import InputError, require
+from pipelines.cluster.environment import environment
+from pipelines.cluster.packages import family_packages, project_packages
 
 REACH_SECONDS = 5.0
-"""How long a cluster's port may take to accept a connection."""
+"""Time in which a cluster's port must accept a connection."""
 
 ANSWER_SECONDS = 8
-"""How long what accepted it may take to answer as a Ray GCS does; Ray's own limit is 20."""
+"""Time in which a Ray GCS must answer on that connection; Ray's own limit is 20 s."""
 
 JOB_DEFAULTS = {
-    # Ray Train takes one report per poll of its controller, each 2 s by Ray's own default.
+    # Ray Train takes one report at each poll of its controller. Ray's default is a poll in 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_USAGE_STATS_ENABLED": "0",
-}  # environment of the job's processes; a value set by the user wins
+}
+"""Environment variables of the job's processes; a value that the user has set is kept."""
 
 LOCAL_DEFAULTS = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per run, for nodes taken away
-}  # the same, on an instance of our own
-
-PACKAGES = ("gen_models", "pipelines", "tune_spaces")
+    # One more process for each run, which only watches for preempted nodes.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+"""The same, on an instance that this process starts."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The Ray that a command is connected to."""
+    """The Ray instance or cluster that a command is connected to."""
 
     address: str
-    """Of its GCS, `host:port`."""
+    """Address of its GCS, `host:port`."""
     num_cpus: float
     """CPUs that it has, or that its autoscaler may add."""
     num_gpus: float
+    """GPUs that it has, or that its autoscaler may add."""
     resources: Mapping[str, float]
-    """All resources, custom ones too."""
+    """All resources by name, CPUs, GPUs and custom ones."""
     is_local: bool
-    """Whether this process started it, and stops it."""
+    """True if this process started it, and stops it."""
 
     def require_workers(
         self, num_workers: int, cpus_per_worker: float, gpus_per_worker: float
     ) -> None:
-        """Refuse workers that could never be placed: Ray would wait for them for ever.
+        """Raise `InputError` for workers that can never be placed: Ray would wait without end.
 
-        Raises `InputError`, naming the field, its value and what the cluster has.
+        The message names the field, its value and the cluster's resources.
         """
         per_worker = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
         has = {"CPU": self.num_cpus, "GPU": self.num_gpus}
@@ -83,50 +97,47 @@ def connect(
 ) -> Iterator[Cluster]:
     """Connect to the cluster at `address`, or start an instance for this process alone.
 
-    `None` means the environment's `RAY_ADDRESS` (set inside a Ray job), and without one, like
-    `"local"`, a local instance with `num_cpus`, `num_gpus` and `resources`, and with Ray's
-    dashboard, without which stopped Ray Train runs keep their workers' resources. On leaving,
-    the process disconnects and a local instance is stopped.
+    With `None` the address is the environment variable `RAY_ADDRESS`, which is set inside a Ray
+    job. Without it, or with `"local"`, an instance is started with `num_cpus`, `num_gpus` and
+    `resources`. It has Ray's dashboard, without which stopped Ray Train runs keep their workers'
+    resources. After the block the process disconnects, and an instance that it started is
+    stopped.
 
-    Raises `InputError` for an address that is malformed, out of reach or refuses the token,
-    and for resources asked of a cluster that has its own.
+    Raises `InputError` for an address that is malformed or cannot be reached, for a cluster that
+    refuses the token, and for resources given with the address of a cluster.
     """
-    import ray
-
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        if address == "local":
-            gcs_address = _start(num_cpus, num_gpus, resources, dashboard)
-        else:
-            given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
-            for field, value in given.items():
-                expected = f"nothing, for the Ray cluster at {address} has its own resources"
-                require(value is None, field, value, expected)
-            gcs_address = _attach(address)
-        capacity = _capacity()
-        yield Cluster(
-            address=gcs_address,
-            num_cpus=capacity.get("CPU", 0.0),
-            num_gpus=capacity.get("GPU", 0.0),
-            resources=capacity,
-            is_local=address == "local",
-        )
-    finally:
-        ray.shutdown()
+    with _authentication_mode_kept():
+        try:
+            if address == "local":
+                gcs_address = _start(num_cpus, num_gpus, resources, dashboard)
+            else:
+                given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
+                for field, value in given.items():
+                    expected = f"nothing, for the Ray cluster at {address} has its own resources"
+                    require(value is None, field, value, expected)
+                gcs_address = _attach(address)
+            capacity = _capacity()
+            yield Cluster(
+                address=gcs_address,
+                num_cpus=capacity.get("CPU", 0.0),
+                num_gpus=capacity.get("GPU", 0.0),
+                resources=capacity,
+                is_local=address == "local",
+            )
+        finally:
+            ray.shutdown()
 
 
-def use_token() -> None:
-    """Turn token authentication on if there is a token and the user has not chosen a mode.
+@contextmanager
+def token_authentication() -> Iterator[None]:
+    """Use token authentication in the block if there is a token and no `RAY_AUTH_MODE`.
 
     Ray does so by itself only for an instance that it starts.
     """
-    from ray._private.authentication import authentication_token_setup
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    if AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        authentication_token_setup._enable_token_auth()
+    with _authentication_mode_kept():
+        _use_token()
+        yield
 
 
 def require_reachable(field: str, address: str, host: str, port: int) -> None:
@@ -139,18 +150,23 @@ def require_reachable(field: str, address: str, host: str, port: int) -> None:
 
 
 @contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the time of the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def _authentication_mode_kept() -> Iterator[None]:
+    """Undo, after the block, Ray's setting of `RAY_AUTH_MODE` in this process."""
+    if "RAY_AUTH_MODE" in os.environ:
+        yield
+        return
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        if os.environ.pop("RAY_AUTH_MODE", None) is not None:
+            Config.initialize("")  # Ray caches the mode
+
+
+def _use_token() -> None:
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        authentication_token_setup._enable_token_auth()
 
 
 def _start(
@@ -159,10 +175,10 @@ def _start(
     resources: Mapping[str, float] | None,
     dashboard: bool,
 ) -> str:
-    """Start an instance whose GCS address is known beforehand, and connect to it."""
-    import ray
-    from ray._private.ray_constants import GCS_PORT_ENVIRONMENT_VARIABLE
+    """Start an instance and connect to it; return the address of its GCS.
 
+    The port is chosen here, because the job's environment has to contain the address.
+    """
     if dashboard:
         _require_dashboard()
     port = _free_port()
@@ -173,7 +189,7 @@ def _start(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             resources=dict(resources) if resources else None,
-            # The cleaner of placement groups asks the State API, which the dashboard serves.
+            # `PlacementGroupCleaner` uses the State API, which the dashboard serves.
             include_dashboard=dashboard,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -183,14 +199,10 @@ def _start(
 
 
 def _attach(address: str) -> str:
-    """Connect to a running cluster: its GCS address.
+    """Connect to a running cluster; return the address of its GCS.
 
-    Raises `InputError` if `address` is none, or leads to no cluster that takes this driver.
+    Raises `InputError` if `address` is malformed or there is no cluster that accepts this driver.
     """
-    import ray
-    from ray._private.services import canonicalize_bootstrap_address
-    from ray.exceptions import AuthenticationError
-
     submit = "to run a command on a cluster from outside it, use `genpipe submit`"
     expected = f"host:port of a Ray cluster's GCS, 'auto' or 'local'; {submit}"
     require("://" not in address, "address", address, expected)
@@ -198,18 +210,21 @@ def _attach(address: str) -> str:
         gcs_address = canonicalize_bootstrap_address(address)
     except (ValueError, ConnectionError) as error:
         raise InputError(f"address = {address!r}: {error}") from error
-    gcs_address = gcs_address or ""  # None for "local", which never comes here
+    gcs_address = gcs_address or ""  # None stands for "local", which `connect` handles
     host, _, port = gcs_address.rpartition(":")
     require(port.isdigit(), "address", address, expected)
     require_reachable("address", address, host.strip("[]"), int(port))
     try:
-        use_token()
-        with environment({"RAY_gcs_server_port_wait_time_s": str(ANSWER_SECONDS)}):
+        _use_token()
+        with (
+            environment({"RAY_gcs_server_port_wait_time_s": str(ANSWER_SECONDS)}),
+            _job_runtime_env(gcs_address) as runtime_env,
+        ):
             ray.init(
                 address=gcs_address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env=_job_runtime_env(gcs_address),
+                runtime_env=runtime_env,
             )
     except AuthenticationError as error:
         mend = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's token"
@@ -219,21 +234,24 @@ def _attach(address: str) -> str:
     return gcs_address
 
 
-def _job_runtime_env(address: str) -> dict[str, Any]:
-    """What a cluster's processes need: environment, and this project's code.
+@contextmanager
+def _job_runtime_env(address: str) -> Iterator[dict[str, Any]]:
+    """Make the runtime environment of a cluster's processes: variables, and packages to send.
 
-    A Ray job carries the code already, and Ray refuses what is given twice.
+    The files of the packages exist for the block. Inside a Ray job, `submit` has sent them, and
+    Ray refuses a setting that is given twice.
     """
     runtime_env: dict[str, Any] = {"env_vars": _job_environment(address, JOB_DEFAULTS)}
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-        root = Path(__file__).parents[2]
-        found = [root / name for name in PACKAGES if (root / name).is_dir()]
-        runtime_env["py_modules"] = [str(package) for package in found]
-    return runtime_env
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        yield runtime_env
+        return
+    with family_packages() as families:
+        runtime_env["py_modules"] = [str(path) for path in [*project_packages(), *families]]
+        yield runtime_env
 
 
 def _job_environment(address: str, defaults: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables of the job's processes, less those that a Ray job has set."""
+    """Environment variables of the job's processes, without those that a Ray job has set."""
     wanted = {name: os.environ.get(name, value) for name, value in defaults.items()}
     wanted["RAY_ADDRESS"] = address
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
@@ -242,10 +260,7 @@ def _job_environment(address: str, defaults: Mapping[str, str]) -> dict[str, str
 
 
 def _capacity() -> dict[str, float]:
-    """The connected cluster's resources, counting nodes that its autoscaler may add."""
-    import ray
-    from ray._private.state import state
-
+    """Resources of the connected cluster, with those of nodes that its autoscaler may add."""
     now = ray.cluster_resources()
     capacity: dict[str, float] = dict(now)
     for name, most in (state.get_max_resources_from_cluster_config() or {}).items():
@@ -254,9 +269,9 @@ def _capacity() -> dict[str, float]:
 
 
 def _require_dashboard() -> None:
-    """Raise `InputError` if Ray lacks what its dashboard, and so its State API, is made of."""
+    """Raise `InputError` if the dependencies of Ray's dashboard and State API are missing."""
     try:
-        import ray.dashboard.optional_deps  # noqa: F401
+        importlib.import_module("ray.dashboard.optional_deps")
     except ImportError as error:
         raise InputError(
             f"ray: its dashboard is missing; install 'ray[default]' ({error})"
