@@ -1,27 +1,33 @@
-"""What is searched: a space per family, in the file of the family's name."""
+"""Search spaces of the families: a file a family, of the same name. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal
+
+from gen_models.core import families
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched for a family."""
+    """The hyperparameters that a search of a family varies, and how it ranks trials."""
 
     domains: Mapping[str, Any]
-    """Ray Tune domains, shaped like the config: `{"model": {…}, "optim": {…}}`."""
+    """Ray Tune domains, nested as the config: `{"model": {…}, "optim": {…}}`."""
     metric: str
-    """Ranks trials. It must not depend on anything that is searched but through the model."""
+    """The metric that ranks trials. It must depend on searched settings through the trained model
+    alone: a loss that contains a searched weight ranks the smallest weight best."""
     mode: Literal["min", "max"]
+    """Whether a small or a large `metric` is better."""
     epochs: int
-    """What a trial may use at most."""
+    """Maximum number of epochs of a trial."""
     grace_period: int
     """Epochs before a trial may be stopped."""
 
 
 def space(family: str) -> Space:
-    """The space of a family."""
-    found: Space = import_module(f"tune_spaces.{family}").SPACE
+    """Import the search space of a family.
+
+    Raises `InputError` if there is no such family, or if its package is broken.
+    """
+    found: Space = families.space(family)
     return found

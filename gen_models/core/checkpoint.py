@@ -1,10 +1,11 @@
-"""A checkpoint: a folder that holds a learner, and from which anyone can sample.
+"""Checkpoints: folders with the state of a learner, from which training goes on and models sample.
 
-    model.json             family, config, optimizers, data spec, seed, position
+    model.json             family, config, optimizers, data spec, seed, position; the package that
+                           supplies the family, if it is not a built-in one
     weights.safetensors    `networks.<network>.<tensor>`, and `averages.<network>.<tensor>`
     optimizers.pt          the optimizers' state; read with `weights_only=True`
 
-Nothing in it is unpickled in a way that could run code.
+Reading one runs no code from it.
 """
 
 from __future__ import annotations
@@ -13,36 +14,49 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gen_models import family
+from gen_models.core import families
 from gen_models.core.config import from_dict
 from gen_models.core.contract import Model, is_conditional
 from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError
-from gen_models.training.learner import Learner
+from gen_models.core.networks import build_networks
+
+
+class Trainable(Protocol):
+    """What is saved and restored: a `gen_models.training.learner.Learner`."""
+
+    @property
+    def model(self) -> Model: ...
+    @property
+    def networks(self) -> Mapping[str, nn.Module]: ...
+    @property
+    def device(self) -> torch.device: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint folder holds."""
+    """A model that was loaded from a checkpoint folder."""
 
     family: str
     model: Model
     networks: dict[str, nn.Module]
-    """The networks to sample from, in evaluation mode on the CPU."""
+    """The networks to sample from, in evaluation mode on the CPU: averages where they are kept."""
     optim: Any
     seed: int
     step_count: int
 
 
-def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Learner) -> None:
-    """Write a learner into `folder`, which exists and is nobody else's yet."""
+def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Trainable) -> None:
+    """Write a learner's state into `folder`, an existing empty folder."""
     state = learner.state_dict()
     tensors = {
         f"{kind}.{network}.{name}": value.detach().cpu().contiguous()
@@ -60,11 +74,14 @@ def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Learner
         "seed": state["seed"],
         "step_count": state["step_count"],
     }
+    package = families.distribution(family_name)
+    if package:
+        content["package"] = package
     (folder / "model.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def restore_learner(folder: Path, learner: Learner) -> None:
-    """Put a checkpoint's state into a learner of the same family, config and optimizers."""
+def restore_learner(folder: Path, learner: Trainable) -> None:
+    """Load a checkpoint's state into a learner of the same family, config and optimizers."""
     content = _read(folder)
     tensors = _nested(load_file(folder / "weights.safetensors", device=str(learner.device)))
     optimizers = torch.load(
@@ -82,17 +99,18 @@ def restore_learner(folder: Path, learner: Learner) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The model of a checkpoint and its networks, averaged where an average was kept.
+    """Load the model of a checkpoint and its networks, averaged where an average was kept.
 
-    Raises `InputError` where the folder holds no checkpoint, or a broken one.
+    Raises `InputError` if the folder holds no checkpoint, a broken one, or one of a family that is
+    not installed.
     """
     content = _read(folder)
-    module = family(content["family"])
+    module = _family(folder, content)
     spec = DataSpec(tuple(content["spec"]["shape"]), content["spec"]["num_classes"])
     model: Model = module.Model(from_dict(module.Config, content["config"]), spec)
     try:
         tensors = _nested(load_file(folder / "weights.safetensors"))
-        networks = model.networks()
+        networks = build_networks(model)
         for name, network in networks.items():
             averaged = tensors.get("averages", {}).get(name)
             network.load_state_dict(averaged or tensors["networks"].get(name, {}))
@@ -106,8 +124,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 class Sampler(nn.Module):
-    """A model as a function of one tensor, to be exported: noise (N, noise_dim) -> (N, *shape). Of
-    a class-conditional model, noise and behind it the number of the class (N, noise_dim + 1)."""
+    """A model as a function of one tensor, for export: noise (N, noise_dim) -> images (N, *shape).
+
+    The input of a class-conditional model is (N, noise_dim + 1): its last column is the number of
+    the class.
+    """
 
     def __init__(self, model: Model, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -116,15 +137,26 @@ class Sampler(nn.Module):
         self.in_features = model.noise_dim + is_conditional(model)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        noise, behind = inputs.tensor_split([self.model.noise_dim], dim=1)
-        return self.model.generate(dict(self.networks.items()), noise, behind.long().flatten())
+        noise, labels = inputs.tensor_split([self.model.noise_dim], dim=1)
+        return self.model.generate(dict(self.networks.items()), noise, labels.long().flatten())
 
 
 def load_sampler(folder: Path) -> tuple[nn.Module, int]:
-    """The model in a checkpoint as a `Sampler`, and the second dimension of what it takes."""
+    """Load the model of a checkpoint as a `Sampler`; returns it and its number of inputs."""
     checkpoint = load_checkpoint(folder)
     sampler = Sampler(checkpoint.model, checkpoint.networks).eval()
     return sampler, sampler.in_features
+
+
+def _family(folder: Path, content: Mapping[str, Any]) -> Any:
+    name, package = content["family"], content.get("package")
+    if name not in families.names():
+        supplier = f"package {package}" if package else "a package"
+        raise InputError(
+            f"{folder}: a model of the unknown family {name!r}: expected {supplier} to be "
+            f"installed, which supplies it as an entry point of the group {families.GROUP!r}"
+        )
+    return families.family(name)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from gen_models.core.contract import Draws, Model, on
+from gen_models.core.networks import after_update_modules, build_networks, convert_modules
 
 Tensors = Mapping[str, Mapping[str, Tensor]]
 """Tensors by network and by their name in it."""
@@ -74,13 +75,11 @@ class Stacked:
             for name in sorted(_float_fields(first.config))
             if on(getattr(first.config, name))
         }
-        with torch.device("meta"):
-            self.templates = self._make(self._config, first.spec).networks()
-        for template in self.templates.values():
-            template.train(training)
-            for module in template.modules():
-                if type(module) is nn.BatchNorm2d:
-                    module.__class__ = _BatchNorm2d
+        model = self._make(self._config, first.spec)
+        self.templates = {
+            name: convert_modules(network.train(training), _mixed_precision_norm)
+            for name, network in build_networks(model, "meta").items()
+        }
 
     def map(self, function: Callable[..., Any], tensors: Tensors, *args: Any) -> Any:
         """`function(model, networks, *args)` for every member; `tensors` and `args` have the
@@ -156,23 +155,27 @@ class _BatchNorm2d(nn.BatchNorm2d):
         return super().forward(input.to(self.running_mean.dtype)).to(input.dtype)
 
 
+def _mixed_precision_norm(module: nn.Module) -> nn.Module | None:
+    """A template's batch norm as a `_BatchNorm2d` of the same settings, on the meta device."""
+    if type(module) is not nn.BatchNorm2d or not module.track_running_stats:
+        return None
+    settings = (module.num_features, module.eps, module.momentum, module.affine)
+    return _BatchNorm2d(*settings, device="meta").train(module.training)
+
+
 def _call(template: nn.Module, tensors: dict[str, Tensor], *args: Any) -> Any:
     return functional_call(template, tensors, args)
 
 
 class _AfterUpdates(nn.Module):
-    """The `after_update` of every module in a network as one forward pass."""
+    """The `after_update` of all modules in a network as a forward pass for `functional_call`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        from gen_models.training.learner import after_update_modules
-
         self.network = network
         self.modules_due = len(after_update_modules([network])) > 0
 
     def forward(self, own: Mapping[str, Tensor]) -> Tensor:
-        from gen_models.training.learner import after_update_modules
-
         for module in after_update_modules([self.network]):
             module.after_update()
         return next(iter(own.values()))

@@ -1,7 +1,7 @@
-"""One trial on several workers: what makes W workers compute what one would.
+"""Data-parallel training of one learner: W workers compute what one would.
 
-Each worker runs its rows of the global batch; DDP averages the gradients; batch norm sees the
-statistics of the global batch. A family knows of none of it.
+Each worker runs its rows of the global batch; DDP averages the gradients; batch norm uses the
+statistics of the global batch. Families know of none of it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gen_models.core.networks import convert_modules
+
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's rank and the number of workers; (0, 1) where there is one."""
+    """Return this process's rank and the number of workers; (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over the workers; its gradient is the sum of theirs."""
+    """Sum over the workers of a tensor; its gradient is the sum of theirs."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -36,51 +38,116 @@ class _Sum(torch.autograd.Function):
         return sum_over_workers(gradient.clone())
 
 
-class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the rows of all workers. torch's `SyncBatchNorm` is for GPUs alone; this
-    one runs on either, and takes workers with unequal numbers of rows."""
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the rows of all workers, on any device; workers may differ in their rows.
+
+    Each worker computes the mean of its rows and the sum of squares about it; these are combined
+    as by Chan, Golub & LeVeque 1983. Unlike E[x^2] - E[x]^2 it loses no digits where the mean is
+    large beside the deviation.
+    """
+
+    @classmethod
+    def of(cls, norm: nn.modules.batchnorm._BatchNorm) -> GlobalBatchNorm:
+        """Make one with the parameters and buffers of `norm`, which it shares."""
+        made = cls(
+            norm.num_features,
+            norm.eps,
+            norm.momentum,
+            norm.affine,
+            norm.track_running_stats,
+            device="meta",
+        )
+        made.weight, made.bias = norm.weight, norm.bias
+        made.running_mean, made.running_var = norm.running_mean, norm.running_var
+        made.num_batches_tracked = norm.num_batches_tracked
+        return made.train(norm.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected an input (N, C, ...), not of {input.dim()} dimensions")
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training:
+        """Normalise (N, C, ...) over all dimensions but the channels C."""
+        if not self.training and self.running_mean is not None:
             normed: Tensor = super().forward(input)
             return normed
-        rows = input.new_full((1,), float(input.numel() // input.shape[1]))
-        sums = torch.cat([input.sum((0, 2, 3)), input.square().sum((0, 2, 3)), rows])
-        sums = _Sum.apply(sums)
-        mean, square = (sums[:-1] / sums[-1]).chunk(2)
-        var = square - mean.square()
-        self._track(mean.detach(), var.detach(), sums[-1].detach())
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        shift = self.bias - mean * scale
-        normed = input * scale[:, None, None] + shift[:, None, None]
-        return normed
+        self._check_input_dim(input)
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        dims = [dim for dim in range(input.dim()) if dim != 1]
+        rows = values.numel() // values.shape[1]
+        per_channel = (-1, *[1] * (input.dim() - 2))
+        # Less a constant near the mean, float32 holds the values' deviations without loss.
+        pivot = values.detach().sum(dims) / max(rows, 1)  # a worker may have no rows
+        centred = values - pivot.view(per_channel)
+        offset = centred.sum(dims) / max(rows, 1)
+        squares = (centred - offset.view(per_channel)).square().sum(dims)
+        mean, var, total = _combine(pivot.double() + offset.double(), squares.double(), rows)
+        if self.training and self.track_running_stats:
+            self._track(mean.detach(), var.detach(), total)
+        shift = (mean - pivot).to(values.dtype)
+        scale = torch.rsqrt(var + self.eps).to(values.dtype)
+        if self.weight is not None:
+            scale = scale * self.weight
+        normed = (centred - shift.view(per_channel)) * scale.view(per_channel)
+        if self.bias is not None:
+            normed = normed + self.bias.view(per_channel)
+        return normed.to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, rows: Tensor) -> None:
+        """Update the running statistics, as torch's batch norm does."""
         assert self.running_mean is not None and self.running_var is not None
-        assert self.momentum is not None and self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var * rows / (rows - 1), self.momentum)
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
+        momentum: Tensor | float = (
+            1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
+        )
+        unbiased = var * rows / (rows - 1)
+        for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.copy_(torch.lerp(running, value.to(running.dtype), momentum))
 
 
-def share_batch_norm(network: nn.Module) -> None:
-    """Make every batch norm of `network` see the global batch. Names and parameters stay."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = GlobalBatchNorm2d
+def _combine(mean: Tensor, squares: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Combine the workers' means (C,) and sums of squares about them (C,) over their `rows`:
+    mean (C,), biased variance (C,) and number of rows () of all workers, differentiable."""
+    rank, world = rank_and_world()
+    own = torch.cat([mean, squares, mean.new_full((1,), float(rows))])
+    every = own.new_zeros(world, len(own))
+    every = _Sum.apply(every.index_copy(0, torch.tensor([rank], device=own.device), own[None]))
+    means, sums = every[:, :-1].chunk(2, dim=1)
+    counts = every[:, -1:].detach()
+    total = counts.sum()
+    mean = (counts * means).sum(0) / total
+    return mean, (sums + counts * (means - mean).square()).sum(0) / total, total
+
+
+def share_batch_norm(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Convert every batch norm to one over all workers, if there are several: torch's
+    `SyncBatchNorm` on CUDA devices, `GlobalBatchNorm` elsewhere. Parameters and names stay."""
+    if rank_and_world()[1] == 1:
+        return dict(networks)
+    return {name: convert_modules(network, _global_norm) for name, network in networks.items()}
+
+
+def _global_norm(module: nn.Module) -> nn.Module | None:
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if not isinstance(module, norms):
+        return None
+    on_cuda = any(t.is_cuda for t in module.state_dict().values())
+    if not on_cuda:
+        return GlobalBatchNorm.of(module)
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
 
 
 def wrap(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The networks as a worker trains them: under DDP where there are several workers."""
+    """Wrap the networks that have trainable parameters in DDP, if there are several workers."""
     if rank_and_world()[1] == 1:
         return dict(networks)
-    wrapped = {}
-    for name, network in networks.items():
-        share_batch_norm(network)
-        trains = any(p.requires_grad for p in network.parameters())
-        wrapped[name] = _parallel(network) if trains else network
-    return wrapped
+    return {
+        name: _parallel(network) if any(p.requires_grad for p in network.parameters()) else network
+        for name, network in networks.items()
+    }
 
 
 def _parallel(network: nn.Module) -> DistributedDataParallel:
@@ -94,26 +161,27 @@ def _parallel(network: nn.Module) -> DistributedDataParallel:
 
 
 def sum_over_workers(values: Tensor) -> Tensor:
-    """The sum of `values` over the workers, in place."""
+    """Sum `values` over the workers, in place."""
     if rank_and_world()[1] > 1:
         dist.all_reduce(values)
     return values
 
 
 def gather(num: int, make: Callable[[int], Tensor], device: torch.device) -> list[Tensor]:
-    """`make(i)` on the device for each i below `num`, made by one worker and given to all."""
+    """Return `make(i)` on `device` for each i below `num`, each made by one worker and sent to
+    all."""
     rank, world = rank_and_world()
     own = {index: make(index) for index in range(rank, num, world)}
     if world == 1:
         return list(own.values())
     every: list[dict[int, Tensor]] = [{}] * world
     dist.all_gather_object(every, {index: tensor.cpu() for index, tensor in own.items()})
-    found = {index: tensor for part in every for index, tensor in part.items()}
-    return [own[i] if i in own else found[i].to(device) for i in range(num)]
+    received = {index: tensor for part in every for index, tensor in part.items()}
+    return [own[i] if i in own else received[i].to(device) for i in range(num)]
 
 
 def fingerprint(networks: Mapping[str, nn.Module]) -> str:
-    """A hash of every parameter and buffer, bit for bit."""
+    """Hash every parameter and buffer, bit for bit."""
     digest = hashlib.sha256()
     for name in sorted(networks):
         for key, value in networks[name].state_dict().items():
@@ -123,11 +191,11 @@ def fingerprint(networks: Mapping[str, nn.Module]) -> str:
 
 
 def check_replicas(networks: Mapping[str, nn.Module]) -> None:
-    """Raise `RuntimeError` unless every worker holds the same bits. A barrier."""
+    """Raise `RuntimeError` unless the networks of all workers are equal bit for bit. A barrier."""
     _, world = rank_and_world()
     if world == 1:
         return
-    prints: list[str | None] = [None] * world
-    dist.all_gather_object(prints, fingerprint(networks))
-    if len(set(prints)) != 1:
-        raise RuntimeError(f"the workers' networks differ: {prints}")
+    fingerprints: list[str | None] = [None] * world
+    dist.all_gather_object(fingerprints, fingerprint(networks))
+    if len(set(fingerprints)) != 1:
+        raise RuntimeError(f"the workers' networks differ: {fingerprints}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gen_models.core.contract import Model, adams
 from gen_models.core.data import Batch
+from gen_models.core.networks import build_networks
 from gen_models.training.draws import STEPS_AT_ONCE
 
 _WEIGHT_COPIES = 4
@@ -30,9 +31,8 @@ class Footprint:
 
 def footprint(model: Model, optim: Any, batch_size: int) -> Footprint:
     """A learner's memory, in float32. An estimate: a kernel's workspace is not in it."""
-    with torch.device("meta"):
-        networks = model.networks()
-        batch = Batch.of(torch.empty(batch_size, *model.spec.shape))
+    networks = build_networks(model, "meta")
+    batch = Batch.of(torch.empty(batch_size, *model.spec.shape, device="meta"))
     draws = {
         name: torch.empty((batch_size, *value.shape[1:]), device="meta")
         for name, value in model.draws(1, torch.Generator()).items()
