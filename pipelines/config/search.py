@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import tyro
 
 from gen_models.core.errors import require
 from pipelines.config.objectives import Mode, Objective
-from pipelines.config.run import Run
+from pipelines.config.run import R, Run
 
 Scheduler = Literal["asha", "hyperband", "pbt", "fifo"]
 Searcher = Literal["tpe", "random", "grid"]
@@ -145,3 +146,18 @@ class Search(Run):
             require(self.is_fused, "scheduler", self.scheduler, f"{fused}--fuse off")
         if self.scheduler == "pbt":
             require(self.chosen_searcher != "tpe", "searcher", self.searcher, "random or grid")
+
+
+def with_objectives(run: R, objectives: Sequence[Objective]) -> R:
+    """Return `run` with other objectives.
+
+    Raises `InputError` if there are several and `run` is no search.
+    """
+    first, *further = objectives
+    several = " ".join(each.metric for each in objectives)
+    one = "one, because only a search takes several"
+    require(not further or isinstance(run, Search), "metric", several, one)
+    run = replace(run, metric=first.metric, mode=first.mode)
+    if isinstance(run, Search):
+        return replace(run, further=tuple((each.metric, each.mode) for each in further))
+    return run

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import gen_models
 from gen_models.core import config as nested
@@ -81,6 +81,11 @@ def make_config(kind: type[R], family: str, settings: Mapping[str, Any]) -> R:
     run = defaults(kind, family)
     given = {name: value for name, value in settings.items() if value is not None}
     return with_settings(run, given)
+
+
+def train_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a config, as plain values, that a `Train` has. Imports no family."""
+    return {f.name: content[f.name] for f in fields(Train) if f.name in content}
 
 
 def result_settings(run: Run) -> dict[str, Any]:
@@ -172,12 +177,3 @@ def _parse(value: Any, default: Any, path: str) -> Any:
 def _flag_value(command: str, flag: str) -> str | None:
     words = shlex.split(command)
     return words[words.index(flag) + 1] if flag in words[:-1] else None
-
-
-def field_types(run: Run) -> dict[str, Any]:
-    """Return the type of each of the family's settings, flat: `{"model.latent_dim": int, …}`."""
-    module = gen_models.family(run.family)
-    found: dict[str, Any] = {}
-    for part, cls in (("model", module.Config), ("optim", module.Optim)):
-        found |= {f"{part}.{name}": hint for name, hint in get_type_hints(cls).items()}
-    return found

@@ -1,92 +1,250 @@
-"""What a search came to, as `--json` prints it and `pipelines.report.console` shows it."""
+"""Results of commands: what the public functions return and `--json` prints.
+
+`docs/results.schema.json` is the JSON schema of these classes, written by `python -m docs.generate`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from pipelines.analysis.champion import verdict
-from pipelines.analysis.pareto import front, values_of
-from pipelines.analysis.ranking import Standing, as_row
-from pipelines.analysis.run_results import better
-from pipelines.store.journal import Journal
-from pipelines.training.payload import trial_folder
-from pipelines.tuning.recorder import Recorder
+from pipelines.analysis.best_epoch import BestEpoch
+from pipelines.analysis.ranking import TrialResult
+from pipelines.analysis.seeds import SeedStatistics
+from pipelines.config.objectives import Mode, Objective
+from pipelines.config.search import SeedStudy
+from pipelines.store.journal import Journal, RunStatus
+
+EXIT_CODES: Mapping[str, int] = {"completed": 0, "interrupted": 130}
+"""Exit code of a command by its result's outcome; any other is 1."""
 
 
-def answer(search: Recorder, confirmations: Mapping[str, Recorder]) -> dict[str, Any]:
-    """Of a search with the confirmations of its trials, by trial. The champion is the trial whose
-    model stands for the search: of configs that were confirmed, a seed of the best one's."""
-    found = _alone(search)
-    if not search.run.confirm:
-        return found
-    found["confirmations"] = {name: _brief(_alone(each)) for name, each in confirmations.items()}
-    found["champion"] = None
-    if any(each.ending != "completed" for each in confirmations.values()):
-        found["outcome"] = "interrupted"
-    best = found["trials"][0] if found["trials"] else None
-    if best and best["confirmed"] and best["trial_id"] in confirmations:
-        own = _alone(confirmations[best["trial_id"]])
-        found["champion"] = _champion(best, own["champion"])
-        found["samples"] = own["samples"]
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A command's result."""
+
+    @property
+    def exit_code(self) -> int:
+        """The command's exit code."""
+        return 0
+
+    def to_json(self) -> str:
+        """Return the result as one line of JSON."""
+        return json.dumps(asdict(self), default=str)
 
 
-def _alone(search: Recorder) -> dict[str, Any]:
-    ranking = search.standings()
-    found = verdict(search.run, ranking)
-    objectives = search.run.objectives
-    on_front = front(ranking, objectives) if search.run.further else []
-    rows = {standing.trial_id: _row(search, standing) for standing in ranking}
-    picture = search.folder / "champion.png"
-    confirms = search.run.confirms
-    return {
-        "search_id": search.search_id,
-        "run_id": search.tracker.run_id(search.journal),
-        "experiment": search.plan.experiment,
-        "tracking_uri": search.plan.uri,
-        "outcome": search.ending,
-        "metric": search.run.metric,
-        "mode": search.run.mode,
-        "objectives": [{"metric": metric, "mode": mode} for metric, mode in objectives],
-        "front": [standing.trial_id for standing in on_front],
-        "champion": rows[found.winner.trial_id] if found.winner else None,
-        "samples": str(picture) if picture.is_file() else None,
-        "confirms": asdict(confirms) if confirms else None,
-        "spread": asdict(found.spread) if found.spread else None,
-        "beaten": _beaten(search, ranking),
-        "trials": list(rows.values()),
-    }
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(Result):
+    """A training run."""
+
+    name: str
+    run_id: str | None
+    """MLflow's id; None if MLflow has not taken the run yet."""
+    experiment: str
+    tracking_uri: str
+    outcome: RunStatus
+    epoch: int
+    """The last epoch."""
+    metric: str
+    value: float | None
+    """The metric at the best epoch."""
+    best_epoch: int | None
+    metrics: Mapping[str, float]
+    """All metrics of the best epoch."""
+    checkpoint: str | None
+    """Folder of the best checkpoint."""
+    samples: str | None
+    """Picture of the best checkpoint's samples."""
+    model: Mapping[str, Any]
+    optim: Mapping[str, Any]
+    model_error: str | None = None
+    """Why the best checkpoint could not be exported as an MLflow model."""
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.model_error else EXIT_CODES.get(self.outcome, 1)
 
 
-def _beaten(search: Recorder, ranking: Sequence[Standing]) -> int | None:
-    """How many seeds the run that is confirmed is better than, with its own."""
-    confirms, mode = search.run.confirms, search.run.mode
-    if confirms is None or confirms.value is None:
-        return None
-    return sum(better(confirms.value, s.best.value, mode) for s in ranking if s.best)
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """A trial of a search that has ended."""
+
+    trial_id: str
+    outcome: RunStatus
+    epochs: int
+    value: float | None
+    """The metric that ranks, at the best epoch."""
+    best_epoch: int | None
+    confirmed: SeedStatistics | None
+    """The metric of its config over other seeds, if that was studied."""
+    config: Mapping[str, Any]
+    """The searched settings, flat."""
+    metrics: Mapping[str, float]
+    """All metrics of the best epoch."""
+    values: Mapping[str, float | None]
+    """The value of each objective at the best epoch."""
+    checkpoint: str | None
+    run_id: str | None
+    model: str | None
+    """URI of the logged model, if there is one."""
+    version: str | None
+    """Version of the registered model, if it is one."""
+    model_error: str | None = None
+    """Why the checkpoint could not be exported as an MLflow model."""
+    of: str | None = None
+    """Of a champion that is a seed of a seed study: the trial whose config it has."""
+
+    @classmethod
+    def from_result(
+        cls, result: TrialResult, objectives: tuple[Objective, ...], run_id: str | None
+    ) -> TrialRow:
+        """Return the row of a ranked trial. `run_id`: MLflow's."""
+        best: BestEpoch | None = result.best
+        delivered = Journal(result.record.folder.path, result.record.folder.files).delivered()
+        values = result.values(objectives)
+        return cls(
+            trial_id=result.trial_id,
+            outcome=result.outcome.ending,
+            epochs=result.outcome.last_epoch,
+            value=best.value if best else None,
+            best_epoch=best.epoch if best else None,
+            confirmed=result.seeds,
+            config=dict(result.config),
+            metrics=dict(best.metrics) if best else {},
+            values={o.metric: v for o, v in zip(objectives, values, strict=True)},
+            checkpoint=str(best.checkpoint) if best else None,
+            run_id=run_id,
+            model=delivered.get("model_uri"),
+            version=delivered.get("version"),
+            model_error=delivered.get("model_error"),
+        )
 
 
-def _brief(confirmation: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("search_id", "run_id", "outcome", "confirms", "spread", "beaten")
-    return {name: confirmation[name] for name in names}
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """A seed study that a search made of one of its trials."""
+
+    search_id: str
+    run_id: str | None
+    outcome: RunStatus
+    seed_study: SeedStudy | None
+    seed_statistics: SeedStatistics | None
+    seeds_beaten: int | None
 
 
-def _champion(trial: Mapping[str, Any], seed: Mapping[str, Any]) -> dict[str, Any]:
-    """The trial whose config has the best mean, with the model of the seed that stands for it."""
-    config = {**trial["config"], **seed["config"]}
-    return {**seed, "config": config, "confirmed": trial["confirmed"], "of": trial["trial_id"]}
+@dataclass(frozen=True, kw_only=True)
+class SearchResult(Result):
+    """A search, or a seed study."""
+
+    search_id: str
+    run_id: str | None
+    experiment: str
+    tracking_uri: str
+    outcome: RunStatus
+    metric: str
+    mode: Mode
+    objectives: tuple[Objective, ...]
+    champion: TrialRow | None
+    ranking: tuple[TrialRow, ...]
+    """The trials that have ended, the best first."""
+    pareto: tuple[TrialRow, ...]
+    """With several objectives, the trials of the Pareto front, in order of the first objective."""
+    samples: str | None
+    """Picture of the champion's samples."""
+    report: str | None
+    """The search's page."""
+    seed_study: SeedStudy | None = None
+    """Of a seed study: the run whose config it trains again."""
+    seed_statistics: SeedStatistics | None = None
+    """Of a seed study in which two seeds or more have a value."""
+    seeds_beaten: int | None = None
+    """Of a seed study: how many seeds the studied run is better than."""
+    studies: Mapping[str, StudySummary] = field(default_factory=dict)
+    """Seed studies of this search's best configs, by trial id (`--confirm`)."""
+
+    @property
+    def exit_code(self) -> int:
+        failed = self.champion is not None and self.champion.model_error is not None
+        return 1 if failed else EXIT_CODES.get(self.outcome, 1)
 
 
-def _row(search: Recorder, standing: Standing) -> dict[str, Any]:
-    journal = Journal(trial_folder(search.folder, standing.trial_id))
-    delivered = journal.delivered()
-    recorded = {
-        "run_id": search.tracker.run_id(journal),
-        "model": delivered.get("model_uri"),
-        "version": delivered.get("version"),
-    }
-    metrics = [metric for metric, _ in search.run.objectives]
-    found = dict(zip(metrics, values_of(standing, search.run.objectives), strict=True))
-    return as_row(standing) | {"values": found} | recorded
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult(Result):
+    """An evaluation on the test split."""
+
+    run_id: str
+    name: str
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    pictures: Mapping[str, str]
+    """Paths of PNG files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleResult(Result):
+    """Samples that were written to a file."""
+
+    path: str
+    num: int
+    seed: int
+    family: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """A run that is recorded in MLflow."""
+
+    run_id: str
+    name: str
+    experiment: str
+    kind: str
+    search_id: str
+    trial_id: str
+    status: str
+    outcome: str
+    epoch: int
+    metric: str
+    value: float | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    rerun: str
+    """The command that trains its config again."""
+    started: str
+    """ISO 8601."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsResult(Result):
+    """Recorded runs, newest first."""
+
+    runs: tuple[RecordedRun, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestResult(Result):
+    """Recorded runs of a family on one data set, the best first."""
+
+    metric: str
+    mode: Mode
+    data: str
+    ranking: tuple[RecordedRun, ...]
+    rerun: str
+    """The command that trains the best one's config again."""
+
+
+RESULTS: tuple[type[Result], ...] = (
+    TrainResult,
+    SearchResult,
+    EvaluationResult,
+    SampleResult,
+    RunsResult,
+    BestResult,
+)
+
+
+def existing(path: Path) -> str | None:
+    """Return the path as text if there is such a file."""
+    return str(path) if path.is_file() else None

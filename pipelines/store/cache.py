@@ -30,5 +30,7 @@ def cached(path: Path, make: Callable[[], Arrays], files: Files = LOCAL) -> Arra
     """Return the arrays in the file `path`; if it is absent, compute them with `make` and write
     them first."""
     if not files.exists(path):
-        files.write(path, save_arrays({name: np.ascontiguousarray(a) for name, a in make().items()}))
+        files.write(
+            path, save_arrays({name: np.ascontiguousarray(a) for name, a in make().items()})
+        )
     return load_arrays(files.read(path))

@@ -24,7 +24,9 @@ from typing import Any, Literal
 
 from pipelines.store.files import LOCAL, Files
 
-RunStatus = Literal["completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"]
+RunStatus = Literal[
+    "completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"
+]
 """How a run ended. `superseded`: the search was killed before Tune had saved the trial, so that its
 config was tried again under another trial id."""
 

@@ -9,7 +9,7 @@
             trials/<trial id>/              a run folder for each trial
             tune/                           Ray Tune's own state
             trials.csv  report.html  champion.png
-        evaluations/<run id>/               working folder of a distributed evaluation
+        evaluations/<run id>/               the latest evaluation of a run on the test split
 
 A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
 (`pipelines.store.journal`), `checkpoint_000012/` (`pipelines.store.checkpoints`) and
@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipelines.store.files import LOCAL, Files
-from pipelines.store.journal import Journal
+from pipelines.store.journal import EvaluationJournal, Journal
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,14 @@ class Store:
         }
         return sorted(found)
 
-    def evaluation(self, run_id: str) -> Path:
-        """Return the working folder of a distributed evaluation."""
-        return self.root / "evaluations" / run_id
+    def evaluation(self, run_id: str) -> EvaluationJournal:
+        """Return the journal of a run's evaluation, which may not exist yet."""
+        return EvaluationJournal(self.root / "evaluations" / run_id, self.files)
+
+    def evaluations(self) -> list[EvaluationJournal]:
+        """Return the journals of all evaluations."""
+        paths = self.files.list(self.root, "evaluations/*/evaluation.json")
+        return [EvaluationJournal(path.parent, self.files) for path in paths]
 
     def ended_journals(self) -> list[Journal]:
         """Return the journals of all runs, searches and trials that have ended."""

@@ -1,4 +1,4 @@
-"""Which code ran, and with what: enough to find it again."""
+"""Provenance of a run: git commit, versions, host."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _PACKAGES = ("genpipe", "torch", "torchvision", "ray", "mlflow")
 _GIT_SECONDS = 5
 
 
-def lineage() -> dict[str, str]:
-    """Tags: the git commit (`-dirty` if files differ from it), versions, the host.
+def provenance() -> dict[str, str]:
+    """Return the git commit (`-dirty` if files differ from it), versions and host, as tags.
 
     The commit is `unknown` where this file is not under version control, as when installed.
     """

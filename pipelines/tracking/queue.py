@@ -1,4 +1,9 @@
-"""The queue between training and MLflow: a caller says what is new and goes on."""
+"""The queue between training and the tracking system, and the thread that empties it.
+
+A caller puts a journal into the queue and goes on. The thread delivers it, again and again until it
+succeeds, so that an outage of the tracking system neither stops nor slows training. What is left at
+the end stays in the journals, from which the next command delivers it.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +12,45 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from pipelines.store.journal import Journal
-from pipelines.tracking.mlflow.connection import make_tables, reason, without_password
+from pipelines.store.journal import EvaluationJournal, Journal
+from pipelines.store.layout import Store
+from pipelines.tracking.base import Backend, RunWriter, find_backend
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from pipelines.tracking.mlflow.writer import Delivery
-
-LoadSampler = Callable[[Path], "tuple[nn.Module, int]"]
-"""A checkpoint folder -> a module of noise (N, F) to images, and F."""
+AnyJournal = Journal | EvaluationJournal
 
 _FIRST_WAIT, _LONGEST_WAIT, _HURRIED_WAIT = 0.5, 30.0, 1.0
+"""Seconds between two attempts: after the first error, at most, and while somebody waits."""
+_CLOSE_SECONDS = 10.0
+_FINISH_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Tracker:
-    """Delivers journals to MLflow, from a thread of its own, until it succeeds.
+class DeliveryQueue:
+    """A `Tracker` that delivers journals with a `RunWriter`, from a thread of its own.
 
-    Nothing that MLflow does or fails to do reaches the caller of `sync`. `store` holds the
-    artifacts where MLflow is a database; a server keeps them itself.
+    Nothing that the tracking system does or fails to do reaches the caller of `sync`. A context
+    manager: the client's environment is set within the block.
     """
 
-    def __init__(
-        self, uri: str, store: Path | None = None, load_sampler: LoadSampler | None = None
-    ) -> None:
-        self._uri, self._store, self._load_sampler = uri, store, load_sampler
-        self._due: dict[str, tuple[Journal, int | None]] = {}
+    def __init__(self, backend: Backend, uri: str, store: Store) -> None:
+        self._backend, self._uri, self._store = backend, uri, store
+        self._pending: dict[str, tuple[AnyJournal, int | None]] = {}
         self._changed = threading.Condition()
         self._busy = self._stopping = False
         self._waiters = 0
         self._thread: threading.Thread | None = None
-        self._delivery: Delivery | None = None
+        self._writer: RunWriter | None = None
+        self._scope = ExitStack()
 
-    def __enter__(self) -> Tracker:
+    def __enter__(self) -> DeliveryQueue:
+        self._scope.enter_context(self._backend.settings())
         with self._changed:
-            self._start()  # importing mlflow takes seconds, in which others are at work
+            self._start()  # importing the client takes seconds, in which the caller prepares
         return self
 
     def __exit__(
@@ -57,30 +59,39 @@ class Tracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(0.0 if kind else 10.0)
+        self.close(0.0 if kind else _CLOSE_SECONDS)
+        self._scope.close()
 
     # -- for the caller -----------------------------------------------------------------------
-    def sync(self, journal: Journal, upto: int | None = None) -> None:
+    def sync(self, journal: AnyJournal, upto: int | None = None) -> None:
         """Deliver the journal up to the epoch `upto`, or all of it, soon. Returns at once."""
         with self._changed:
             if self._stopping:
-                raise RuntimeError("the tracker is closed")
+                raise RuntimeError("the delivery queue is closed")
             self._add(journal, upto)
             self._start()
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until MLflow has everything; whether it has, after at most `timeout` seconds."""
+        """Wait until everything is delivered; return whether it is, after `timeout` seconds."""
         with self._changed:
             self._waiters += 1
             self._changed.notify_all()
             try:
-                return self._changed.wait_for(lambda: not self._due and not self._busy, timeout)
+                return self._changed.wait_for(
+                    lambda: not self._pending and not self._busy, timeout
+                )
             finally:
                 self._waiters -= 1
 
+    def finish(self) -> None:
+        """Wait until everything is delivered, at most a minute, and log if it is not."""
+        if not self.flush(_FINISH_SECONDS):
+            uri = self._backend.public_uri(self._uri)
+            _log.warning("MLflow at %s lacks some results; `genpipe runs` delivers them", uri)
+
     def close(self, timeout: float) -> bool:
-        """`flush`, and end the thread; what is left stays in the journals."""
+        """Flush, and end the thread; what is left stays in the journals."""
         done = self.flush(timeout)
         with self._changed:
             self._stopping = True
@@ -88,71 +99,77 @@ class Tracker:
         return done
 
     @property
-    def pending(self) -> int:
-        """The number of journals of which MLflow lacks something."""
+    def num_pending(self) -> int:
+        """The number of journals that are not delivered whole."""
         with self._changed:
-            return len(self._due) + self._busy
+            return len(self._pending) + self._busy
 
     def run_id(self, journal: Journal) -> str | None:
-        """MLflow's id of the run, or None while MLflow has not heard of it."""
+        """Return the tracking system's id of the run; None before it was delivered."""
         delivered = journal.delivered()
-        known: bool = delivered.get("uri") == without_password(self._uri)
-        return delivered["run_id"] if known else None
-
-    def deliver(self, journal: Journal, upto: int | None = None) -> None:
-        """Deliver a journal now, in this thread; may be repeated. Raises what MLflow raises."""
-        if self._delivery is None:
-            from pipelines.tracking.mlflow.writer import Delivery
-
-            self._delivery = Delivery(self._uri, self._store, self._load_sampler)
-        self._delivery.deliver(journal, upto)
+        is_here = delivered.get("uri") == self._backend.public_uri(self._uri)
+        return str(delivered["run_id"]) if is_here else None
 
     # -- the thread ---------------------------------------------------------------------------
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+            self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
             self._thread.start()
 
     def _work(self) -> None:
-        with suppress(Exception):  # what is wrong shows again at the first delivery
-            make_tables(self._uri)
+        with suppress(Exception):  # the first delivery shows the error again, and logs it
+            self._make_writer().prepare()
         failing: set[Path] = set()
-        in_a_row, wait, since = 0, _FIRST_WAIT, 0.0
-        while due := self._next():
-            folder = due[0].run_folder
+        errors_in_a_row, wait, since = 0, _FIRST_WAIT, 0.0
+        while item := self._next():
+            folder = item[0].run_folder
             try:
-                self.deliver(*due)
+                self._deliver(*item)
             except Exception as error:
                 if not failing:
                     since = time.monotonic()
-                    _log.warning(_NOT_DELIVERED, without_password(self._uri), reason(error))
+                    uri = self._backend.public_uri(self._uri)
+                    _log.warning(_NOT_DELIVERED, uri, reason(error))
                 _log.debug("%s", folder, exc_info=True)
                 failing.add(folder)
-                in_a_row += 1
-                if self._again(*due) <= in_a_row:  # all have been tried since the last success
+                errors_in_a_row += 1
+                if self._put_back(*item) <= errors_in_a_row:  # every pending one has failed once
                     self._pause(wait)
                     wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 if failing == {folder}:
-                    _log.warning(_BACK, time.monotonic() - since)
+                    _log.warning(_DELIVERED_AGAIN, time.monotonic() - since)
                 failing.discard(folder)
-                in_a_row, wait = 0, _FIRST_WAIT
+                errors_in_a_row, wait = 0, _FIRST_WAIT
                 self._done()
 
-    def _next(self) -> tuple[Journal, int | None] | None:
+    def _make_writer(self) -> RunWriter:
+        if self._writer is None:
+            self._writer = self._backend.writer(self._uri, self._store)
+        return self._writer
+
+    def _deliver(self, journal: AnyJournal, upto: int | None) -> None:
+        writer = self._make_writer()
+        if isinstance(journal, EvaluationJournal):
+            writer.deliver_evaluation(journal)
+        else:
+            writer.deliver(journal, upto)
+
+    def _next(self) -> tuple[AnyJournal, int | None] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._due or self._stopping)
+            self._changed.wait_for(lambda: self._pending or self._stopping)
             if self._stopping:
                 return None
             self._busy = True
-            return self._due.pop(next(iter(self._due)))
+            return self._pending.pop(next(iter(self._pending)))
 
-    def _again(self, journal: Journal, upto: int | None) -> int:
-        """Put a journal at the end of the queue: one that always fails holds up no other."""
+    def _put_back(self, journal: AnyJournal, upto: int | None) -> int:
+        """Put a journal at the end of the queue, so that one that always fails holds up no other;
+        return the queue's length."""
         with self._changed:
             self._busy = False
             self._add(journal, upto)
-            return len(self._due)
+            return len(self._pending)
 
     def _done(self) -> None:
         with self._changed:
@@ -160,7 +177,7 @@ class Tracker:
             self._changed.notify_all()
 
     def _pause(self, seconds: float) -> None:
-        """Wait out an error; less long while somebody waits for the end."""
+        """Wait before the next attempt; less long while somebody waits for the end."""
         start = time.monotonic()
 
         def over() -> bool:
@@ -171,26 +188,47 @@ class Tracker:
             while not over():
                 self._changed.wait(_FIRST_WAIT)
 
-    def _add(self, journal: Journal, upto: int | None) -> None:
+    def _add(self, journal: AnyJournal, upto: int | None) -> None:
         folder = os.path.abspath(journal.run_folder)
-        _, known = self._due.get(folder, (journal, upto))
+        _, known = self._pending.get(folder, (journal, upto))
         later = None if upto is None or known is None else max(upto, known)
-        self._due[folder] = (journal, later)
+        self._pending[folder] = (journal, later)
 
 
-def undelivered(store: Path, uri: str) -> Iterator[Journal]:
-    """The runs in a store that have ended and of which MLflow lacks something, as after an
-    outage that outlived the command. Asks nobody: what was delivered is written beside them."""
-    for path in sorted(store.glob("**/journal/outcome.json")):
-        journal = Journal(path.parent.parent)
+def open_tracker(
+    uri: str, store: Store, find: Callable[[str], Backend] = find_backend
+) -> DeliveryQueue:
+    """Return the queue that delivers to the tracking system at `uri`."""
+    return DeliveryQueue(find(uri), uri, store)
+
+
+def undelivered(store: Store, uri: str, backend: Backend) -> Iterator[AnyJournal]:
+    """Iterate over the ended runs and the evaluations of a store that the tracking system at `uri`
+    lacks, as after an outage that outlived the command.
+
+    Asks nobody: what was delivered is recorded beside each journal.
+    """
+    here = backend.public_uri(uri)
+    for journal in store.ended_journals():
         outcome, delivered = journal.outcome(), journal.delivered()
-        known = delivered.get("uri") == without_password(uri)
-        if outcome and not (known and delivered.get("outcome") == asdict(outcome)):
+        is_here = delivered.get("uri") == here
+        if outcome and not (is_here and delivered.get("outcome") == asdict(outcome)):
             yield journal
+    for evaluation in store.evaluations():
+        if not evaluation.is_delivered(here):
+            yield evaluation
+
+
+def reason(error: BaseException) -> str:
+    """Return what went wrong at the bottom of a chain of exceptions, in one line."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 _NOT_DELIVERED = (
-    "MLflow at %s does not take what is recorded (%s): training goes on; what is not delivered "
-    "is delivered later"
+    "MLflow at %s does not take what is recorded (%s): training goes on, and the rest is delivered "
+    "later"
 )
-_BACK = "MLflow takes what is recorded again, after %.0f s"
+_DELIVERED_AGAIN = "MLflow takes what is recorded again, after %.0f s"

@@ -1,38 +1,121 @@
-"""What an epoch of a run yields: its line in the journal, and what Ray is told.
+"""THE epoch loop: train, validate, record, checkpoint, report.
 
-The same whether the run has workers of its own or is a member of a population.
+A worker of Ray Train runs it for its one trial, a fused worker for the trials that it trains
+together. They differ in how the learners are stepped and where results go (`EpochOutputs`).
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 import gen_models
-from gen_models.core.data import Batch, DataSpec
+from gen_models.core.data import DataSpec
 from gen_models.training.batches import TrainingImages
 from gen_models.training.learner import Learner
 from gen_models.training.precision import Precision
 from pipelines.config.run import Run, Train
-from pipelines.data.dataset import Part
+from pipelines.data.batches import as_batch
 from pipelines.evaluation.validation import NUM_CODES, Evaluator
 from pipelines.store.journal import Journal
-from pipelines.training.payload import Images
+from pipelines.training.payload import SharedDataset
 
-WORST = 1e30
-"""Stands for a metric that is not finite where Ray wants a number: Tune never stops a NaN."""
+Metrics = dict[str, float]
+
+
+@dataclass
+class TrialState:
+    """A run or a trial while it is trained."""
+
+    run: Train
+    learner: Learner
+    folder: Path
+    """Its run folder."""
+    epoch: int = 0
+    """Epochs that it has run. The learner's position differs if it was copied from another trial
+    (population based training)."""
+    trial_id: str = ""
+    sampled: Mapping[str, Any] = field(default_factory=dict)
+    """The searched settings, in the config's shape."""
+    costs: dict[int, float] = field(default_factory=dict)
+    """The metric that ranks as a number that is small where it is good, by epoch."""
+
+
+class EpochOutputs(Protocol):
+    """Where the results of an epoch go."""
+
+    writes: bool
+    """Whether this process writes the journal: rank 0 alone does."""
+
+    def extra_metrics(self, trial: TrialState) -> Metrics:
+        """Return metrics to record beside those of training and validation."""
+
+    def draws_pictures(self, trial: TrialState, metrics: Metrics) -> bool:
+        """Return whether to draw pictures at the end of this epoch, which has not diverged."""
+
+    def save(self, trial: TrialState, report: Mapping[str, float], *, diverged: bool) -> None:
+        """Save a checkpoint unless the trial diverged, and report to Ray where that is due."""
+
+
+class EpochLoop:
+    """Runs epochs of one or several trials on one device."""
+
+    def __init__(self, data: TrainingImages, evaluator: Evaluator, outputs: EpochOutputs) -> None:
+        self.data, self.evaluator, self.outputs = data, evaluator, outputs
+
+    def run(
+        self, trials: Sequence[TrialState], train: Callable[[Sequence[Learner]], None]
+    ) -> list[dict[str, float]]:
+        """Run the next epoch of each trial; return what Ray is to be told of each.
+
+        `train` steps the learners through one epoch. Several trials must be of one structure.
+        """
+        learners = [trial.learner for trial in trials]
+        start = time.perf_counter()
+        train(learners)
+        training_metrics = [learner.pop_metrics() for learner in learners]
+        # Of the device's time, each of the trials that are trained as one takes an equal share.
+        seconds = (time.perf_counter() - start) / len(trials)
+        networks = [learner.sampling_networks() for learner in learners]
+        validation_metrics = self.evaluator.metrics([one.model for one in learners], networks)
+        pace = {
+            "epoch_seconds": seconds,
+            "images_per_second": self.data.images_per_epoch / seconds,
+        }
+        reports = []
+        for index, trial in enumerate(trials):
+            metrics = {f"train/{k}": v for k, v in training_metrics[index].items()}
+            metrics |= validation_metrics[index] | pace | self.outputs.extra_metrics(trial)
+            reports.append(self._finish(trial, metrics, networks[index]))
+        return reports
+
+    def _finish(
+        self, trial: TrialState, metrics: Metrics, networks: Mapping[str, nn.Module]
+    ) -> dict[str, float]:
+        """Record, checkpoint and report an epoch of one trial."""
+        trial.epoch += 1
+        diverged = has_diverged(metrics)
+        if not diverged:
+            trial.costs[trial.epoch] = trial.run.objective.cost(metrics[trial.run.metric])
+        if self.outputs.writes:
+            draw = not diverged and self.outputs.draws_pictures(trial, metrics)
+            pictures = self.evaluator.pictures(trial.learner.model, networks) if draw else {}
+            write_epoch_record(trial.folder, trial.epoch, metrics, pictures)
+        report = ray_report(trial.run, trial.epoch, metrics)
+        self.outputs.save(trial, report, diverged=diverged)
+        return report
 
 
 def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:
-    """A run's learner at its beginning, on the device of the images."""
-    assert run.precision != "auto", "resolved by who started the run"
+    """Build a run's learner at its beginning, on the device of the images."""
+    assert run.precision != "auto", "resolved by the process that started the run"
     precision: Precision = run.precision
     spec = DataSpec(tuple(data.examples.images.shape[1:]), num_classes)
     return Learner(
@@ -47,56 +130,49 @@ def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:
     )
 
 
-def make_data(run: Run, images: Images, device: torch.device) -> tuple[TrainingImages, Evaluator]:
-    """What a run is trained on, and what it is validated by, on a device."""
-    train, validation = (as_batch(part, device) for part in (images.train, images.validation))
+def make_data(
+    run: Run, dataset: SharedDataset, device: torch.device
+) -> tuple[TrainingImages, Evaluator]:
+    """Put the training images of a run on a device, and build its evaluator."""
+    train, validation = (as_batch(part, device) for part in (dataset.train, dataset.validation))
     data = TrainingImages(train, run.batch_size, run.drop_last, run.binarise)
-    space = images.extractor.space(validation.images, images.num_classes)
-    real = images.extractor.moments(device)
+    space = dataset.extractor.space(validation.images, dataset.num_classes)
+    real = dataset.extractor.moments(device)
     return data, Evaluator(data.seen(NUM_CODES), validation, space, real)
 
 
 def is_picture_epoch(run: Run, epoch: int) -> bool:
-    """Whether samples are drawn at the end of an epoch."""
+    """Return whether samples are drawn at the end of an epoch."""
     return epoch == 1 or epoch % run.picture_every == 0 or epoch == run.epochs
 
 
-def record(
+def has_diverged(metrics: Mapping[str, float]) -> bool:
+    """Return whether a metric is not a finite number."""
+    return not all(map(math.isfinite, metrics.values()))
+
+
+def write_epoch_record(
     folder: str | Path, epoch: int, metrics: Mapping[str, float], pictures: Mapping[str, bytes]
 ) -> None:
     """Write an epoch into the journal of the run in `folder`."""
-    finite = _finite(metrics)
-    content = {**finite, "diverged": float(len(finite) < len(metrics))}
-    Journal(folder).report(epoch, content, pictures)
+    content = {**_finite(metrics), "diverged": float(has_diverged(metrics))}
+    Journal(folder).write_epoch(epoch, content, pictures)
 
 
-def has_diverged(metrics: Mapping[str, float]) -> bool:
-    """Whether a metric is not a finite number."""
-    return len(_finite(metrics)) < len(metrics)
-
-
-def told(run: Run, epoch: int, metrics: Mapping[str, float]) -> dict[str, float]:
-    """What Ray is told of an epoch: finite numbers alone."""
+def ray_report(run: Run, epoch: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return what Ray is told of an epoch: finite numbers, and for a run that diverged the worst
+    value of the metric that ranks."""
     diverged = has_diverged(metrics)
-    worst = WORST if run.mode == "min" else -WORST
-    content = {**_finite(metrics), "epoch": epoch, "diverged": int(diverged)}
-    content[run.metric] = worst if diverged else metrics[run.metric]
-    return content
+    report = {**_finite(metrics), "epoch": epoch, "diverged": int(diverged)}
+    report[run.metric] = run.objective.worst if diverged else metrics[run.metric]
+    return report
 
 
-def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+def repeated_report(folder: str | Path, epoch: int) -> dict[str, float]:
+    """Return the report of an epoch that is recorded already: whoever was killed may not have
+    received it."""
+    return {**Journal(folder).record(epoch).metrics, "epoch": epoch}
+
+
+def _finite(metrics: Mapping[str, float]) -> Metrics:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def as_batch(part: Part, device: torch.device | str = "cpu") -> Batch:
-    """Images and labels on a device; those of Ray's object store, on a CPU, without a copy."""
-    images, labels = (None if array is None else _as_tensor(array).to(device) for array in part)
-    assert images is not None
-    return Batch.of(images, labels)
-
-
-def _as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    with warnings.catch_warnings():
-        # The object store's memory is read-only, and nobody writes to images.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)

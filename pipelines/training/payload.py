@@ -1,58 +1,51 @@
-"""What Ray's processes are told of a run, or of a search.
+"""What the processes of a run, or of a search's trials, are sent.
 
-They import this module, so it imports little, and the config travels as plain values.
+Ray's processes import this module, so it imports little, and the config travels as plain values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 if TYPE_CHECKING:
-    from pipelines.data import Dataset
-    from pipelines.data.dataset import Part
-    from pipelines.evaluation.feature_extractor import Extractor
+    from pipelines.data.dataset import Dataset, Part
+    from pipelines.evaluation.feature_spaces import Extractor
 
 
 @dataclass(frozen=True)
-class Images:
-    """What a worker needs of a data set; it travels through Ray's object store, once a node."""
+class SharedDataset:
+    """The part of a data set that training needs. It travels through Ray's object store, once per
+    node."""
 
     train: Part
-    """Images uint8 (N, C, H, W), or float32 (N, *shape) in [0, 1]; labels, if there are any."""
+    """Images uint8 (N, C, H, W), or float32 (N, *shape) in [0, 1]; labels if there are any."""
     validation: Part
     num_classes: int
     extractor: Extractor
-    """Makes the feature space in which samples are compared."""
+    """Builds the feature space in which samples are compared."""
 
 
-SharedImages = tuple["ray.ObjectRef[Images]"]
-"""One reference. In a tuple, or Ray would put the arrays in its place."""
+DatasetRef = tuple["ray.ObjectRef[SharedDataset]"]
+"""One reference, in a tuple because Ray would replace a bare one by the object."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the processes of one run, or of every trial of a search, are told."""
+class TrainingPayload:
+    """What the processes of one run, or of every trial of a search, are sent."""
 
-    run: Mapping[str, Any]
-    """The config, as `pipelines.config.run.to_dict` gives it."""
+    config: Mapping[str, Any]
+    """The config, from `pipelines.config.serialization.to_dict`."""
     folder: str
-    """The run's folder, for the checkpoints and the journal; every node sees it."""
-    images: SharedImages
+    """The folder of the run or the search, which every node sees."""
+    dataset: DatasetRef
     on_gpu: bool
 
 
-def share_images(dataset: Dataset, extractor: Extractor) -> SharedImages:
+def share_dataset(dataset: Dataset, extractor: Extractor) -> DatasetRef:
     """Put a data set into Ray's object store; the workers of a node read the same memory."""
-    parts = dataset.part("train"), dataset.part("validation")
-    content = Images(*parts, dataset.num_classes, extractor)
-    return (ray.put(content),)
-
-
-def trial_folder(search_folder: str | Path, trial_id: str) -> Path:
-    """The folder of a trial's run."""
-    return Path(search_folder) / "trials" / trial_id
+    train, validation = dataset.part("train"), dataset.part("validation")
+    return (ray.put(SharedDataset(train, validation, dataset.num_classes, extractor)),)

@@ -1,8 +1,8 @@
-"""Which precision a run's own steps are fastest in, on the device that will train it.
+"""The choice between float32 and bfloat16, by a short measurement on the device that trains.
 
-Reduced precision pays where matrix products take a step's time, which depends on the model's
-size as much as on the hardware: so the run's first config is timed, both ways. What was found is
-written down with the run, and a run that goes on, or is run again, does not measure again.
+Reduced precision pays where matrix products take most of a step's time, which depends on the model's
+size as much as on the hardware. So a few steps of the run's first config are timed both ways. The
+choice is recorded with the run; a run that is resumed or trained again does not measure again.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from gen_models.training.batches import TrainingImages
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.precision import Precision
 from pipelines.cluster.connection import Cluster
-from pipelines.config.run import Run, Train, as_train, run_from_dict, to_dict
+from pipelines.config.run import Run, Train, as_train
+from pipelines.config.serialization import from_dict, to_dict
 from pipelines.training.loop import make_learner
 
 R = TypeVar("R", bound=Run)
 
 _FASTER = 1.15
-"""bf16 must be this much faster."""
+"""bf16 must be this many times as fast."""
 _SECONDS = 3.0
-"""About as long as a measurement takes at most."""
+"""A measurement ends after about as many seconds."""
 _ROUNDS = 12
 
 
 def resolve_precision(run: R, spec: DataSpec, cluster: Cluster, on_gpu: bool) -> R:
-    """`run` with its precision, measured on a device of the cluster if that is left open."""
+    """Return `run` with a precision in place of `auto`, measured on a device of the cluster."""
     if run.precision != "auto":
         return run
     content = to_dict(as_train(run))
@@ -48,13 +49,14 @@ def resolve_precision(run: R, spec: DataSpec, cluster: Cluster, on_gpu: bool) ->
 
 
 def fastest_precision(content: Mapping[str, Any], spec: DataSpec, on_gpu: bool) -> Precision:
-    """By the fastest of a few steps each way, in turn: other work can only slow one down.
+    """Return the precision whose fastest step is faster, of a few steps each way, in turn.
 
-    `content`: a run's config, by `to_dict`.
+    The fastest, because other work on the machine can only slow a step down. `content`: a run's
+    config, from `to_dict`.
     """
     prepare_thread()
     device = "cuda" if on_gpu else "cpu"
-    run = run_from_dict(Train, content)
+    run = from_dict(Train, content)
     images = torch.randint(0, 256, (run.batch_size, *spec.shape), dtype=torch.uint8)
     data = TrainingImages(Batch.of(images.to(device)), run.batch_size, drop_last=False)
     batch = data.gather(torch.arange(run.batch_size, device=device))

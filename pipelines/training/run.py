@@ -1,193 +1,214 @@
-"""One config on W workers: Ray Train spreads it, the journal records it, MLflow shows it."""
+"""Training of one config: Ray Train runs the workers, the journal records them."""
 
 from __future__ import annotations
 
-import threading
+import logging
 import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.errors import InputError
-from pipelines.analysis.run_results import (
-    best_at_end,
-    identity,
-    outcome,
-    settings_hash,
-    write_samples,
-)
-from pipelines.cluster.connection import Cluster, connect
-from pipelines.config.requests import Evaluate
-from pipelines.config.run import Run, Train, to_dict
-from pipelines.store.journal import Ending, Identity, Journal
-from pipelines.tracking import Tracker
-from pipelines.training.payload import Job, share_images
+from gen_models.core.sampling import sample
+from pipelines.analysis.best_epoch import best_epoch, epoch_costs, summarise_run
+from pipelines.cluster.connection import connect
+from pipelines.cluster.resources import uses_gpu
+from pipelines.cluster.threads import run_in_thread
+from pipelines.config.run import Train
+from pipelines.config.serialization import dump_config, make_config, to_dict
+from pipelines.evaluation.images import drawing_of
+from pipelines.report.console import ensure_logging
+from pipelines.report.results import TrainResult, existing
+from pipelines.store.checkpoints import prune_checkpoints
+from pipelines.store.journal import EpochRecord, Journal, RunInfo, RunStatus
+from pipelines.store.layout import RunFolder
+from pipelines.store.scan import JournalCache
+from pipelines.tracking.base import Tracker
+from pipelines.tracking.queue import open_tracker
+from pipelines.training.payload import TrainingPayload, share_dataset
 from pipelines.training.precision import resolve_precision
-from pipelines.training.preflight import Plan, preflight
+from pipelines.training.preflight import RunContext, preflight
+from pipelines.training.run_info import run_info, settings_hash
 from pipelines.training.trainer import make_trainer
-from pipelines.tuning.progress import say, show_epoch
 
-POLL_SECONDS = 0.3
-FLUSH_SECONDS = 60.0
-"""How long the end of a command waits for MLflow; what is not delivered by then is kept."""
+_POLL_SECONDS = 0.3
+_log = logging.getLogger(__name__)
 
-
-def uses_gpu(run: Run | Evaluate, cluster: Cluster) -> bool:
-    """Whether each worker takes a GPU. Raises `InputError` where the cluster has too little."""
-    on_gpu = run.device == "cuda" or (run.device == "auto" and cluster.num_gpus > 0)
-    cluster.require_workers(run.num_workers, 1, 1 if on_gpu else 0)
-    return on_gpu
+_FREE = {"num_workers", "max_failures"}
+"""Settings that may differ when a run is resumed: its result does not depend on them."""
 
 
-def train(run: Train) -> dict[str, Any]:
-    """Train one config to its end, from where it stands; the result, as `--json` prints it."""
-    plan = preflight(run)
-    run = plan.run
-    name = run.name or f"{plan.experiment}-{settings_hash(run, plan.dataset)}"
-    folder = run.store / "runs" / name
-    journal = Journal(folder)
-    _require_same(name, journal, _identity(plan, run, name).params)
-    with Tracker(plan.uri, run.store) as tracker:
-        ended = journal.outcome()
+def train(family: str, **settings: Any) -> TrainResult:
+    """Train one config, and record it.
+
+    `settings` are those of `genpipe train FAMILY --help`, with `_` in place of `-`; `model` and `optim`
+    are mappings. Raises `InputError` at an unknown setting or a wrong value, before Ray starts.
+
+    >>> import genpipe
+    >>> result = genpipe.train("vae", data="digits", epochs=5, model={"latent_dim": 8})
+    >>> result.value, result.checkpoint
+    """
+    ensure_logging()
+    return train_config(make_config(Train, family, settings))
+
+
+def train_config(run: Train) -> TrainResult:
+    """Train one config to its end, from its last checkpoint if it has one.
+
+    Raises `InputError` if the config is wrong, or the run's name stands for another config.
+    """
+    context = preflight(run)
+    run = context.run
+    name = run.name or f"{context.experiment}-{settings_hash(run, context.dataset)}"
+    folder = context.store.run(name)
+    _require_same(folder.journal, _info(context, run, name))
+    with open_tracker(context.uri, context.store) as tracker:
+        ended = folder.journal.outcome()
         if ended and ended.ending == "completed":
-            say(f"{name} was complete already: --name NAME runs the same config anew")
+            _log.info("%s is complete already; --name NAME trains the config again", name)
         else:
-            _run(plan, journal, tracker)
-        tracker.sync(journal)
-        deliver(tracker, plan.uri)
-        return _result(plan, name, folder, tracker)
+            _run(context, folder, tracker)
+        tracker.sync(folder.journal)
+        tracker.finish()
+        return _result(context, folder, tracker)
 
 
-def deliver(tracker: Tracker, uri: str) -> None:
-    """Wait until MLflow has everything, or say that it has not."""
-    if not tracker.flush(FLUSH_SECONDS):
-        say(f"MLflow at {uri} has not taken everything yet; `genpipe runs` delivers the rest")
+def write_samples(folder: RunFolder, checkpoint: Any, path: Any, seed: int = 0) -> None:
+    """Write a picture of a checkpoint's samples as a PNG file."""
+    loaded = load_checkpoint(checkpoint)
+    drawing = drawing_of(loaded.model)
+    samples = sample(loaded.model, loaded.networks, drawing.num_samples, seed)
+    folder.files.write(path, drawing.samples(samples))
 
 
-def _require_same(name: str, journal: Journal, params: Mapping[str, Any]) -> None:
-    """A name stands for one config: refuse to go on with another."""
-    known = journal.identity()
-    for key in sorted(params) if known else []:
-        before = known.params.get(key) if known else None
-        measured = key == "precision" and params[key] == "auto"
-        free = measured or key in {"num_workers", "max_failures"}
-        if before != params[key] and not free:
-            raise InputError(
-                f"name = {name!r}: expected a new name, for the run of this name in "
-                f"{journal.run_folder} has {key} = {before!r} and not {params[key]!r}"
-            )
+def open_run(folder: RunFolder, run: Train, info: RunInfo) -> None:
+    """Record that a run starts or goes on, with its config."""
+    folder.files.write(folder.config, dump_config(run))
+    folder.journal.open(info)
 
 
-def _identity(plan: Plan[Train], run: Train, name: str) -> Identity:
-    return identity(
-        run, plan.dataset, kind="run", name=name, experiment=plan.experiment, trial_id=name
+def _info(context: RunContext[Train], run: Train, name: str) -> RunInfo:
+    experiment = context.experiment
+    return run_info(
+        run, context.dataset, kind="run", name=name, experiment=experiment, trial_id=name
     )
 
 
-def _run(plan: Plan[Train], journal: Journal, tracker: Tracker) -> None:
-    """Run the workers to their end, and write down how it ended."""
-    extractor = plan.extractor  # before Ray takes the cores
-    run, start = plan.run, time.monotonic()
-    ending: Ending = "completed"
+def _require_same(journal: Journal, info: RunInfo) -> None:
+    """Raise `InputError` if the run's name was used for another config."""
+    known = journal.info()
+    for key in sorted(info.params) if known else []:
+        before = known.params.get(key) if known else None
+        is_measured = key == "precision" and info.params[key] == "auto"
+        if before != info.params[key] and not is_measured and key not in _FREE:
+            raise InputError(
+                f"name = {info.name!r}: expected a new name, because the run of this name in "
+                f"{journal.run_folder} has {key} = {before!r} and not {info.params[key]!r}"
+            )
+
+
+def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> None:
+    """Run the workers to their end, and record how it ended."""
+    extractor = context.extractor  # computed before Ray takes the cores
+    run, start = context.run, time.monotonic()
+    status: RunStatus = "completed"
     message = ""
     try:
         with connect(run.address) as cluster:
-            on_gpu = uses_gpu(run, cluster)
-            run = _as_before(run, journal)
-            run = resolve_precision(run, plan.dataset.spec, cluster, on_gpu)
-            journal.open(_identity(plan, run, journal.run_folder.name))
-            images = share_images(plan.dataset, extractor)
-            trainer = make_trainer(Job(to_dict(run), str(journal.run_folder), images, on_gpu))
-            _follow(in_thread(trainer.fit), journal, run.epochs, tracker)
+            on_gpu = uses_gpu(cluster, run.device, run.num_workers)
+            run = _with_recorded_precision(run, folder.journal)
+            run = resolve_precision(run, context.dataset.spec, cluster, on_gpu)
+            open_run(folder, run, _info(context, run, folder.name))
+            dataset = share_dataset(context.dataset, extractor)
+            trainer = make_trainer(
+                TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu)
+            )
+            _follow(run_in_thread(trainer.fit), folder.journal, run.epochs, tracker)
     except TrainingFailedError as error:
-        ending, message = "failed", str(error)
-        say(f"training failed: {message}")
+        status, message = "failed", str(error)
+        _log.error("training failed: %s", message)
     except KeyboardInterrupt:
-        ending = "interrupted"
-        say("interrupted: the same command goes on from the last checkpoint")
-    _close(plan, journal.run_folder, ending, message, time.monotonic() - start)
+        status = "interrupted"
+        _log.warning("interrupted: the same command resumes from the last checkpoint")
+    _close(context, folder, status, message, time.monotonic() - start)
 
 
-def _as_before(run: Train, journal: Journal) -> Train:
-    """A run that goes on keeps the precision that was measured for it."""
-    known = journal.identity()
-    before: Any = known.params.get("precision") if known else None
-    return replace(run, precision=before or run.precision)
+def _with_recorded_precision(run: Train, journal: Journal) -> Train:
+    """Return the run with the precision that was measured when it started, if it is resumed."""
+    info = journal.info()
+    recorded: Any = info.params.get("precision") if info else None
+    return replace(run, precision=recorded or run.precision)
 
 
-def in_thread(work: Callable[[], object]) -> Future[object]:
-    """Run `work` in a thread: in the main thread Ray Train would take Ctrl-C for itself."""
-    future: Future[object] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
-def _follow(work: Future[object], journal: Journal, epochs: int, tracker: Tracker) -> None:
-    """Show and deliver each epoch as it appears in the journal, until the work is done.
+def _follow(work: Future[Any], journal: Journal, epochs: int, tracker: Tracker) -> None:
+    """Log and deliver each epoch as it appears in the journal, until the work is done.
 
     Raises what the work raises.
     """
     last = max(journal.epochs(), default=0)
     if last:
-        say(f"going on after epoch {last}")
+        _log.info("resuming after epoch %d", last)
     over = False
     while not over:
-        over = bool(wait([work], POLL_SECONDS).done)  # and one more look after the end
-        for report in journal.reports(after=last):
-            last = report.epoch
-            show_epoch(report, epochs)
+        over = bool(wait([work], _POLL_SECONDS).done)  # then look once more after the end
+        for record in journal.records(after=last):
+            last = record.epoch
+            _log.info(_epoch_line(record, epochs))
             tracker.sync(journal)
     work.result()
 
 
-def _close(plan: Plan[Train], folder: Path, ending: Ending, message: str, seconds: float) -> None:
-    run, journal = plan.run, Journal(folder)
-    final = journal.last()
-    if ending == "completed" and final and final.metrics["diverged"]:
-        ending = "diverged"
-    last = final.epoch if final else 0
-    found = outcome(folder, run, ending, last, message)
-    found = replace(
-        found, summary={**found.summary, **plan.extractor.summary, "wall_seconds": seconds}
+def _epoch_line(record: EpochRecord, epochs: int) -> str:
+    shown = {k: v for k, v in record.metrics.items() if k.startswith(("train/", "val/"))}
+    speed = record.metrics.get("images_per_second", np.nan)
+    parts = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return f"epoch {record.epoch}/{epochs}  {parts}  {speed:,.0f} images/s"
+
+
+def _close(
+    context: RunContext[Train], folder: RunFolder, status: RunStatus, message: str, seconds: float
+) -> None:
+    """Record how the run ended, with its best checkpoint if it is complete."""
+    run, record = context.run, JournalCache().read(folder)
+    final = record.epochs.get(record.last_epoch)
+    if status == "completed" and final and final.metrics["diverged"]:
+        status = "diverged"
+    outcome = summarise_run(record, run.objective, status, record.last_epoch, message)
+    summary = {**outcome.summary, **context.extractor.summary, "wall_seconds": seconds}
+    outcome = replace(outcome, summary=summary)
+    best = best_epoch(record, run.objective)
+    if status == "completed" and best:
+        write_samples(folder, best.checkpoint, folder.samples)
+        artifacts = {"samples": str(folder.samples)}
+        outcome = replace(outcome, checkpoint=str(best.checkpoint), artifacts=artifacts)
+        # Ray Train needs its checkpoints to resume, so they are pruned only when it need not.
+        costs = epoch_costs(record, run.objective)
+        prune_checkpoints(folder.path, costs, run.keep_checkpoints, files=folder.files)
+    folder.journal.close(outcome)
+
+
+def _result(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> TrainResult:
+    run, record = context.run, JournalCache().read(folder)
+    assert record.outcome is not None
+    best = best_epoch(record, run.objective)
+    return TrainResult(
+        name=folder.name,
+        run_id=tracker.run_id(folder.journal),
+        experiment=context.experiment,
+        tracking_uri=context.uri,
+        outcome=record.outcome.ending,
+        epoch=record.outcome.last_epoch,
+        metric=run.metric,
+        value=best.value if best else None,
+        best_epoch=best.epoch if best else None,
+        metrics=dict(best.metrics) if best else {},
+        checkpoint=str(best.checkpoint) if best else None,
+        samples=existing(folder.samples),
+        model=asdict(run.model),
+        optim=asdict(run.optim),
+        model_error=folder.journal.delivered().get("model_error"),
     )
-    best = best_at_end(folder, run.metric, run.mode, ending, last)
-    if ending == "completed" and best:
-        picture = write_samples(best.checkpoint, folder / "samples.png")
-        found = replace(
-            found, checkpoint=str(best.checkpoint), artifacts={"samples": str(picture)}
-        )
-    journal.close(found)
-
-
-def _result(plan: Plan[Train], name: str, folder: Path, tracker: Tracker) -> dict[str, Any]:
-    run, journal = plan.run, Journal(folder)
-    ended = journal.outcome()
-    assert ended is not None
-    best = best_at_end(folder, run.metric, run.mode, ended.ending, ended.last_epoch)
-    return {
-        "name": name,
-        "run_id": tracker.run_id(journal),
-        "experiment": plan.experiment,
-        "tracking_uri": plan.uri,
-        "outcome": ended.ending,
-        "epoch": ended.last_epoch,
-        "metric": run.metric,
-        "value": best.value if best else None,
-        "best_epoch": best.epoch if best else None,
-        "metrics": dict(best.metrics) if best else {},
-        "checkpoint": str(best.checkpoint) if best else None,
-        "samples": str(folder / "samples.png") if (folder / "samples.png").is_file() else None,
-        "model": asdict(run.model),
-        "optim": asdict(run.optim),
-    }

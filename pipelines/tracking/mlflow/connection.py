@@ -1,17 +1,18 @@
-"""Where runs are recorded, and that it answers before any training begins.
+"""Connections to an MLflow server or database, checked before any training begins.
 
-MLflow's own client waits minutes for a server that is not there, and creates folders wherever a
-mistyped URI points. Both are found out here, at once.
+MLflow's own client waits minutes for a server that does not answer, and creates folders wherever a
+mistyped URI points; these checks find both at once.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen_models.core.errors import InputError
+from pipelines.store.layout import Store
+from pipelines.tracking.queue import reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,64 +21,38 @@ if TYPE_CHECKING:
 _PROBE_SECONDS = 4
 
 
-def tracking_uri(store: Path, uri: str | None = None) -> str:
-    """MLflow's tracking URI: `uri`, or the environment's MLFLOW_TRACKING_URI, or the database
-    `mlflow.db` in the store, created if need be.
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+"""Schemes of the URIs that MLflow records at."""
 
-    Raises `InputError` where the store cannot be written, where nothing answers at `uri` within
-    some ten seconds, or where `uri` is a folder.
+
+def require_uri(uri: str) -> str:
+    """Return the tracking URI in its full form.
+
+    Raises `InputError` if nothing answers there within some ten seconds.
     """
-    store = store.absolute()
-    _require_writable(store)
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store}/mlflow.db"
-    scheme, found, _ = uri.partition("://")
-    if found and scheme in {"http", "https"}:
+    if uri.startswith("http"):
         _require_server(uri)
         return uri.rstrip("/")
-    if found and scheme.split("+")[0] in {"sqlite", "postgresql", "mysql", "mssql"}:
-        return _require_database(uri)
-    raise InputError(
-        f"tracking_uri = {uri!r}: expected sqlite:///FILE, postgresql://… or http(s)://HOST:PORT "
-        "(MLflow no longer records in plain folders)"
-    )
+    return _require_database(uri)
 
 
-def artifact_location(uri: str, store: Path | None, experiment: str) -> str | None:
-    """Where an experiment keeps its files: in the store, unless a server has its own place."""
-    if store is None or uri.startswith("http"):
-        return None
-    return (store.absolute() / "artifacts" / experiment).as_uri()
+def artifact_location(uri: str, store: Store, experiment: str) -> str | None:
+    """Return where an experiment's artifacts are put: in the store; None leaves it to a server."""
+    return None if uri.startswith("http") else (store.artifacts / experiment).as_uri()
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the tracking server and of the registry at `uri`; changes no global state."""
+    """Return a client of the tracking server and the registry at `uri`. Sets no global state."""
     from mlflow import MlflowClient
 
     return MlflowClient(uri, uri)
 
 
 def without_password(uri: str) -> str:
-    """The URI as it may be shown and written down."""
+    """Return the URI without its password, as it may be shown and written down."""
     head, at, tail = uri.rpartition("@")
     scheme, _, login = head.partition("://")
     return f"{scheme}://{login.split(':')[0]}@{tail}" if at else uri
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong at the bottom of a chain of errors, in one line."""
-    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
-        error = inner
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:199]}…"
-
-
-def _require_writable(store: Path) -> None:
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=store):
-            pass
-    except OSError as error:
-        raise InputError(f"store = {str(store)!r}: expected a writable folder: {error}") from error
 
 
 def _require_server(uri: str) -> None:
@@ -105,8 +80,8 @@ def _require_server(uri: str) -> None:
 
 
 def _require_database(uri: str) -> str:
-    """The URI, absolute; the database has MLflow's tables, or is a new file, in which MLflow
-    makes them when the first run is recorded."""
+    """Return the URI with an absolute path. The database has MLflow's tables, or it is a new file,
+    in which MLflow creates them when the first run is recorded."""
     import sqlalchemy
 
     try:
@@ -126,7 +101,7 @@ def _require_database(uri: str) -> str:
 
 
 def make_tables(uri: str) -> None:
-    """Have MLflow look into the database or server, which makes a new database's tables."""
+    """Query the database or server once: MLflow then creates a new database's tables."""
     connect(uri).search_experiments(max_results=1)
 
 
@@ -138,8 +113,8 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 
 def _is_new(url: URL) -> bool:
-    """Whether it is a file that is yet to be made, and can be: then mlflow, which takes seconds
-    to import, need not be asked."""
+    """Return whether the URL is a SQLite file that does not exist and can be created: then there is
+    nothing to check with mlflow, whose import takes seconds."""
     if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
         return False
     return os.access(Path(url.database or "").parent, os.W_OK)

@@ -1,7 +1,7 @@
-"""A run's pictures in MLflow's image grid: each key once per step.
+"""Logs a run's pictures into MLflow's image grid: each key once per step.
 
-The grid shows what is under `images/` in the names that `log_image` gives, which hold a random
-part: to log a picture again is to have it twice. So what is there is listed first.
+The grid shows the files under `images/` whose names `log_image` made, and these names hold a random
+part: a picture that is logged twice is shown twice. So what is there is listed first.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from mlflow.tracking.multimedia import compress_image_size
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from PIL import Image
 
-from pipelines.store.journal import Report
+from pipelines.store.journal import EpochRecord
 
 _FOLDER = "images"
 _NAME = re.compile(r"(?P<stem>(?P<key>.+)\+step\+(?P<step>\d+)\+.+?)(?P<small>\+compressed)?\.\w+")
 
 
 class Pictures:
-    """The pictures of one MLflow run, as it was when its first picture was delivered."""
+    """The pictures of one MLflow run. What it holds is listed when the first one is delivered."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self._run_id = client, run_id
         self._stems: dict[tuple[str, int], str] | None = None
         self._small: set[str] = set()
 
-    def deliver(self, report: Report, at: int) -> None:
-        """Log the pictures of an epoch that are not there; `at` in milliseconds."""
-        if report.pictures and self._stems is None:
+    def deliver(self, record: EpochRecord, at: int) -> None:
+        """Log the pictures of an epoch that are missing; `at`: their time in milliseconds."""
+        if record.pictures and self._stems is None:
             self._stems = self._listed()
-        for key, path in report.pictures.items():
-            stem = (self._stems or {}).get((key.replace("/", "~"), report.epoch))
+        for key, path in record.pictures.items():
+            stem = (self._stems or {}).get((key.replace("/", "~"), record.epoch))
             if stem:
                 self._complete(stem, path)
                 continue
@@ -43,13 +43,13 @@ class Pictures:
                     self._run_id,
                     image,
                     key=key,
-                    step=report.epoch,
+                    step=record.epoch,
                     timestamp=at,
                     synchronous=True,
                 )
 
     def _listed(self) -> dict[tuple[str, int], str]:
-        """The names under `images/`, without endings, by key and step."""
+        """Return the names under `images/`, without endings, by key and step."""
         stems = {}
         for file in self._client.list_artifacts(self._run_id, _FOLDER):
             if not (name := _NAME.fullmatch(Path(file.path).name)):
@@ -61,7 +61,7 @@ class Pictures:
         return stems
 
     def _complete(self, stem: str, path: Path) -> None:
-        """Do what is left of a `log_image` that was cut short: the thumbnail, then the tag."""
+        """Finish a `log_image` that was interrupted: log the thumbnail, then set the tag."""
         if stem not in self._small:
             with TemporaryDirectory() as folder, Image.open(path) as image:
                 small = Path(folder) / f"{stem}+compressed.webp"

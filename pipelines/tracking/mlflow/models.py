@@ -1,17 +1,18 @@
-"""A run's checkpoint as MLflow's model: logged, registered, and perhaps the champion.
+"""Logs a run's checkpoint as an MLflow model, registers it, and claims the alias `champion`.
 
-The model is exported to a folder before MLflow is told that there is one. So an export that fails
-leaves no FAILED model behind, and is told from an outage: what is raised here is MLflow's, and
-worth another try. A checkpoint is known by a digest of its files; what was logged of the same
-digest is not logged again.
+The model is exported to a folder before MLflow hears of it. So an export that fails leaves no FAILED
+model behind and is told apart from an outage: what is raised here comes from MLflow, and another
+attempt may succeed. A checkpoint is known by a digest of its files; one that was logged is not logged
+again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -25,36 +26,44 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+from torch import nn
 
-from pipelines.store.journal import Identity, Outcome
-from pipelines.tracking.mlflow.checkpoints import CHECKPOINT, DIGEST, folder_digest
-from pipelines.tracking.mlflow.connection import reason
+from gen_models.core import checkpoint as checkpoints
+from pipelines.analysis.champion import Claim
+from pipelines.store.journal import Outcome, RunInfo
 from pipelines.tracking.mlflow.runs import KnownRun
-from pipelines.tracking.queue import LoadSampler
+from pipelines.tracking.queue import reason
 
+LoadSampler = Callable[[Path], tuple[nn.Module, int]]
+"""Checkpoint folder -> a module from noise (N, F) to images, and F."""
+
+CHECKPOINT = "checkpoint"
+"""Tag with the checkpoint folder's path, and name of the artifact folder that is a copy of it."""
+DIGEST = "checkpoint_digest"
+"""Tag, of a run and of a registered version, that identifies a checkpoint."""
 CHAMPION = "champion"
 _CLAIMED = "claimed"
-"""The tag of a version that has claimed the alias, won or lost: it does not claim again."""
+"""Tag of a version that has claimed the alias, with or without success: it claims only once."""
 _EXAMPLE_SIZE = 2  # torch.export takes a batch of one for a constant
 _log = logging.getLogger(__name__)
 
 
 class CheckpointModel:
-    """The checkpoint in a run's outcome, on its way to MLflow."""
+    """Delivers the checkpoint that a run's outcome names."""
 
     def __init__(
-        self, client: MlflowClient, run: KnownRun, identity: Identity, outcome: Outcome
+        self, client: MlflowClient, run: KnownRun, info: RunInfo, outcome: Outcome
     ) -> None:
         self._client, self._run, self._run_id = client, run, run.run_id
-        self._identity, self._outcome = identity, outcome
+        self._info, self._outcome = info, outcome
         self._folder = Path(outcome.checkpoint)
         self._digest = folder_digest(self._folder)
 
     def deliver(self, step: int, load_sampler: LoadSampler | None) -> dict[str, Any]:
         """Copy the checkpoint, log it as a model with the metrics of epoch `step`, register it.
 
-        Returns `{"model_uri", "version", "is_champion"}`, as far as there are such. May be
-        repeated. What can't be exported is no error here; the run's tag `model_error` tells.
+        Returns `{"model_uri", "version", "is_champion"}`, as far as there are such; of a model that
+        cannot be exported `{"model_error": reason}`, which the run has as a tag too. May be repeated.
         """
         self._copy()
         model = self._logged()
@@ -64,9 +73,11 @@ class CheckpointModel:
                 try:
                     description = export(self._folder, folder, load_sampler)
                 except Exception as error:
-                    _log.warning("%s is not exported as a model: %s", self._folder, reason(error))
+                    _log.warning(
+                        "%s: the export as a model failed: %s", self._folder, reason(error)
+                    )
                     self._client.set_tag(self._run_id, "model_error", reason(error))
-                    return {}
+                    return {"model_error": reason(error)}
                 self._log(folder, description)
             model = self._logged()
             assert model
@@ -78,7 +89,7 @@ class CheckpointModel:
         return delivered
 
     def _copy(self) -> None:
-        """Make the folder itself an artifact, for our own code to rebuild the model from."""
+        """Upload the checkpoint folder, from which genpipe can rebuild the model."""
         if self._client.get_run(self._run_id).data.tags.get(DIGEST) == self._digest:
             return
         self._client.log_artifacts(self._run_id, str(self._folder), CHECKPOINT)
@@ -87,8 +98,8 @@ class CheckpointModel:
 
     # -- the logged model ---------------------------------------------------------------------
     def _logged(self) -> LoggedModel | None:
-        """The model logged of this checkpoint. Those begun and not finished are deleted, such as
-        one of a request that MLflow's client repeated."""
+        """Return the model that was logged of this checkpoint, or None. Unfinished ones are deleted,
+        such as that of a request which MLflow's client repeated."""
         mine = f"source_run_id = '{self._run_id}'"
         found = None
         for model in self._client.search_logged_models([self._run.experiment_id], mine):
@@ -102,11 +113,11 @@ class CheckpointModel:
         """Make the exported folder a model of the run."""
         model = self._client.create_logged_model(
             self._run.experiment_id,
-            name=re.sub(r"[/:.%\"']", "-", self._identity.name),
+            name=re.sub(r"[/:.%\"']", "-", self._info.name),
             source_run_id=self._run_id,
             tags=self._tags(),
-            params={key: str(value) for key, value in self._identity.params.items()},
-            model_type=self._identity.tags.get("family"),
+            params={key: str(value) for key, value in self._info.params.items()},
+            model_type=self._info.tags.get("family"),
         )
         description.run_id, description.model_id = self._run_id, model.model_id
         description.model_uuid = model.model_id
@@ -133,17 +144,17 @@ class CheckpointModel:
     def _tags(self) -> dict[str, str]:
         tags = {
             **{key: str(value) for key, value in self._outcome.champion.items()},
-            "data_digest": str(self._identity.dataset.get("digest", "")),
+            "data_digest": str(self._info.dataset.get("digest", "")),
             "run_id": self._run_id,
-            "search_id": self._identity.search_id,
-            "trial_id": self._identity.trial_id,
+            "search_id": self._info.search_id,
+            "trial_id": self._info.trial_id,
             DIGEST: self._digest,
         }
         return {key: value for key, value in tags.items() if value}
 
     # -- the registry -------------------------------------------------------------------------
     def _registered(self, model: LoggedModel) -> str:
-        """The number of the version that this model is, created if need be."""
+        """Return the number of the model's version; register it if need be."""
         name = self._outcome.register
         try:
             self._client.create_registered_model(name)
@@ -168,7 +179,7 @@ class CheckpointModel:
         return str(first)
 
     def _versions(self) -> list[int]:
-        """The versions that are this checkpoint of this run, in order."""
+        """Return the numbers of the versions of this checkpoint of this run, ascending."""
         mine = f"name = '{self._outcome.register}' and run_id = '{self._run_id}'"
         found = self._client.search_model_versions(mine)
         return sorted(int(v.version) for v in found if v.tags.get(DIGEST) == self._digest)
@@ -178,18 +189,19 @@ class CheckpointModel:
         ranked = f": {claim['metric']} = {claim['value']} ({claim['mode']})" if claim else ""
         ranked += f", the mean of {claim['seeds']} seeds" if "seeds" in claim else ""
         return (
-            f"{self._identity.name}{ranked}. Standard normal noise (N, noise_dim) -> images "
+            f"{self._info.name}{ranked}. Standard normal noise (N, noise_dim) -> images "
             "(N, C, H, W) in [0, 1]; of a class-conditional model (N, noise_dim + 1), the last "
             "column being the number of the class."
         )
 
     def _claim(self, number: str) -> bool:
-        """Claim the alias, once; whether this version holds it."""
+        """Claim the alias, once; return whether this version holds it."""
         name = self._outcome.register
         holder = champion(self._client, name)
         mine = self._client.get_model_version(name, number)
-        if self._outcome.champion and _CLAIMED not in mine.tags:
-            if holder is None or not _beats(holder.tags, mine.tags):
+        claim = Claim.from_tags(mine.tags)
+        if claim and self._outcome.champion and _CLAIMED not in mine.tags:
+            if claim.takes_alias_from(holder and Claim.from_tags(holder.tags)):
                 self._client.set_registered_model_alias(name, CHAMPION, number)
                 holder = mine
             self._client.set_model_version_tag(name, number, _CLAIMED, "true")
@@ -198,8 +210,8 @@ class CheckpointModel:
 
 @contextmanager
 def _global_tracking_uri(uri: str) -> Iterator[None]:
-    """MLflow's global tracking URI, which it keeps in the environment too, for a while: what this
-    process is told next must not be decided by where it recorded last."""
+    """Set MLflow's global tracking URI, which MLflow also puts into the environment, for the block:
+    where this process recorded last must not decide where it records next."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
@@ -209,7 +221,7 @@ def _global_tracking_uri(uri: str) -> Iterator[None]:
 
 
 def champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """The version that holds the alias `champion`."""
+    """Return the version that holds the alias `champion`, or None."""
     held = client.get_registered_model(name).aliases.get(CHAMPION)
     return client.get_model_version(name, str(held)) if held else None
 
@@ -219,7 +231,7 @@ def export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) -> 
     import mlflow.pytorch
     import numpy as np
 
-    module, in_features = (load_sampler or _load_sampler())(checkpoint)
+    module, in_features = (load_sampler or checkpoints.load_sampler)(checkpoint)
     description = Model()
     mlflow.pytorch.save_model(
         module,
@@ -232,23 +244,15 @@ def export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) -> 
     return description
 
 
-def _load_sampler() -> LoadSampler:
-    from gen_models.core.checkpoint import load_sampler
-
-    return load_sampler
-
-
 def _public(package: str) -> str:
-    """The version as package indexes know it: without `+cu130`."""
+    """Return a package's version as indexes know it, without a local part such as `+cu130`."""
     return version(package).split("+")[0]
 
 
-def _beats(holder: Mapping[str, str], claimant: Mapping[str, str]) -> bool:
-    """Whether the holder, ranked in the same way on the same data, is strictly better. A mean
-    over seeds is better than a single value, which may be luck."""
-    if any(holder.get(key) != claimant.get(key) for key in ("metric", "mode", "data_digest")):
-        return False
-    if ("seeds" in holder) != ("seeds" in claimant):
-        return "seeds" in holder
-    held, claimed = float(holder["value"]), float(claimant["value"])
-    return held > claimed if claimant["mode"] == "max" else held < claimed
+def folder_digest(folder: Path) -> str:
+    """Return a digest of the names and contents of a folder's files."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        whole.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return whole.hexdigest()[:16]

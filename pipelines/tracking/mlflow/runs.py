@@ -1,6 +1,6 @@
-"""The MLflow run of a journal: found, or made and described.
+"""Finds or creates the MLflow run of a journal.
 
-MLflow lets nobody choose a run's id, so a run is found by the tag `key`.
+MLflow chooses the ids of its runs itself, so a run is found by the tag `key`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -36,19 +35,20 @@ from mlflow.utils.validation import (
     MAX_PARAMS_TAGS_PER_BATCH,
 )
 
-from pipelines.store.journal import Identity, Journal
+from pipelines.store.journal import Journal, RunInfo
+from pipelines.store.layout import RunFolder, Store
 from pipelines.tracking.mlflow.connection import artifact_location
 from pipelines.tracking.mlflow.images import Pictures
 
 EPOCH = "epoch"
 """The metric that is the watermark: no epoch at or below it lacks a point."""
 _DESCRIBED = "described"
-"""The tag that says that params and data set are complete."""
+"""The tag that marks a run whose params, data set and config are complete."""
 
 
 @dataclass
 class KnownRun:
-    """What MLflow holds of a run, as of its last answer."""
+    """What MLflow held of a run when it last answered."""
 
     run_id: str
     experiment_id: str
@@ -59,37 +59,37 @@ class KnownRun:
 
 
 class Runs:
-    """The runs of this process, each asked of MLflow once; `forget` when in doubt."""
+    """The runs that this process delivers. Each is looked up once; `forget` when in doubt."""
 
-    def __init__(self, client: MlflowClient, uri: str, store: Path | None) -> None:
+    def __init__(self, client: MlflowClient, uri: str, store: Store) -> None:
         self._client, self._uri, self._store = client, uri, store
         self._runs: dict[str, KnownRun] = {}
         self._experiments: dict[str, str] = {}
 
     def get(self, journal: Journal) -> KnownRun:
-        """The journal's run, created and described if need be; so is its parent."""
+        """Return the journal's run; create and describe it, and its parent, if need be."""
         folder = os.path.abspath(journal.run_folder)
         if folder not in self._runs:
             self._runs[folder] = self._get(journal)
         return self._runs[folder]
 
     def forget(self) -> None:
-        """Ask again: a write may have succeeded though its answer was lost."""
+        """Look everything up again: a write may have succeeded although its answer was lost."""
         self._runs.clear()
         self._experiments.clear()
 
     def _get(self, journal: Journal) -> KnownRun:
-        identity = journal.identity()
-        if not identity:
-            raise ValueError(f"{journal.folder}: no identity.json")
-        experiment_id = self._experiment(identity.experiment)
-        run = self._found(experiment_id, identity.key)
+        info = journal.info()
+        if not info:
+            raise ValueError(f"{journal.folder}: no info.json")
+        experiment_id = self._experiment(info.experiment)
+        run = self._find(experiment_id, info.key)
         if not run:
-            self._create(journal, identity, experiment_id)
-            run = self._found(experiment_id, identity.key)  # one, though a request was repeated
+            self._create(journal, info, experiment_id)
+            run = self._find(experiment_id, info.key)  # one, even if a request was repeated
         assert run
         if _DESCRIBED not in run.data.tags:
-            self._describe(run.info.run_id, identity)
+            self._describe(run.info.run_id, journal, info)
         return KnownRun(
             run.info.run_id,
             experiment_id,
@@ -98,30 +98,34 @@ class Runs:
             Pictures(self._client, run.info.run_id),
         )
 
-    def _found(self, experiment_id: str, key: str) -> Run | None:
-        """The run of this key. Should there be two, then for a request that was repeated after
-        its answer was lost: all but one are deleted."""
+    def _find(self, experiment_id: str, key: str) -> Run | None:
+        """Return the run with this key. If there are two, because a request was repeated after its
+        answer was lost, all but one are deleted."""
         runs = list(self._client.search_runs([experiment_id], f"tags.`key` = '{key}'"))
         runs.sort(key=lambda run: (_DESCRIBED not in run.data.tags, run.info.run_id))
         for double in runs[1:]:
             self._client.delete_run(double.info.run_id)
         return runs[0] if runs else None
 
-    def _create(self, journal: Journal, identity: Identity, experiment_id: str) -> None:
+    def _create(self, journal: Journal, info: RunInfo, experiment_id: str) -> None:
         parent_id = ""
-        if identity.parent:
-            parent_id = self.get(Journal(journal.run_folder / identity.parent)).run_id
-        start = written_at(journal.folder / "identity.json")
-        self._client.create_run(experiment_id, start, _tags(identity, parent_id), identity.name)
+        if info.parent:
+            parent = Journal(journal.run_folder / info.parent, journal.files)
+            parent_id = self.get(parent).run_id
+        tags = _tags(info, parent_id)
+        self._client.create_run(experiment_id, journal.started_ms(), tags, info.name)
 
-    def _describe(self, run_id: str, identity: Identity) -> None:
-        """Log params and data set; may be repeated."""
-        params = [Param(k, str(v)[:MAX_PARAM_VAL_LENGTH]) for k, v in identity.params.items()]
+    def _describe(self, run_id: str, journal: Journal, info: RunInfo) -> None:
+        """Log params, data set and config. May be repeated."""
+        params = [Param(k, str(v)[:MAX_PARAM_VAL_LENGTH]) for k, v in info.params.items()]
         for start in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
             batch = params[start : start + MAX_PARAMS_TAGS_PER_BATCH]
             self._client.log_batch(run_id, params=batch)
-        if identity.dataset:
-            self._client.log_inputs(run_id, [_dataset(identity.dataset)])
+        if info.dataset:
+            self._client.log_inputs(run_id, [_dataset(info.dataset)])
+        config = RunFolder(journal.run_folder, journal.files).config
+        if journal.files.exists(config):
+            self._client.log_artifact(run_id, str(config))
         self._client.set_tag(run_id, _DESCRIBED, "true")
 
     # -- the experiment -----------------------------------------------------------------------
@@ -145,22 +149,17 @@ class Runs:
         return made
 
 
-def written_at(path: Path) -> int:
-    """When a file was written, in milliseconds."""
-    return path.stat().st_mtime_ns // 1_000_000
-
-
-def _tags(identity: Identity, parent_id: str) -> dict[str, str]:
+def _tags(info: RunInfo, parent_id: str) -> dict[str, str]:
     tags = {
-        "key": identity.key,
-        "kind": identity.kind,
-        "search_id": identity.search_id,
-        "trial_id": identity.trial_id,
+        "key": info.key,
+        "kind": info.kind,
+        "search_id": info.search_id,
+        "trial_id": info.trial_id,
         MLFLOW_PARENT_RUN_ID: parent_id,
         MLFLOW_SOURCE_NAME: "genpipe",
         MLFLOW_USER: _user(),
     }
-    return {key: value for key, value in {**tags, **identity.tags}.items() if value}
+    return {key: value for key, value in {**tags, **info.tags}.items() if value}
 
 
 def _user() -> str:

@@ -1,23 +1,23 @@
-"""MLflow's own web page over what was recorded."""
+"""MLflow's web page over a store."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
-from pathlib import Path
 
 from gen_models.core.errors import InputError
+from pipelines.store.layout import Store
 from pipelines.tracking.mlflow.connection import without_password
 
 _SLIM = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ENABLE_AI_GATEWAY": "false"}
 
 
-def browse(uri: str, store: Path, port: int = 5000) -> None:
-    """Serve the page of a database on this machine alone; this process becomes the server.
+def serve(uri: str, store: Store, port: int) -> None:
+    """Serve the page of a database to this machine alone; this process becomes the server.
 
-    Where `uri` is a server, it has a page already: only says so. Raises `InputError` where the
-    port is taken.
+    If `uri` is a server, which has a page already, print its address. Raises `InputError` if the
+    port is in use.
     """
     if uri.startswith("http"):
         print(f"MLflow's page: {without_password(uri)}", flush=True)
@@ -26,7 +26,7 @@ def browse(uri: str, store: Path, port: int = 5000) -> None:
     print(f"MLflow's page: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     options = {
         "--backend-store-uri": uri,
-        "--default-artifact-root": (store.absolute() / "artifacts").as_uri(),
+        "--default-artifact-root": store.artifacts.as_uri(),
         "--host": "127.0.0.1",
         "--port": str(port),
         "--workers": "1",

@@ -1,19 +1,20 @@
-"""One run's journal -> one MLflow run: every point once, whatever was cut short before.
+"""Delivers journals to MLflow: one run per journal, every point once, whatever was interrupted.
 
-What MLflow holds is asked of MLflow itself, once per run and again after every error, for a
-write may have succeeded though its answer was lost. Three things make a repetition harmless:
+The writer asks MLflow itself what it holds, once per run and again after every error, because a
+write may have succeeded although its answer was lost. Three things make a repetition harmless:
 
-- the metric `epoch` is the watermark, and the last of an epoch's points. A batch is written whole
-  or not at all, so no epoch at or below the watermark lacks a point;
-- a point's time is that of its file in the journal. MLflow keeps one of two points that are equal
-  in key, step, time and value, which covers a request that MLflow's own client repeats;
-- an epoch's pictures are logged before its points, and only those that are not listed yet.
+- The metric `epoch` is the watermark, and the last of an epoch's points. A batch is written whole or
+  not at all, so no epoch at or below the watermark lacks a point.
+- A point has the time of its file in the journal. MLflow keeps one of two points that are equal in
+  key, step, time and value, which covers a request that MLflow's own client repeats.
+- An epoch's pictures are logged before its points, and only those that are not listed yet.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,13 +24,19 @@ from mlflow.entities import LifecycleStage, Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
-from pipelines.store.journal import Ending, Journal, Outcome, Report
-from pipelines.tracking.mlflow.connection import connect, without_password
-from pipelines.tracking.mlflow.models import CheckpointModel
-from pipelines.tracking.mlflow.runs import EPOCH, KnownRun, Runs, written_at
-from pipelines.tracking.queue import LoadSampler
+from pipelines.store.journal import (
+    EpochRecord,
+    EvaluationJournal,
+    Journal,
+    Outcome,
+    RunStatus,
+)
+from pipelines.store.layout import Store
+from pipelines.tracking.mlflow.connection import connect, make_tables, without_password
+from pipelines.tracking.mlflow.models import CheckpointModel, LoadSampler
+from pipelines.tracking.mlflow.runs import EPOCH, KnownRun, Runs
 
-STATUS: Mapping[Ending, str] = {
+STATUS: Mapping[RunStatus, str] = {
     "completed": "FINISHED",
     "stopped_early": "KILLED",
     "interrupted": "KILLED",
@@ -37,33 +44,38 @@ STATUS: Mapping[Ending, str] = {
     "diverged": "FAILED",
     "failed": "FAILED",
 }
+"""MLflow's status of a run that ended so."""
+_EVALUATION = "evaluation"
+"""Artifact folder of an evaluation's pictures."""
 _log = logging.getLogger(__name__)
 
 
-class Delivery:
-    """Delivers journals; remembers what MLflow holds until an error makes that doubtful."""
+class MlflowWriter:
+    """A `pipelines.tracking.base.RunWriter`. It remembers what MLflow holds until an error makes
+    that doubtful. `load_sampler` exports checkpoints; by default genpipe's own."""
 
-    def __init__(
-        self, uri: str, store: Path | None = None, load_sampler: LoadSampler | None = None
-    ) -> None:
+    def __init__(self, uri: str, store: Store, load_sampler: LoadSampler | None = None) -> None:
         self._uri, self._load_sampler = uri, load_sampler
         self._client = connect(uri)
         self._runs = Runs(self._client, uri, store)
 
+    def prepare(self) -> None:
+        """Create a new database's tables."""
+        make_tables(self._uri)
+
     def deliver(self, journal: Journal, upto: int | None = None) -> None:
         """Bring MLflow up to the journal: to the epoch `upto`, or to its end if it has ended.
 
-        May be repeated. Raises what MLflow raises; called again then, it loses and doubles
-        nothing.
+        May be called again after an error: it loses and repeats nothing. Raises what MLflow raises.
         """
         outcome = journal.outcome()
-        if outcome and self._settled(journal, outcome):
+        if outcome and self._is_delivered(journal, outcome):
             return
         try:
             run = self._runs.get(journal)
             if not outcome and not run.running:
                 self._reopen(run)
-            self._deliver_reports(run, journal, outcome.last_epoch if outcome else upto)
+            self._deliver_epochs(run, journal, outcome.last_epoch if outcome else upto)
             model = self._close(run, journal, outcome) if outcome else {}
         except Exception:
             self._runs.forget()
@@ -77,11 +89,27 @@ class Delivery:
         }
         journal.mark_delivered(delivered | model)
 
-    def _settled(self, journal: Journal, outcome: Outcome) -> bool:
-        """Whether this very outcome was delivered, to a run that MLflow still has."""
+    def deliver_evaluation(self, journal: EvaluationJournal) -> None:
+        """Add an evaluation's metrics, tags and pictures to its run. The latest one counts."""
+        record = journal.record()
+        here = without_password(self._uri)
+        if record is None or journal.is_delivered(here):
+            return
+        now = time.time_ns() // 1_000_000
+        known = self._client.get_run(record.run_id).data.metrics
+        epoch = int(known.get("best/epoch", 0))
+        points = [Metric(name, value, now, epoch) for name, value in record.metrics.items()]
+        tags = [RunTag(name, value) for name, value in record.tags.items()]
+        self._client.log_batch(record.run_id, metrics=points, tags=tags)
+        for path in record.pictures.values():
+            self._client.log_artifact(record.run_id, str(path), _EVALUATION)
+        journal.mark_delivered(here)
+
+    def _is_delivered(self, journal: Journal, outcome: Outcome) -> bool:
+        """Return whether this very outcome was delivered, to a run that MLflow still has."""
         delivered = journal.delivered()
-        here = delivered.get("uri") == without_password(self._uri)
-        if not here or delivered["outcome"] != asdict(outcome):
+        is_here = delivered.get("uri") == without_password(self._uri)
+        if not is_here or delivered["outcome"] != asdict(outcome):
             return False
         try:
             info = self._client.get_run(delivered["run_id"]).info
@@ -92,18 +120,18 @@ class Delivery:
         return bool(info.lifecycle_stage == LifecycleStage.ACTIVE)
 
     def _reopen(self, run: KnownRun) -> None:
-        """A closed run goes on. MLflow keeps its end time until it is closed again."""
+        """Set a closed run RUNNING again. MLflow keeps its end time until it is closed anew."""
         self._client.set_tag(run.run_id, "outcome", "")
         self._client.update_run(run.run_id, status="RUNNING")
         run.running = True
 
-    # -- reports ------------------------------------------------------------------------------
-    def _deliver_reports(self, run: KnownRun, journal: Journal, upto: int | None) -> None:
+    # -- epochs -------------------------------------------------------------------------------
+    def _deliver_epochs(self, run: KnownRun, journal: Journal, upto: int | None) -> None:
         batch: list[Metric] = []
-        for report in journal.reports(run.epoch, upto):
-            at = written_at(journal.reports_folder / f"{report.epoch:06d}.json")
-            run.pictures.deliver(report, at)
-            points = _points(report, at)
+        for record in journal.records(run.epoch, upto):
+            at = journal.files.modified_ms(journal.record_file(record.epoch))
+            run.pictures.deliver(record, at)
+            points = _points(record, at)
             if len(batch) + len(points) > MAX_METRICS_PER_BATCH:
                 self._log(run, batch)
                 batch = []
@@ -119,8 +147,8 @@ class Delivery:
 
     # -- the end ------------------------------------------------------------------------------
     def _close(self, run: KnownRun, journal: Journal, outcome: Outcome) -> dict[str, Any]:
-        """Tell MLflow how the run ended; what there is to say of its model."""
-        at = written_at(journal.folder / "outcome.json")
+        """Log the outcome and close the run; return what was delivered of its model."""
+        at = journal.files.modified_ms(journal.outcome_file)
         known = self._client.get_run(run.run_id).data.metrics
         summary = {key: v for key, v in outcome.summary.items() if known.get(key) != v}
         metrics = _metrics(summary, at, max(outcome.last_epoch, 0))
@@ -138,25 +166,23 @@ class Delivery:
         elif path.exists():
             self._client.log_artifact(run_id, str(path), folder)
         else:
-            _log.warning("%s is gone: MLflow's run %s goes without", path, run_id)
+            _log.warning("%s is missing: MLflow's run %s has no copy of it", path, run_id)
 
     def _deliver_model(self, run: KnownRun, journal: Journal, outcome: Outcome) -> dict[str, Any]:
-        identity = journal.identity()
-        assert identity
+        info = journal.info()
+        assert info
         best = int(outcome.tags.get("best_epoch", outcome.last_epoch))
-        return CheckpointModel(self._client, run, identity, outcome).deliver(
-            best, self._load_sampler
-        )
+        return CheckpointModel(self._client, run, info, outcome).deliver(best, self._load_sampler)
 
 
-def _points(report: Report, at: int) -> list[Metric]:
-    """An epoch's points; the watermark comes last."""
-    points = _metrics(report.metrics, at, report.epoch)
-    return [*points, Metric(EPOCH, float(report.epoch), at, report.epoch)]
+def _points(record: EpochRecord, at: int) -> list[Metric]:
+    """Return an epoch's points, the watermark last."""
+    points = _metrics(record.metrics, at, record.epoch)
+    return [*points, Metric(EPOCH, float(record.epoch), at, record.epoch)]
 
 
 def _metrics(values: Mapping[str, float], at: int, step: int) -> list[Metric]:
-    """The finite ones: MLflow would store an infinity as 1.8e308."""
+    """Return the finite values as points: MLflow would store an infinity as 1.8e308."""
     return [
         Metric(key, float(value), at, step)
         for key, value in values.items()

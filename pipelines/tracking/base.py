@@ -1,0 +1,174 @@
+"""What a tracking system supplies: protocols of the tracker, of what delivers to it, and of what
+reads runs back.
+
+A tracking system is a package in this folder whose `__init__` holds `BACKEND`, a `Backend`; it is
+found by the URIs that it accepts. `pipelines.tracking.mlflow` is the one that is used.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from gen_models.core.errors import InputError
+from pipelines.config.run import Run
+from pipelines.store.journal import EvaluationJournal, Journal
+from pipelines.store.layout import Store
+
+
+class RunWriter(Protocol):
+    """Delivers journals to a tracking system. Used by one thread."""
+
+    def prepare(self) -> None:
+        """Connect, and create what is missing, such as a new database's tables. May raise."""
+
+    def deliver(self, journal: Journal, upto: int | None = None) -> None:
+        """Bring the tracking system up to the journal: to the epoch `upto`, or to the journal's end
+        if the run has ended. May be called again after an error: it loses and repeats nothing.
+
+        Writes with `Journal.mark_delivered` at least `{"uri", "run_id", "outcome"}`, and of a model
+        `{"model_uri", "version", "is_champion"}` or `{"model_error"}`. Raises whatever the tracking
+        system raises.
+        """
+
+    def deliver_evaluation(self, journal: EvaluationJournal) -> None:
+        """Add an evaluation to its run. May be called again after an error."""
+
+
+class Tracker(Protocol):
+    """What training sees of tracking: a queue that never blocks and never raises."""
+
+    def sync(self, journal: Journal | EvaluationJournal, upto: int | None = None) -> None:
+        """Deliver the journal up to the epoch `upto`, or all of it, soon. Returns at once."""
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything is delivered; return whether it is, after `timeout` seconds."""
+
+    def run_id(self, journal: Journal) -> str | None:
+        """Return the tracking system's id of the run; None before it was delivered."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as the tracking system holds it."""
+
+    run_id: str
+    name: str
+    experiment: str
+    kind: str
+    """A `pipelines.store.journal.RunKind`; "" of another program's run."""
+    search_id: str
+    trial_id: str
+    status: str
+    """MLflow's: RUNNING, FINISHED, KILLED or FAILED."""
+    outcome: str
+    """A `pipelines.store.journal.RunStatus`; "" while the run is going on."""
+    epoch: int
+    metrics: Mapping[str, float]
+    """The latest value of each."""
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    start_time: datetime
+
+
+class RunReader(Protocol):
+    """Reads recorded runs back. Methods raise `InputError` if nothing, or more than one thing, is
+    of the name that is asked for."""
+
+    def list_runs(
+        self, experiment: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> list[RunRow]:
+        """Return the runs, newest first: of one experiment or all, with these tags."""
+
+    def run(self, name: str) -> RunRow:
+        """Return the run that `name` means: a run's id or name, `models:/NAME/VERSION`,
+        `models:/NAME@ALIAS` or `NAME@ALIAS`."""
+
+    def config(self, row: RunRow) -> Run:
+        """Return the config that a run was recorded with."""
+
+    def checkpoint(self, name: str, into: Path) -> Path:
+        """Return the checkpoint folder that `name` means, as in `run`; if it is not on this
+        machine, it is downloaded under `into`."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A tracking system."""
+
+    def accepts(self, uri: str) -> bool:
+        """Return whether the URI belongs to this tracking system."""
+
+    def check(self, uri: str) -> str:
+        """Return the URI in its full form. Raises `InputError` if nothing answers there."""
+
+    def settings(self) -> AbstractContextManager[None]:
+        """Set the process's environment as the tracking system's client needs it, for a block."""
+
+    def writer(self, uri: str, store: Store) -> RunWriter:
+        """Return a writer. It imports the client, which takes seconds."""
+
+    def reader(self, uri: str, store: Store) -> RunReader:
+        """Return a reader."""
+
+    def public_uri(self, uri: str) -> str:
+        """Return the URI without a password, as it may be shown and written down."""
+
+    def serve(self, uri: str, store: Store, port: int) -> None:
+        """Serve the web page until interrupted. Raises `InputError` if the port is in use."""
+
+
+def tracking_uri(store: Store, uri: str | None = None) -> str:
+    """Return the tracking URI: `uri`, or the environment's MLFLOW_TRACKING_URI, or the database
+    `mlflow.db` in the store, which is created if need be.
+
+    Raises `InputError` if the store cannot be written, or if nothing answers at the URI within some
+    ten seconds.
+    """
+    _require_writable(store.root)
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
+    return find_backend(uri).check(uri)
+
+
+def recorded_uri(store: Store, uri: str | None = None) -> str:
+    """Return the tracking URI for a command that only reads. Raises `InputError` if nothing is
+    recorded there."""
+    elsewhere = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not elsewhere and not store.files.exists(store.database):
+        expected = "expected a folder in which runs are recorded"
+        raise InputError(f"store = {str(store.root)!r}: {expected}")
+    return tracking_uri(store, uri)
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"store = {str(folder)!r}: expected a writable folder: {error}"
+        ) from error
+
+
+def find_backend(uri: str) -> Backend:
+    """Return the tracking system of a URI. Raises `InputError` if none accepts it."""
+    package = import_module("pipelines.tracking")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg:
+            continue
+        backend: Any = import_module(f"{package.__name__}.{module.name}").BACKEND
+        if isinstance(backend, Backend) and backend.accepts(uri):
+            return backend
+    raise InputError(
+        f"tracking_uri = {uri!r}: expected sqlite:///FILE, postgresql://… or http(s)://HOST:PORT "
+        "(MLflow no longer records in plain folders)"
+    )

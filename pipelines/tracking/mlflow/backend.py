@@ -1,0 +1,58 @@
+"""MLflow as a tracking system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipelines.cluster.environment import default_environment
+from pipelines.store.layout import Store
+from pipelines.tracking.mlflow.connection import SCHEMES, require_uri, without_password
+from pipelines.tracking.mlflow.server import serve
+
+if TYPE_CHECKING:
+    from pipelines.tracking.base import RunReader, RunWriter
+
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the delivery queue tries again
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class MlflowBackend:
+    """A `pipelines.tracking.base.Backend`."""
+
+    def accepts(self, uri: str) -> bool:
+        scheme, found, _ = uri.partition("://")
+        return bool(found) and scheme.split("+")[0] in SCHEMES
+
+    def check(self, uri: str) -> str:
+        with self.settings():
+            return require_uri(uri)
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Set MLflow's environment variables that the user has not set, for the block."""
+        with default_environment(_SETTINGS):
+            yield
+
+    def writer(self, uri: str, store: Store) -> RunWriter:
+        from pipelines.tracking.mlflow.writer import MlflowWriter  # light: imports mlflow
+
+        return MlflowWriter(uri, store)
+
+    def reader(self, uri: str, store: Store) -> RunReader:
+        from pipelines.tracking.mlflow.reader import MlflowReader  # light: imports mlflow
+
+        return MlflowReader(uri, store)
+
+    def public_uri(self, uri: str) -> str:
+        return without_password(uri)
+
+    def serve(self, uri: str, store: Store, port: int) -> None:
+        serve(uri, store, port)
