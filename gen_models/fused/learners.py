@@ -1,7 +1,5 @@
-"""Learners of one kind that take their steps as one.
-
-They are ordinary learners before and after: their state is stacked, trained, and written back.
-"""
+"""Vectorised training of learners of one kind: their state is stacked, trained with `torch.func`,
+and written back. Before and after they are ordinary learners."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from gen_models.training.precision import InPrecision
 
 
 def kind(learner: Learner) -> Hashable:
-    """What learners must have in common to take their steps as one."""
+    """Return a key that is equal for learners that can be stacked and trained together."""
     phases = tuple(learner.step_count % u.objective.period for u in learner.updates)
     averaged = tuple(bool(update.averages) for update in learner.updates)
     return (
@@ -37,12 +35,13 @@ def kind(learner: Learner) -> Hashable:
 
 
 class VectorisedLearners:
-    """Takes the steps of K learners of one kind. They are as they were until `write_back`."""
+    """Trains K learners of one kind on stacked copies of their state, until `write_back`."""
 
     def __init__(self, learners: Sequence[Learner]) -> None:
         self.learners = list(learners)
         first = learners[0]
         self.device = first.device
+        self.compiled = first.compiled
         self.precision = InPrecision(first.device, first.precision, stacked=True)
         self.stacked = Stacked([one.model for one in learners], self.device, training=True)
         self.buffers = {
@@ -62,20 +61,21 @@ class VectorisedLearners:
         self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
     def step(self, batch: Batch) -> None:
-        """One step of each, on images (K, N, *shape) in [0, 1] and labels (K, N)."""
+        """Train each learner for one step on images (K, N, *shape) in [0, 1], labels (K, N)."""
         draws = self._drawn.of(batch.labels.shape[1], self.counts[0])
         due = tuple(update.members[0].is_due(self.counts[0]) for update in self.updates)
         (self._recorded or self._run)(batch, draws, due)
         self.counts = [count + 1 for count in self.counts]
 
     def _draws_of_block(self, rows: int, first: int) -> Draws:
-        """As `Learner.draws_of_block`, (K, rows, …); `first` is that of the first learner."""
+        """Draw what `Learner.draws_of_block` draws for each learner, (K, rows, …); `first` is the
+        first learner's."""
         since = self.counts[0] - first
         each = zip(self.learners, self.counts, strict=True)
         return stack_draws([one.draws_of_block(rows, count - since) for one, count in each])
 
     def _run(self, batch: Batch, draws: Draws, due: Due) -> None:
-        """As `Learner._run`."""
+        """Run the objectives that are due, as `Learner._run` does."""
         epoch = (self.steps / self.learners[0].steps_per_epoch).to(batch.images.dtype)
         for update, is_due in zip(self.updates, due, strict=True):
             if is_due:
@@ -83,11 +83,10 @@ class VectorisedLearners:
         self.steps += 1
 
     def take(self, other: VectorisedLearners) -> bool:
-        """Go on with the learners of `other`, which are of the same kind, in the place of one's
-        own, so that a recorded step holds for them. False where they are not of the same size;
-        then nothing has happened."""
-        own, new = self._everything(), other._everything()
-        if self._form(own) != other._form(new):
+        """Replace the learners by those of `other`, of the same kind, within the same tensors, so
+        that a recorded step stays valid. Returns False, and does nothing, if shapes differ."""
+        own, new = self._all_tensors(), other._all_tensors()
+        if self._recording_key(own) != other._recording_key(new):
             return False
         for tensor, value in zip(own, new, strict=True):
             tensor.copy_(value)
@@ -98,12 +97,12 @@ class VectorisedLearners:
         self._drawn.forget()
         return True
 
-    def _form(self, tensors: Sequence[Tensor]) -> Hashable:
-        """What a recorded step depends on beside the numbers in tensors."""
+    def _recording_key(self, tensors: Sequence[Tensor]) -> Hashable:
+        """Return what a recorded step depends on besides the values in `tensors`."""
         return tuple(t.shape for t in tensors), tuple(update.decays for update in self.updates)
 
-    def _everything(self) -> list[Tensor]:
-        """The state of the learners, and their settings."""
+    def _all_tensors(self) -> list[Tensor]:
+        """List the tensors with the learners' state and settings."""
         numbers = list(self.stacked.numbers.values())
         updates = [t for u in self.updates for t in (*u.state(), *u.settings())]
         return [self.steps, *self._buffers(), *numbers, *updates]
@@ -112,12 +111,12 @@ class VectorisedLearners:
         return [t for tensors in self.buffers.values() for t in tensors.values()]
 
     def _tensors(self) -> list[Tensor]:
-        """All that a step changes."""
+        """List the tensors that a step changes."""
         updates = [t for u in self.updates for t in (*u.state(), *u.meter.tensors())]
         return [self.steps, *self._buffers(), *updates]
 
     def parameters(self) -> dict[str, dict[str, Tensor]]:
-        """Every parameter (K, *shape) by network and name."""
+        """Return every parameter (K, *shape) by network and name. Views."""
         return {
             name: tensors
             for update in self.updates
@@ -126,7 +125,7 @@ class VectorisedLearners:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Give each learner its state."""
+        """Copy the stacked state into the learners."""
         for index, one in enumerate(self.learners):
             one.step_count = self.counts[index]
             one.steps.copy_(self.steps[index])

@@ -1,32 +1,46 @@
-"""One objective of several learners of one kind as one, with its optimizer.
+"""One objective of K learners of one kind, vectorised, with its optimizer.
 
-Parameters lie in one flat tensor, (K, P), so that the optimizer is a handful of operations
-whatever the number of members and of layers.
+The learners' parameters are one flat tensor (K, P), so that an optimizer step is a handful of
+operations whatever the number of learners and of layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gen_models.core.contract import Draws, Metrics, Model, Networks
 from gen_models.core.data import Batch
-from gen_models.fused.stacking import crop, stack, stack_by_name
+from gen_models.fused.stacking import Stacked, crop, stack, stack_by_name
 from gen_models.training.accumulator import Meter
 from gen_models.training.learner import Update
 from gen_models.training.optimizer import decay
+from gen_models.training.precision import InPrecision
 
-if TYPE_CHECKING:
-    from gen_models.fused.learners import VectorisedLearners
+
+class StackedState(Protocol):
+    """The state that a step's updates share: `gen_models.fused.learners.VectorisedLearners`."""
+
+    stacked: Stacked
+    buffers: dict[str, dict[str, Tensor]]
+    """By network and name, (K, *shape)."""
+    steps: Tensor
+    """Steps so far of each learner, (K,)."""
+    device: torch.device
+    precision: InPrecision
+    compiled: bool
+
+    def parameters(self) -> dict[str, dict[str, Tensor]]:
+        """Parameters (K, *shape) of all objectives, by network and name."""
 
 
 class StackedUpdate:
-    """One objective of every learner, with its optimizer."""
+    """One objective of K learners, with its optimizer. `index` is its place among objectives."""
 
-    def __init__(self, owner: VectorisedLearners, index: int, members: Sequence[Update]) -> None:
+    def __init__(self, owner: StackedState, index: int, members: Sequence[Update]) -> None:
         self.owner, self.index, self.members = owner, index, members
         self.objective = members[0].objective
         widest = [
@@ -52,11 +66,12 @@ class StackedUpdate:
         self.weight_decay = self._column([s.weight_decay for s in settings])
         self.ema_decay = self._column([s.ema_decay for s in settings])
         self.averages = self._stack_averages()
-        compiled = owner.learners[0].compiled
-        self._descend = torch.compile(self._gradient_step) if compiled else self._gradient_step
+        self._descend = (
+            torch.compile(self._gradient_step) if owner.compiled else self._gradient_step
+        )
 
     def _column(self, values: Sequence[float]) -> Tensor:
-        """(K, 1), in float64 so that powers of it are as exact as those of one learner."""
+        """Return a column (K, 1) in float64, so that its powers are as exact as Python's."""
         return torch.tensor(values, dtype=torch.float64, device=self.owner.device)[:, None]
 
     def _stack_averages(self) -> dict[str, dict[str, Tensor]]:
@@ -66,20 +81,20 @@ class StackedUpdate:
         }
 
     def by_network(self, flat: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Parameters (K, *shape) by network and name: views of a flat tensor (K, P)."""
-        found: dict[str, dict[str, Tensor]] = {name: {} for name in self.objective.networks}
+        """Split a flat tensor (K, P) into parameters (K, *shape) by network and name. Views."""
+        by_name: dict[str, dict[str, Tensor]] = {name: {} for name in self.objective.networks}
         parts = torch.split(flat, [shape.numel() for shape in self.shapes], dim=1)
         for (name, key), part, shape in zip(self.names, parts, self.shapes, strict=True):
-            found[name][key] = part.view(len(flat), *shape)
-        return found
+            by_name[name][key] = part.view(len(flat), *shape)
+        return by_name
 
     def state(self) -> list[Tensor]:
-        """What a step changes beside the networks' buffers and the meter."""
+        """List the tensors that a step changes, except the networks' buffers and the meter."""
         averages = [t for tensors in self.averages.values() for t in tensors.values()]
         return [self.flat, self.exp_avg, self.exp_avg_sq, self.num_steps, *averages]
 
     def settings(self) -> list[Tensor]:
-        """What is each member's own and stays."""
+        """List the tensors that hold each learner's settings."""
         columns = [self.lr, self.decay_epochs, self.beta1, self.beta2, self.eps]
         mask = [] if self.mask is None else [self.mask]
         return [*columns, self.weight_decay, self.ema_decay, *mask]
@@ -100,8 +115,8 @@ class StackedUpdate:
     def _gradient_step(
         self, batch: Batch, draws: Draws, epoch: Tensor
     ) -> tuple[Metrics, dict[str, dict[str, Tensor]]]:
-        """The loss, its gradient, the optimizer; metrics, and the networks' buffers as the loss
-        leaves them."""
+        """Compute the losses and their gradients and update the parameters. Returns metrics, and
+        the networks' buffers as the losses leave them."""
         owner = self.owner
 
         def total(flat: Tensor) -> tuple[Tensor, Any]:
@@ -112,10 +127,10 @@ class StackedUpdate:
                 losses, metrics = owner.stacked.map(self._loss, tensors, batch, draws, epoch)
             return losses.sum(), (metrics, buffers)
 
-        found: tuple[Metrics, dict[str, dict[str, Tensor]]]
-        gradient, found = torch.func.grad(total, has_aux=True)(self.flat)
+        outputs: tuple[Metrics, dict[str, dict[str, Tensor]]]
+        gradient, outputs = torch.func.grad(total, has_aux=True)(self.flat)
         self._adamw(gradient if self.mask is None else gradient * self.mask, epoch)
-        return found
+        return outputs
 
     def _loss(
         self, model: Model, networks: Networks, batch: Batch, draws: Draws, epoch: Tensor
@@ -124,7 +139,8 @@ class StackedUpdate:
         return model.objectives()[self.index].loss(called, batch, draws, epoch)
 
     def _adamw(self, gradient: Tensor, epoch: Tensor) -> None:
-        """As `AdamW.step`, each member with its own settings and number of steps."""
+        """Update the parameters as `AdamW.step` does, each learner's with its own settings and
+        number of steps."""
         dtype = gradient.dtype
         self.num_steps += 1
         bias1 = 1 - self.beta1**self.num_steps
@@ -139,12 +155,12 @@ class StackedUpdate:
         self.flat.sub_((self.exp_avg * rate).div_(denominator))
 
     def _lr(self, epoch: Tensor) -> Tensor:
-        """(K, 1): each member's learning rate at its position in training (K,)."""
+        """Return each learner's learning rate (K, 1) at its position in training (K,)."""
         decayed = self.lr * decay(epoch[:, None], self.decay_epochs)
         return torch.where(self.decay_epochs > 0, decayed.float().double(), self.lr)
 
     def _average(self, own: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """As `Update._average`."""
+        """Update the averages as `Update._average` does."""
         num = torch.floor_divide(self.owner.steps, self.objective.period)[:, None]
         weight = 1 - torch.minimum(self.ema_decay, (1 + num) / (10 + num))
         for name, averages in self.averages.items():
@@ -157,7 +173,7 @@ class StackedUpdate:
                     average.copy_(sources[key])
 
     def write_back(self) -> None:
-        """Give each learner's update its state."""
+        """Copy the stacked state into the learners' updates."""
         for index, member in enumerate(self.members):
             optimizer = member.optimizer
             for flat, own in (
@@ -177,13 +193,14 @@ class StackedUpdate:
 
 
 def _flat(members: Sequence[Sequence[Tensor]]) -> Tensor:
-    """(K, P): each member's tensors, padded to the widest, one after the other."""
+    """Concatenate each learner's tensors, padded to the widest learner's shapes: (K, P)."""
     columns = [stack([t.detach() for t in tensors]) for tensors in zip(*members, strict=True)]
     return torch.cat([column.flatten(1) for column in columns], dim=1)
 
 
 def _mask(members: Sequence[Sequence[Tensor]]) -> Tensor | None:
-    """(K, P): 1 where a member has a parameter and 0 in its padding; None without padding."""
+    """Return (K, P), 1 where a learner has a parameter and 0 in its padding; None without
+    padding."""
     if len({tuple(t.shape for t in tensors) for tensors in members}) == 1:
         return None
     return _flat([[torch.ones_like(t) for t in tensors] for tensors in members])
