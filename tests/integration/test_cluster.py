@@ -1,0 +1,129 @@
+"""Commands on Ray clusters of one and two nodes on this machine."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from ray import tune
+from ray.cluster_utils import Cluster as Nodes
+from ray.util import placement_group_table
+from support.ray_head import RayHead, running_head, token_mode
+
+from gen_models.core.errors import InputError
+from pipelines.cluster.connection import connect
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Authenticate with a token of this module; the variables that are set."""
+    # Workers cannot import this module.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with token_mode(tmp_path_factory.mktemp("token")) as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def ray_head(token: dict[str, str]) -> Iterator[RayHead]:
+    with running_head(token) as head:
+        yield head
+
+
+def test_connect_refuses_resources_for_a_running_cluster(ray_head: RayHead) -> None:
+    with pytest.raises(InputError, match="num_cpus = 4"), connect(ray_head.address, num_cpus=4):
+        pass
+
+
+def report_slowly(config: dict[str, Any]) -> None:
+    import ray.train
+
+    for epoch in range(1, 200):
+        time.sleep(0.05)
+        ray.train.report({"epoch": epoch})
+
+
+def train_in_trial(config: dict[str, Any]) -> None:
+    import ray.train
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    TorchTrainer(
+        report_slowly,
+        scaling_config=ray.train.ScalingConfig(num_workers=1),
+        run_config=ray.train.RunConfig(
+            name=f"train-{ray.tune.get_context().get_trial_id()}",
+            storage_path=config["storage"],
+            callbacks=[TuneReportCallback()],
+        ),
+    ).fit()
+
+
+def placement_groups() -> list[str]:
+    """States of the placement groups that are not removed."""
+    states = [group["state"] for group in placement_group_table().values()]
+    return [state for state in states if state != "REMOVED"]
+
+
+def test_stopped_trial_frees_its_workers_beside_another_ray(
+    ray_head: RayHead, tmp_path: Path
+) -> None:
+    """With one CPU the second trial can only start once the first one's workers are gone."""
+    with connect("local", num_cpus=1) as cluster:
+        assert cluster.is_local and cluster.address != ray_head.address
+        results = tune.Tuner(
+            tune.with_resources(train_in_trial, {"node:__internal_head__": 0.001}),
+            param_space={"storage": str(tmp_path), "trial": tune.grid_search([0, 1])},
+            tune_config=tune.TuneConfig(max_concurrent_trials=1),
+            run_config=tune.RunConfig(
+                storage_path=str(tmp_path), stop={"epoch": 5, "time_total_s": 60}, verbose=0
+            ),
+        ).fit()
+        assert results.num_errors == 0
+        assert [result.metrics["epoch"] for result in results] == [5, 5]
+        deadline = time.monotonic() + 30
+        while placement_groups() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert placement_groups() == []
+
+
+@pytest.fixture
+def two_nodes(token: dict[str, str]) -> Iterator[str]:
+    """The address of a cluster of two nodes with one CPU each, both on this machine."""
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+    try:
+        nodes.add_node(num_cpus=1)
+        yield nodes.address
+    finally:
+        nodes.shutdown()
+
+
+def test_two_nodes_train_one_config(two_nodes: str, tmp_path: Path) -> None:
+    """Each worker takes a CPU and each node has one, so a worker runs on either. At the end of
+    training the workers compare their parameters, bit by bit."""
+    args = ["train", "vae", "--epochs", "2", "--num-workers", "2", "--json"]
+    where = ["--address", two_nodes, "--store", str(tmp_path)]
+    command = [sys.executable, "-m", "pipelines", *args, *where]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout.splitlines()[-1])
+    assert result["outcome"] == "completed" and result["epoch"] == 2
+
+    # A run that diverges ends on both, and is marked.
+    wild = ["--model.likelihood", "gaussian", "--model.decoder-std", "1e-9", "--optim.lr", "9"]
+    ran = subprocess.run([*command, *wild], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 1, ran.stderr
+    result = json.loads(ran.stdout.splitlines()[-1])
+    assert result["outcome"] == "diverged" and result["value"] is None
+    run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(result["run_id"])
+    assert run.info.status == "FAILED" and run.data.tags["outcome"] == "diverged"
+    assert run.data.metrics["diverged"] == 1.0

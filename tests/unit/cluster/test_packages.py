@@ -1,0 +1,91 @@
+"""The packages that are sent to a cluster."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gen_models
+import pipelines
+import tune_spaces
+from pipelines.cluster.packages import family_packages, project_packages
+
+FAMILY = """
+from gen_models.core.families import Family
+
+WAE = Family("{model}.wae", "{space}")
+"""
+
+
+def distribution(folder: Path, *, model: str, space: str, value: str) -> None:
+    """Write a package with a family, as an editable installation has it on `sys.path`."""
+    for name in {model, value.partition(":")[0]}:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(FAMILY.format(model=model, space=space))
+    (folder / f"{space}.py").write_text("")
+    metadata = folder / "other_models-1.2.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-models\nVersion: 1.2\n")
+    (metadata / "entry_points.txt").write_text(f"[genpipe.families]\nwae = {value}\n")
+
+
+@pytest.fixture
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A family whose entry point, model and space are in three top-level packages."""
+    folder = tmp_path / "source"
+    distribution(folder, model="wae_model", space="wae_space", value="wae_plugin:WAE")
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_packages_of_the_project_are_those_that_are_imported() -> None:
+    imported = [Path(package.__path__[0]) for package in (gen_models, pipelines, tune_spaces)]
+    assert [path.resolve() for path in project_packages()] == [p.resolve() for p in imported]
+
+
+def test_no_family_package_without_entry_points() -> None:
+    with family_packages() as packages:
+        assert packages == []
+
+
+def test_family_outside_site_packages_is_sent_with_its_entry_point(family: Path) -> None:
+    with family_packages() as packages:
+        *sent, metadata = packages
+        assert sent == [family / "wae_plugin", family / "wae_model", family / "wae_space.py"]
+        copied = family.parent / "copied"
+        copied.mkdir()
+        for package in sent:
+            package.rename(copied / package.name)
+        # A process that has these on its path, as Ray unpacks them, knows the family.
+        code = "from gen_models.core import families; print(families.space_module('wae'))"
+        project = {str(package.parent) for package in project_packages()}
+        path = ":".join([str(metadata.parent), str(copied), *project])
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout.strip() == "wae_space"
+    assert not metadata.exists()
+
+
+def test_family_in_site_packages_is_not_sent(
+    family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("site.getsitepackages", lambda: [str(family)])
+    with family_packages() as packages:
+        assert packages == []
+
+
+def test_broken_family_is_named_and_the_others_are_sent(
+    family: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry_points = family / "other_models-1.2.dist-info" / "entry_points.txt"
+    entry_points.write_text(entry_points.read_text() + "broken = no_such_module:NONE\n")
+    with family_packages() as packages:
+        assert family / "wae_model" in packages
+        assert "broken" not in (packages[-1] / "entry_points.txt").read_text()
+    assert "'broken' is not sent to the cluster" in caplog.text
