@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -261,6 +262,8 @@ def _state(client: JobSubmissionClient, url: str, job_id: str, exit_code: int | 
     If the cluster is lost, the status is UNKNOWN and the exit code is `exit_code` or 1.
     """
     try:
+        # Ray's requests have no timeout, and wait for minutes where packets are dropped.
+        socket.create_connection(_host_and_port(url), REACH_SECONDS).close()
         details = client.get_job_info(job_id)
     except _CLUSTER_ERRORS as error:
         lost = "while the job's state was asked for: the job may go on"

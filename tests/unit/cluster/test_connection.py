@@ -6,6 +6,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,17 @@ def test_authentication_mode_is_put_back(tmp_path: Path, monkeypatch: pytest.Mon
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
     finally:
         connection.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (["connection", "environment", "jobs", "packages"], ["torch", "mlflow"]),
+        (["environment", "packages", "resources"], ["ray", "mlflow"]),
+    ],
+)
+def test_imports_are_light(modules: list[str], absent: list[str]) -> None:
+    imports = ", ".join(f"pipelines.cluster.{module}" for module in modules)
+    code = f"import sys, {imports}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(absent) & set(ran.stdout.split())
