@@ -25,7 +25,7 @@ from gen_models.core.errors import require
 from gen_models.metrics import FeatureSpace, Moments, PCAFeatures, features_in_blocks
 from gen_models.metrics.inception import Inception, load_weights, require_weights
 from gen_models.metrics.lenet import LeNet, accuracy, train_lenet
-from gen_models.training.cpu import prepare_thread
+from gen_models.training.cpu import cpu_thread_settings
 from pipelines.data import Dataset
 from pipelines.evaluation.progress import ProgressLog
 from pipelines.store.cache import Arrays, cache_path, cached
@@ -285,11 +285,11 @@ def _train_classifier(name: str, dataset: Dataset) -> tuple[dict[str, Tensor], f
     assert dataset.train_labels is not None and dataset.test_labels is not None
     images, labels = torch.from_numpy(dataset.train), torch.from_numpy(dataset.train_labels)
     test, test_labels = torch.from_numpy(dataset.test), torch.from_numpy(dataset.test_labels)
-    prepare_thread()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        network = train_lenet(name, images, labels, dataset.num_classes)
+        with cpu_thread_settings():
+            network = train_lenet(name, images, labels, dataset.num_classes)
         return network.state_dict(), accuracy(network, test, test_labels)
     finally:
         torch.set_num_threads(threads)

@@ -28,6 +28,7 @@ from gen_models.core.contract import (
     Reconstructs,
 )
 from gen_models.core.data import Batch, blocks, floats
+from gen_models.core.networks import build_networks
 from gen_models.core.rng import seeded
 from gen_models.core.sampling import BLOCK as SAMPLE_BLOCK
 from gen_models.core.sampling import block_labels, block_noise, sample
@@ -211,7 +212,7 @@ class Evaluator:
 def metric_names(model: Model, space: str) -> list[str]:
     """Return the names of the metrics that `Evaluator.metrics` reports of a model, in the feature
     space named `space`. Found by running the metrics on blank images."""
-    networks = {name: network.eval() for name, network in model.networks().items()}
+    networks = {name: network.eval() for name, network in build_networks(model).items()}
     blank = Batch.of(torch.zeros(2, *model.spec.shape))
     names: list[str] = []
     with torch.no_grad():
