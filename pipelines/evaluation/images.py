@@ -25,6 +25,7 @@ GRID_ROWS, GRID_COLUMNS = 8, 8
 MAX_CLASS_COLUMNS = 20
 """Columns at most in the grid of a class-conditional model, which has one for each class."""
 _MIN_IMAGE_SIDE = 56  # pixels; smaller images are enlarged by a whole factor
+_BACKGROUND = 0.5  # grey level of a grid where there is no image
 _GAP = 2  # pixels between the images of a grid
 _SIDE = 384  # pixels along the unit square of a scatter plot
 _NUM_POINTS = 2048  # points in a scatter plot
@@ -49,7 +50,8 @@ def _grid(images: Tensor, columns: int) -> np.ndarray[Any, Any]:
     columns = min(columns, num)
     rows = -(-num // columns)
     row_height, column_width = height + _GAP, width + _GAP
-    grid = torch.full((3, rows * row_height + _GAP, columns * column_width + _GAP), 0.5)
+    size = (3, rows * row_height + _GAP, columns * column_width + _GAP)
+    grid = torch.full(size, _BACKGROUND)
     for index, image in enumerate(images.clamp(0.0, 1.0)):
         top = index // columns * row_height + _GAP
         left = index % columns * column_width + _GAP
@@ -61,9 +63,14 @@ def _grid(images: Tensor, columns: int) -> np.ndarray[Any, Any]:
 def pairs_png(images: Tensor, reconstructions: Tensor, columns: int = GRID_COLUMNS) -> bytes:
     """Return a PNG file of images (N, C, H, W), each row of them followed by a row of their
     reconstructions."""
+    columns = min(columns, len(images))
     rows = []
     for start in range(0, len(images), columns):
-        rows += [images[start : start + columns], reconstructions[start : start + columns]]
+        for part in (images, reconstructions):
+            row = part[start : start + columns]
+            # An incomplete last row is filled up, so that the next one begins below it.
+            empty = torch.full_like(images[:1], _BACKGROUND).expand(columns - len(row), -1, -1, -1)
+            rows += [row, empty]
     return grid_png(torch.cat(rows), columns)
 
 
