@@ -97,11 +97,11 @@ WRONG = {
     ),
     "features": (
         ["train", "gan", "--data", "ring8", "--model.arch", "mlp", "--features", "inception"],
-        "features = 'inception': expected one of auto, pca, for ring8 holds no images of 1 or 3",
+        "features = 'inception': expected one of auto, pca, because ring8 holds no images",
     ),
     "classes": (
         ["search", "gan", "--data", "ring8", "--model.arch", "mlp", "--features", "lenet"],
-        "features = 'lenet': expected one of auto, pca, for ring8 holds no labelled images",
+        "features = 'lenet': expected one of auto, pca, because ring8 holds no labelled images",
     ),
     "space of a metric": (
         ["train", "gan", "--features", "pca", "--metric", "val/fd/lenet-digits/2k"],

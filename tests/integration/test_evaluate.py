@@ -1,4 +1,4 @@
-"""What `genpipe evaluate` says of recorded runs. They are recorded here without Ray, untrained."""
+"""`genpipe evaluate` of recorded runs, which are recorded here without Ray, untrained."""
 
 import json
 from pathlib import Path
@@ -6,21 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
+from pipelines.analysis.run_results import identity, outcome
 
 import gen_models
-from gen_models.core import Batch, Learner
-from gen_models.core.checkpoint import load_checkpoint, save_checkpoint
-from gen_models.core.sampling import sample
-from pipelines.analysis.run_results import identity, outcome
+from gen_models.core import Learner
+from gen_models.core.checkpoint import save_checkpoint
 from pipelines.cli.main import main, parse_run
-from pipelines.data import load
-from pipelines.evaluation.feature_spaces import space_name
-from pipelines.evaluation.modes import telling_modes
 from pipelines.store.journal import Journal, checkpoint_name
 from pipelines.tracking import Tracker
 from pipelines.training.preflight import preflight
+
+pytestmark = pytest.mark.slow
 
 MLP = ["--model.arch", "mlp", "--model.hidden", "16"]
 
@@ -54,7 +51,7 @@ def evaluate(
     return found
 
 
-def test_the_modes_of_a_mixture_are_counted(
+def test_metrics_and_tags_are_recorded_with_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = recorded(["gan", "--data", "ring8"], tmp_path)
@@ -70,58 +67,25 @@ def test_the_modes_of_a_mixture_are_counted(
     assert run.data.tags["collapsed"] == "True" and run.data.tags["features"] == "pca-ring8"
 
 
-def test_samples_are_compared_in_the_run_s_space_or_another(
-    tmp_path: Path, torch_home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = recorded(["vae", "--features", "pca"], tmp_path)
-    own = evaluate(name, tmp_path, capsys, "--num", "300")["metrics"]
-    assert "test/fd/pca-digits/300" in own and "test/fd/lenet-digits/300" not in own
-    # Classes are told apart by their classifier, whatever samples are compared in.
-    assert "test/modes/lenet-digits/300" in own and "test/nll/iw5" in own
-    other = evaluate(name, tmp_path, capsys, "--num", "300", "--features", "lenet")["metrics"]
-    assert "test/fd/lenet-digits/300" in other and "test/fd/pca-digits/300" not in other
-    same = {key for key in own if "pca" not in key}
-    assert {key: own[key] for key in same} == {key: other[key] for key in same}
-    said = " ".join(refused(name, tmp_path, capsys, "--features", "inception").split())
-    assert "features = 'inception': expected the network's weights in" in said
-    assert f"{torch_home}/" in said and "--download gets them" in said
-
-
-def test_samples_of_a_conditional_model_are_of_the_class_asked_for_or_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = recorded(["vae", "--features", "pca", "--model.conditional"], tmp_path)
-    found = evaluate(name, tmp_path, capsys, "--num", "2000")["metrics"]
-    loaded = load_checkpoint(tmp_path / "runs" / "one" / checkpoint_name(1))
-    digits = load("digits", tmp_path)
-    labels = torch.from_numpy(digits.test_labels).repeat(10)[:2000]
-    mode_classifier = telling_modes(digits, tmp_path)
-    assert mode_classifier is not None
-    samples = sample(loaded.model, loaded.networks, 2000, 1, labels=labels)
-    right = (mode_classifier.assign(samples) == labels).double().mean()
-    assert found["test/label_accuracy/lenet-digits/2k"] == pytest.approx(float(right))
-
-
-def test_reconstructions_are_judged_on_every_test_image(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = recorded(["autoencoder", "--features", "pca"], tmp_path)
-    found = evaluate(name, tmp_path, capsys, "--num", "300")["metrics"]
-    loaded = load_checkpoint(tmp_path / "runs" / "one" / checkpoint_name(1))
-    test = torch.from_numpy(load("digits", tmp_path).test).float() / 255
-    error = loaded.model.reconstruct(loaded.networks, Batch.of(test)) - test  # type: ignore[attr-defined]
-    expected = 0.5 * float(error.square().flatten(1).sum(1).mean())
-    assert found["test/squared_error"] == pytest.approx(expected, rel=1e-5)
-    assert not any("nll" in key for key in found)
-
-
 def refused(name: str, store: Path, capsys: pytest.CaptureFixture[str], *args: str) -> str:
     assert main(["evaluate", name, "--store", str(store), *args]) == 2
     return capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_two_workers_measure_what_one_process_does(
+def test_features_are_the_run_s_own_or_those_asked_for(
+    tmp_path: Path, torch_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = recorded(["vae", "--features", "pca"], tmp_path)
+    own = evaluate(name, tmp_path, capsys, "--num", "300")["metrics"]
+    assert "test/fd/pca-digits/300" in own and "test/fd/lenet-digits/300" not in own
+    other = evaluate(name, tmp_path, capsys, "--num", "300", "--features", "lenet")["metrics"]
+    assert "test/fd/lenet-digits/300" in other and "test/fd/pca-digits/300" not in other
+    said = " ".join(refused(name, tmp_path, capsys, "--features", "inception").split())
+    assert "features = 'inception': expected the network's weights in" in said
+    assert f"{torch_home}/" in said and "--download gets them" in said
+
+
+def test_two_workers_record_what_one_process_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = recorded(["vae", "--features", "pca"], tmp_path)
@@ -141,7 +105,6 @@ def test_two_workers_measure_what_one_process_does(
     assert "num_workers = 512: expected at most" in said
 
 
-@pytest.mark.slow
 def test_samples_are_compared_in_inception(
     tmp_path: Path, inception_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,18 +118,3 @@ def test_samples_are_compared_in_inception(
     assert "collapsed" not in found["tags"]  # nobody can tell
     assert len(list(tmp_path.glob("features/inception-*-test.safetensors"))) == 1
     assert not list(tmp_path.glob("features/*-validation.safetensors"))  # not asked for
-
-
-def test_who_tells_modes(tmp_path: Path) -> None:
-    ring = load("ring8", tmp_path)
-    mode_classifier = telling_modes(ring, tmp_path)
-    assert mode_classifier is not None and mode_classifier.name == "ring8"
-    found = mode_classifier.modes(torch.from_numpy(ring.test))
-    assert found.found == 8 and not found.collapsed and found.share > 0.98
-    digits = load("digits", tmp_path)
-    mode_classifier = telling_modes(digits, tmp_path)
-    assert mode_classifier is not None and mode_classifier.name == space_name(digits, "lenet")
-    images = torch.from_numpy(digits.test).float() / 255
-    assert digits.test_labels is not None
-    zeros = mode_classifier.modes(images[torch.from_numpy(digits.test_labels) == 0])
-    assert zeros.found < 4 and zeros.collapsed and zeros.share == 1.0

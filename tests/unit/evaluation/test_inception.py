@@ -1,7 +1,8 @@
-"""Inception's features against torch-fidelity's own, with weights drawn at random: the published
-ones are not there to be read. What is said where they are missing."""
+"""Inception's features against torch-fidelity's own, with random weights, since the published ones
+are not in the repository; the errors if weights are missing."""
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,14 @@ from gen_models.core.data import unit
 from gen_models.core.errors import InputError
 from gen_models.metrics import Moments, frechet_distance
 from gen_models.metrics.inception import Inception, load_weights, weights_file
-from pipelines.cli.main import main
 from pipelines.data import load
-from pipelines.evaluation.feature_extractor import Extractor, extractor, with_moments
+from pipelines.evaluation.feature_spaces import (
+    Extractor,
+    make_extractor,
+    require_features,
+    with_moments,
+)
+from pipelines.store.layout import Store
 
 
 def some_pixels(num: int, channels: int, seed: int) -> Tensor:
@@ -78,45 +84,47 @@ def test_an_image_that_is_not_finite_has_no_features(inception_file: Path) -> No
     assert torch.isnan(found[0]).all() and torch.isfinite(found[1]).all()
 
 
-def test_missing_weights_are_named(
-    torch_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = tmp_path / "runs"
-    args = ["train", "gan", "--features", "inception", "--store", str(store)]
-    assert main(args) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "features = 'inception': expected the network's weights in" in said
-    assert (
-        str(torch_home / "hub" / "checkpoints" / INCEPTION) in said
-        and "--download gets them" in said
+def test_missing_weights_are_named(torch_home: Path, tmp_path: Path) -> None:
+    digits = load("digits", tmp_path)
+    path = torch_home / "hub" / "checkpoints" / INCEPTION
+    expected = (
+        f"features = 'inception': expected the network's weights in {re.escape(str(path))}; "
+        "--download gets them"
     )
-    assert not list(store.glob("*/*"))
+    with pytest.raises(InputError, match=expected):
+        require_features(digits, "inception", download=False)
+    with pytest.raises(InputError, match=expected):
+        make_extractor(digits, Store.at(tmp_path), "inception")
+    require_features(digits, "inception", download=True)  # it may be downloaded later
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_file_that_holds_no_weights(inception_file: Path, tmp_path: Path) -> None:
     inception_file.write_bytes(b"<html>")
     with pytest.raises(InputError, match=f"weights in .*{INCEPTION}"):
-        extractor(load("digits", tmp_path), tmp_path, "inception")
+        make_extractor(load("digits", tmp_path), Store.at(tmp_path), "inception")
 
 
-def sent(found: Extractor) -> Extractor:
-    """As it arrives through Ray's object store, whose memory cannot be written to."""
-    arrived: Extractor = pickle.loads(pickle.dumps(found))
+def sent(extractor: Extractor) -> Extractor:
+    """Return it as it arrives through Ray's object store, whose memory is read-only."""
+    arrived: Extractor = pickle.loads(pickle.dumps(extractor))
     assert arrived.real is not None
     for array in (*arrived.weights.values(), *arrived.real.values()):
         array.flags.writeable = False
     return arrived
 
 
-def test_its_weights_and_moments_travel(inception_file: Path, tmp_path: Path) -> None:
+def test_weights_and_moments_are_sent_with_the_extractor(
+    inception_file: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "few.npz"
     np.savez(path, images=some_pixels(24, 1, seed=0).permute(0, 2, 3, 1).numpy())
-    dataset = load(f"npz:{path}", tmp_path)
-    found = with_moments(extractor(dataset, tmp_path, "inception"), dataset, tmp_path)
-    found = sent(found)
-    inception_file.unlink()  # it lies where the command was given, and not where workers are
+    dataset, store = load(f"npz:{path}", tmp_path), Store.at(tmp_path)
+    extractor = with_moments(make_extractor(dataset, store, "inception"), dataset, store)
+    extractor = sent(extractor)
+    inception_file.unlink()  # workers of another node do not have it
     validation = torch.from_numpy(dataset.validation)
-    space, real = found.space(validation, 0), found.moments(torch.device("cpu"))
+    space, real = extractor.space(validation, 0), extractor.moments(torch.device("cpu"))
     assert space.name == "inception" and real is not None
     torch.testing.assert_close(vars(real), vars(Moments.of(space(unit(validation)))))
-    assert len(list(tmp_path.glob("features/inception-*-validation.safetensors"))) == 1
+    assert len(list(store.features.glob("inception-*-validation.safetensors"))) == 1
