@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError
@@ -186,13 +187,15 @@ def _send(
     """
     try:
         with family_packages() as families:
+            runtime_env: dict[str, Any] = {
+                "working_dir": str(working_dir.resolve()),
+                "excludes": list(EXCLUDES),
+            }
+            if families:
+                runtime_env["py_modules"] = [str(path) for path in families]
             client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "pipelines", *command]),
-                runtime_env={
-                    "working_dir": str(working_dir.resolve()),
-                    "py_modules": [str(path) for path in families],
-                    "excludes": list(EXCLUDES),
-                },
+                runtime_env=runtime_env,
                 metadata={"genpipe": shlex.join(command)},
                 submission_id=job_id,
             )

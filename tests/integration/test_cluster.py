@@ -1,6 +1,8 @@
 """Commands on Ray clusters of one and two nodes on this machine."""
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,8 +16,10 @@ from mlflow import MlflowClient
 from ray import tune
 from ray.cluster_utils import Cluster as Nodes
 from ray.util import placement_group_table
+from support.family_package import write_family_package
 from support.ray_head import RayHead, running_head, token_mode
 
+from gen_models.core import families
 from gen_models.core.errors import InputError
 from pipelines.cluster.connection import connect
 
@@ -42,6 +46,27 @@ def ray_head(token: dict[str, str]) -> Iterator[RayHead]:
 def test_connect_refuses_resources_for_a_running_cluster(ray_head: RayHead) -> None:
     with pytest.raises(InputError, match="num_cpus = 4"), connect(ray_head.address, num_cpus=4):
         pass
+
+
+def test_worker_knows_a_family_of_another_package(
+    ray_head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_family_package(tmp_path, model="wae", space="wae_space", value="wae:WAE")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def locate() -> tuple[str, str]:
+        return families.space_module("wae"), str(importlib.import_module("wae_space").__file__)
+
+    with connect(ray_head.address):
+        space, file = ray.get(ray.remote(locate).remote())
+    assert space == "wae_space" and not Path(file).is_relative_to(tmp_path)
+
+
+def test_connection_puts_the_environment_back(ray_head: RayHead) -> None:
+    before = dict(os.environ)
+    with connect(ray_head.address) as cluster:
+        assert cluster.num_cpus == 2 and not cluster.is_local
+    assert dict(os.environ) == before
 
 
 def report_slowly(config: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from support.family_package import write_family_package
 from support.ray_head import RayHead, running_head, token_mode
 
 from gen_models.core.errors import InputError
@@ -103,6 +104,20 @@ def test_wrong_or_missing_token_is_the_users_error(
     ran = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 2, ran.stderr
     assert "RAY_AUTH_MODE=token" in ran.stdout
+
+
+def test_job_knows_a_family_of_another_package(
+    ray_head: RayHead,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_family_package(tmp_path / "source", model="wae", space="wae_space", value="wae:WAE")
+    monkeypatch.syspath_prepend(str(tmp_path / "source"))
+    main = "from gen_models.core import families\nprint('space', families.space_module('wae'))\n"
+    result = submit(["x"], ray_head.dashboard, working_dir=project(tmp_path / "project", main))
+    assert result.status == "SUCCEEDED", result.message
+    assert "space wae_space" in capsys.readouterr().out
 
 
 class Lines(io.StringIO):

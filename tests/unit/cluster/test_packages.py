@@ -5,36 +5,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.family_package import write_family_package
 
 import gen_models
 import pipelines
 import tune_spaces
 from pipelines.cluster.packages import family_packages, project_packages
 
-FAMILY = """
-from gen_models.core.families import Family
-
-WAE = Family("{model}.wae", "{space}")
-"""
-
-
-def distribution(folder: Path, *, model: str, space: str, value: str) -> None:
-    """Write a package with a family, as an editable installation has it on `sys.path`."""
-    for name in {model, value.partition(":")[0]}:
-        (folder / name).mkdir(parents=True)
-        (folder / name / "__init__.py").write_text(FAMILY.format(model=model, space=space))
-    (folder / f"{space}.py").write_text("")
-    metadata = folder / "other_models-1.2.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-models\nVersion: 1.2\n")
-    (metadata / "entry_points.txt").write_text(f"[genpipe.families]\nwae = {value}\n")
-
 
 @pytest.fixture
 def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A family whose entry point, model and space are in three top-level packages."""
     folder = tmp_path / "source"
-    distribution(folder, model="wae_model", space="wae_space", value="wae_plugin:WAE")
+    write_family_package(folder, model="wae_model", space="wae_space", value="wae_plugin:WAE")
     monkeypatch.syspath_prepend(str(folder))
     return folder
 
