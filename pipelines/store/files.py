@@ -39,7 +39,8 @@ class Files(Protocol):
 
     def new_folder(self, path: Path) -> AbstractContextManager[Path]:
         """Give an empty local folder to fill; it becomes `path`, whole, when the block ends
-        without an error, and takes the place of a folder of that name."""
+        without an error, and replaces a folder of that name. One process at a time may do so for a
+        path."""
 
     def local(self, path: Path) -> AbstractContextManager[Path]:
         """Give a local path with the content of the file or folder `path`, for the block."""
@@ -74,7 +75,9 @@ class LocalFiles:
 
     @contextmanager
     def new_folder(self, path: Path) -> Iterator[Path]:
-        aside = _aside(path)
+        # One name, so that a process that was killed leaves no more than one folder behind.
+        aside = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         try:
             yield aside

@@ -56,6 +56,11 @@ class RunFolder:
 class SearchFolder(RunFolder):
     """The folder of a search, or of a seed study."""
 
+    @classmethod
+    def at(cls, path: str | Path) -> SearchFolder:
+        """Return the folder at a path."""
+        return cls(Path(path))
+
     @property
     def tune(self) -> Path:
         """Ray Tune's state."""

@@ -38,13 +38,15 @@ class RunRecord:
 class _CachedRun:
     info: RunInfo | None = None
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
+    ended: RunRecord | None = None
 
 
 class JournalCache:
-    """Reads run folders, and keeps what cannot change: a run's info and its recorded epochs.
+    """Reads run folders, and keeps what cannot change: a run's info, its recorded epochs, and the
+    whole record of a run that has ended.
 
-    An epoch that is trained again has the same metrics, so a cached record stays right; `forget`
-    drops a run whose history is replaced, as when population based training copies another trial.
+    An epoch that is trained again has the same metrics, so a cached record stays right. Whoever
+    changes an outcome, reopens a run or removes checkpoints calls `invalidate`.
     """
 
     def __init__(self) -> None:
@@ -52,25 +54,31 @@ class JournalCache:
 
     def read(self, folder: RunFolder) -> RunRecord:
         """Return the run's record, reading only files that were not read before."""
-        journal = folder.journal
         cached = self._runs.setdefault(folder.path, _CachedRun())
+        if cached.ended:
+            return cached.ended
+        journal = folder.journal
         if cached.info is None:
             cached.info = journal.info()
         self._read_new_epochs(journal, cached)
         saved = tuple(saved_epochs(folder.path, folder.files))
-        return RunRecord(folder, cached.info, journal.outcome(), dict(cached.epochs), saved)
+        outcome = journal.outcome()
+        record = RunRecord(folder, cached.info, outcome, dict(cached.epochs), saved)
+        if outcome:
+            cached.ended = record
+        return record
 
     def read_trials(self, search: SearchFolder) -> list[RunRecord]:
         """Return the records of a search's trials, by name."""
         return [self.read(folder) for folder in search.trials()]
 
-    def forget(self, folder: RunFolder) -> None:
-        """Read the run anew the next time."""
-        self._runs.pop(folder.path, None)
+    def invalidate(self, folder: RunFolder) -> None:
+        """Read the run's outcome and checkpoints again the next time."""
+        if folder.path in self._runs:
+            self._runs[folder.path].ended = None
 
     def _read_new_epochs(self, journal: Journal, cached: _CachedRun) -> None:
-        for epoch in journal.epochs():
-            if epoch not in cached.epochs:
-                cached.epochs[epoch] = journal.record(epoch)
-        if list(cached.epochs) != sorted(cached.epochs):
+        new = [epoch for epoch in journal.epochs() if epoch not in cached.epochs]
+        if new:
+            cached.epochs |= {epoch: journal.record(epoch) for epoch in new}
             cached.epochs = dict(sorted(cached.epochs.items()))

@@ -1,75 +1,68 @@
-"""What a person sees while a command works. All of it on stderr: stdout is for results."""
+"""Progress of a search for people: a line that is kept current on a terminal, else a log line now and
+then, and a log line for each trial that ends."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.status import Status
 
-from pipelines.store.journal import Report
+from pipelines.store.journal import RunStatus
+from pipelines.tuning.recorder import SearchState
 
-console = Console(stderr=True, highlight=False)
-
-
-def say(text: str) -> None:
-    """One line for the user."""
-    console.print(text, markup=False, soft_wrap=True)
-
-
-def show_epoch(report: Report, epochs: int) -> None:
-    """One line for an epoch of a lone run."""
-    shown = {k: v for k, v in report.metrics.items() if k.startswith(("train/", "val/"))}
-    speed = report.metrics.get("images_per_second", 0.0)
-    parts = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-    say(f"epoch {report.epoch}/{epochs}  {parts}  {speed:,.0f} images/s")
+_EVERY_SECONDS = 10.0
+_log = logging.getLogger(__name__)
 
 
 class SearchProgress:
-    """Trials as they go: a line that is kept current on a terminal, else a line now and then."""
+    """Shows the state of a search. `console`: where the current line is kept; None for log lines
+    alone."""
 
-    EVERY_SECONDS = 10.0
-
-    def __init__(self, trials: int, epochs: int, metric: str) -> None:
-        self.trials, self.epochs, self.metric = trials, epochs, metric
-        self.running: dict[str, int] = {}
-        self.ended = self.stopped_early = 0
-        self.best: tuple[str, float] | None = None
+    def __init__(self, state: SearchState, trials: int, console: Console | None = None) -> None:
+        self._state, self._trials = state, trials
         self._start = time.monotonic()
         self._shown = 0.0
-        self._status = console.status("starting Ray") if console.is_terminal else None
-        if self._status:
+        self._status: Status | None = None
+        if console and console.is_terminal and _log.isEnabledFor(logging.INFO):
+            self._status = console.status("starting Ray")
             self._status.start()
 
     def update(self) -> None:
-        """Show where the search is; seldom, where the line cannot be replaced."""
+        """Show the state; seldom where a line cannot be replaced."""
+        now = time.monotonic()
         if self._status:
-            self._status.update(self._line())
-        elif time.monotonic() - self._shown > self.EVERY_SECONDS:
-            self._shown = time.monotonic()
-            say(self._line())
+            self._status.update(progress_line(self._state, self._trials, now - self._start))
+        elif now - self._shown > _EVERY_SECONDS:
+            self._shown = now
+            _log.info(progress_line(self._state, self._trials, now - self._start))
 
     def trial_ended(
-        self, trial: str, ending: str, config: Mapping[str, object], text: str
+        self, trial_id: str, status: RunStatus, text: str, config: Mapping[str, object]
     ) -> None:
-        """A line for a trial that ended."""
-        settings = " ".join(f"{k}={_short(v)}" for k, v in config.items())
-        say(f"trial {trial} {ending.replace('_', ' ')}: {text}  [{settings}]")
+        """Log a trial that ended. `text`: its last epoch and its value."""
+        settings = " ".join(f"{name}={_short(value)}" for name, value in config.items())
+        _log.info("trial %s %s: %s  [%s]", trial_id, status.replace("_", " "), text, settings)
         self.update()
 
     def close(self) -> None:
+        """Remove the current line."""
         if self._status:
             self._status.stop()
 
-    def _line(self) -> str:
-        seconds = time.monotonic() - self._start
-        best = f"{self.metric} {self.best[1]:.5g} (trial {self.best[0]})" if self.best else "none"
-        rate = 60.0 * self.ended / seconds if seconds > 0 else 0.0
-        return (
-            f"{seconds:.0f} s  trials {self.ended}/{self.trials} ended, "
-            f"{self.stopped_early} stopped early, {len(self.running)} running  "
-            f"best: {best}  {rate:.1f} trials/min"
-        )
+
+def progress_line(state: SearchState, trials: int, seconds: float) -> str:
+    """Return the state of a search in one line, after so many seconds."""
+    metric = state.objective.metric
+    best = f"{metric} {state.best[1]:.5g} (trial {state.best[0]})" if state.best else "none"
+    rate = 60.0 * state.num_ended / seconds if seconds > 0 else 0.0
+    return (
+        f"{seconds:.0f} s  trials {state.num_ended}/{trials} ended, "
+        f"{state.count('stopped_early')} stopped early, {len(state.running)} running  "
+        f"best: {best}  {rate:.1f} trials/min"
+    )
 
 
 def _short(value: object) -> str:

@@ -1,97 +1,79 @@
-"""Is a config good, or was it lucky? The search over seeds that asks, for a recorded run."""
+"""`genpipe confirm`: the seed study of a recorded run."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from gen_models.core.errors import require
-from pipelines.analysis.ranking import Standing
-from pipelines.catalog.runs import recorded_at
-from pipelines.config.requests import Confirm
-from pipelines.config.run import Confirmed, Run, Search, Train
-from pipelines.config.serialization import config_of
-from pipelines.store.journal import Journal
-from pipelines.tracking import resolve_run
-from pipelines.training.payload import trial_folder
-from pipelines.tuning.recorder import Recorder
+from pipelines.config.run import as_train
+from pipelines.config.search import Fuse, Search, SeedStudy
+from pipelines.report.console import ensure_logging
+from pipelines.report.results import SearchResult
+from pipelines.store.layout import Store
+from pipelines.tracking.base import find_backend, recorded_uri
+from pipelines.tuning.search import run_search
+from pipelines.tuning.studies import make_study
 
 
-def as_search(asked: Confirm) -> Search:
-    """The search over seeds that a `genpipe confirm` means.
+def confirm(
+    run: str,
+    *,
+    seeds: int = 50,
+    store: str | Path = "runs",
+    tracking_uri: str | None = None,
+    fuse: Fuse = "auto",
+    data_root: str | Path | None = None,
+    download: bool = False,
+    address: str | None = None,
+    max_concurrent: int | None = None,
+) -> SearchResult:
+    """Train a recorded run's config again with other seeds, and return their statistics.
 
-    Raises `InputError` where there is no such run, or it has no config to confirm.
+    `run`: a run's id or name, a trial's, `NAME@champion` or `models:/NAME/VERSION`. The run's own
+    seed is not among the seeds, because it was selected for its result. Raises `InputError`.
+
+    >>> import genpipe
+    >>> study = genpipe.confirm("vae-digits@champion", seeds=20, store="runs")
+    >>> study.seed_statistics.mean, study.seeds_beaten
     """
-    row = resolve_run(recorded_at(asked.store, asked.tracking_uri), asked.run)
-    kind = row.kind or "run of another program"
-    alone = f"a run or a trial, and not a {kind}"
-    require(row.kind in ("run", "trial"), "run", asked.run, alone)
-    changed = any(name.startswith("config/") for name in row.metrics)
-    kept = "a run with one config, which a trial of population based training has not"
-    require(not changed, "run", asked.run, kept)
-    config = config_of(row.tags["rerun"])
-    confirms = Confirmed(
+    ensure_logging()
+    where: dict[str, Any] = {
+        "store": Path(store),
+        "tracking_uri": tracking_uri,
+        "download": download,
+        "address": address,
+        "max_concurrent": max_concurrent,
+    }
+    if data_root is not None:
+        where["data_root"] = Path(data_root)
+    return run_search(study_of_run(run, seeds, fuse, where))
+
+
+def study_of_run(name: str, seeds: int, fuse: Fuse, where: dict[str, Any]) -> Search:
+    """Return the seed study of a recorded run. `where`: settings of the study that say where and how
+    it runs, such as `store`.
+
+    Raises `InputError` if there is no such run, or if it is not a run of one config.
+    """
+    store = Store.at(where["store"])
+    uri = recorded_uri(store, where.get("tracking_uri"))
+    backend = find_backend(uri)
+    with backend.settings():
+        reader = backend.reader(uri, store)
+        row = reader.run(name)
+        alone = f"a run or a trial, and not a {row.kind or 'run of another program'}"
+        require(row.kind in ("run", "trial"), "run", name, alone)
+        changed = any(metric.startswith("config/") for metric in row.metrics)
+        one = "a run with one config, which a trial of population based training does not have"
+        require(not changed, "run", name, one)
+        config = as_train(reader.config(row))
+    study = SeedStudy(
         run=row.run_id,
         name=row.name,
         search_id=row.search_id,
         data_digest=row.tags["data_digest"],
         value=row.metrics.get(f"best/{config.metric}"),
     )
-    return replace(
-        _confirmation(config, confirms, asked.seeds, asked.fuse),
-        store=asked.store,
-        tracking_uri=asked.tracking_uri,
-        address=asked.address,
-        data_root=asked.data_root or config.data_root,
-        download=asked.download,
-        max_concurrent=asked.max_concurrent,
-        resume=asked.resume,
-        dry_run=asked.dry_run,
-        json=asked.json,
-    )
-
-
-def confirmation_of(search: Recorder, standing: Standing) -> Search:
-    """The search over seeds that confirms a trial of a search, where the search ran. As many
-    members are put on a device as is usual: the config may be larger than the default."""
-    run, journal = search.run, Journal(trial_folder(search.folder, standing.trial_id))
-    known = journal.identity()
-    assert known and standing.best
-    confirms = Confirmed(
-        run=search.tracker.run_id(journal) or known.name,
-        name=known.name,
-        search_id=search.search_id,
-        data_digest=search.plan.dataset.digest,
-        value=standing.best.value,
-    )
-    fuse: Literal["auto", "off"] = "auto" if run.is_fused else "off"
-    return replace(
-        _confirmation(config_of(known.tags["rerun"]), confirms, run.seeds, fuse),
-        store=run.store,
-        tracking_uri=run.tracking_uri,
-        address=run.address,
-        data_root=run.data_root,
-        download=run.download,
-        max_concurrent=run.max_concurrent,
-        json=run.json,
-    )
-
-
-def _confirmation(
-    config: Train, confirms: Confirmed, seeds: int, fuse: Literal["auto", "off"] | int
-) -> Search:
-    """A trial for each seed, run to its end. Fused trials have one worker: what a run comes to
-    does not depend on how many it had."""
-    content = {f.name: getattr(config, f.name) for f in fields(Run)}
-    if fuse != "off":
-        content["num_workers"] = 1
-    return Search(
-        **content,
-        trials=seeds,
-        seeds=seeds,
-        scheduler="fifo",
-        searcher="grid",
-        grace_period=1,
-        fuse=fuse,
-        confirms=confirms,
-    )
+    return replace(make_study(config, study, seeds, fuse), **where)

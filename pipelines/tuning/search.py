@@ -1,236 +1,243 @@
-"""Many configs: Ray Tune chooses and stops them.
+"""Search over configs: Ray Tune chooses them and stops bad trials, the journals record them.
 
-A trial of one worker is a member of a population (`pipelines.tuning.fused.trials`); a trial of several is a
-function trainable that drives a `TorchTrainer` (Ray's documented pattern). What it reports goes
-to Tune for its decisions; what is recorded comes from the trial's journal.
+A trial of one worker is fused (`pipelines.tuning.fused`); a trial of several workers runs a
+`TorchTrainer` (`pipelines.tuning.trainables`). What a trial reports to Tune decides how the search
+goes on; what is recorded comes from the trial's journal.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import warnings
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from ray import tune
-
 from gen_models.core.config import flatten
-from gen_models.core.errors import InputError, require
-from pipelines.analysis.champion import verdict
-from pipelines.analysis.ranking import most_promising
+from gen_models.core.errors import InputError
+from pipelines.analysis.champion import trial_with_best_mean
 from pipelines.cluster.connection import Cluster, connect
-from pipelines.cluster.resources import cluster_devices, local_devices
-from pipelines.config.run import (
-    Search,
-    defaults,
-    run_from_dict,
-    to_dict,
-)
-from pipelines.report.results import answer
-from pipelines.store.journal import write_whole
-from pipelines.tracking import Tracker
-from pipelines.training.payload import Job, SharedImages, share_images
+from pipelines.cluster.resources import cluster_devices, local_devices, uses_gpu
+from pipelines.config.objectives import make_objectives
+from pipelines.config.search import Search, with_objectives
+from pipelines.config.serialization import load_config, make_config, to_dict
+from pipelines.report.console import ensure_logging
+from pipelines.report.results import SearchResult
+from pipelines.store.layout import SearchFolder, Store
+from pipelines.tracking.queue import open_tracker
+from pipelines.training.payload import DatasetRef, TrainingPayload, share_dataset
 from pipelines.training.precision import resolve_precision
 from pipelines.training.preflight import preflight, require_same_data
-from pipelines.training.run import deliver, uses_gpu
-from pipelines.training.trainer import trial
-from pipelines.tuning.fused.placement import ask_notes, plan_fusion, populations, trainable
-from pipelines.tuning.progress import say
-from pipelines.tuning.recorder import Recorder, TuneEvents
-from pipelines.tuning.replication import confirmation_of
-from pipelines.tuning.space import domains, grid, grid_size, make_scheduler, make_searcher
+from pipelines.tuning import trainables
+from pipelines.tuning.callbacks import events_go_to
+from pipelines.tuning.fused.placement import (
+    execution_notes,
+    fused_workers,
+    make_trainable,
+    plan_placement,
+)
+from pipelines.tuning.result import search_result
+from pipelines.tuning.search_run import SearchRun
+from pipelines.tuning.space import domains, grid_size
+from pipelines.tuning.studies import run_seed_studies, studies_are_complete
+from pipelines.tuning.tuner import run_tuner
+from tune_spaces import space
 
-_DRIVER = {"CPU": 0, "node:__internal_head__": 0.001}
-"""What a trial itself takes: none of the CPUs that its workers need, and a place on the head,
-which is no spot node."""
-_REQUEST = "search.json"
-_TUNE = "tune"
-_HERE = ("store", "address", "download", "json")
-"""Settings of a resumed search that are always the new command's."""
-_IF_GIVEN = ("tracking_uri", "data_root", "confirm", "seeds")
-"""Settings of a resumed search that are the new command's where they are not the default."""
+_log = logging.getLogger(__name__)
 
-
-def max_concurrent(run: Search, cluster: Cluster, on_gpu: bool) -> int:
-    """Trials at once: no more than have their workers, or one could starve another's."""
-    have = cluster.num_gpus if on_gpu else cluster.num_cpus
-    fit = max(1, int(have // run.num_workers))
-    return min(run.trials, fit, run.max_concurrent or fit)
+_TAKEN_ON_RESUME = (
+    *("store", "tracking_uri", "address", "data_root", "download"),
+    *("dry_run", "json", "confirm", "seeds"),
+)
+"""Settings that a resumed search takes from the command that resumes it, if they are given."""
 
 
-def search(run: Search) -> dict[str, Any]:
-    """Search to the end, from where it stands, and confirm the best configs where that is asked
-    for; the result, as `--json` prints it."""
-    run, folder = _opened(run)
+def search(
+    family: str,
+    *,
+    metric: str | Sequence[str] | None = None,
+    mode: str | Sequence[str] | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Search over a family's configs, and record every trial.
+
+    `metric`, `mode`: one, or several for a Pareto front. The other settings are those of
+    `genpipe search FAMILY --help`, with `_` in place of `-`; `model` and `optim` are mappings. A setting
+    of the space that is given is not searched. Raises `InputError` at an unknown setting or a wrong
+    value, before Ray starts.
+
+    >>> import genpipe
+    >>> result = genpipe.search("vae", data="digits", trials=24, model={"hidden": (256,)})
+    >>> result.champion.config, result.champion.metrics, result.ranking, result.pareto
+    """
+    ensure_logging()
+    run = make_config(Search, family, settings)
+    given = set(flatten(settings))
+    if metric is not None or mode is not None:
+        metrics, modes = _as_list(metric) or [run.metric], _as_list(mode)
+        run = with_objectives(run, make_objectives(family, metrics, modes))
+        given |= {"metric", "mode"}
+    return run_search(resolve_search(run, given))
+
+
+def resolve_search(run: Search, given: Collection[str]) -> Search:
+    """Return the search that a command means: a new one without the given settings in its space, or
+    the recorded one that it resumes.
+
+    `given`: names of the settings that were given, flat. Raises `InputError` if the search to resume
+    is unknown, or if a given setting differs from the recorded one and cannot be applied.
+    """
+    if run.resume:
+        return _resumed(run, given)
+    fixed = tuple(name for name in flatten(space(run.family).domains) if name in given)
+    return replace(run, fixed=fixed)
+
+
+def run_search(run: Search) -> SearchResult:
+    """Search to the end, from where the search stands if it is resumed, and make the seed studies
+    that are asked for."""
+    folder = _folder(run)
     run = replace(run, scheduler=run.chosen_scheduler, searcher=run.chosen_searcher)
     if run.chosen_searcher == "grid":
         run = replace(run, trials=grid_size(run))
-    plan = preflight(run)
-    if of := run.confirms:
-        require_same_data(run, plan.dataset, of.data_digest, of.name)
+    context = preflight(run)
+    if study := run.seed_study:
+        require_same_data(run, context.dataset, study.data_digest, study.name)
     searched = list(flatten(domains(run)))
-    if run.is_fused and (here := local_devices(run)):
-        plan_fusion(run, plan.dataset.spec, here)  # raises where it does not fit
-    confirmations: dict[str, Recorder] = {}
-    extractor = plan.extractor  # before Ray takes the cores
-    with Tracker(plan.uri, plan.run.store) as tracker:
-        recorder = Recorder(plan, folder, tracker, searched)
+    if run.is_fused and (here := local_devices(run.address, run.device)):
+        plan_placement(run, context.dataset.spec, here)  # raises if it does not fit into memory
+    studies: dict[str, SearchRun] = {}
+    extractor = context.extractor  # computed before Ray takes the cores
+    with open_tracker(context.uri, context.store) as tracker:
+        this = SearchRun(context, folder, tracker, searched)
         try:
-            # Only the clean-up after Ray Train's workers asks Ray's dashboard.
+            # Of trials that are not fused, Ray's dashboard frees the workers' placement groups.
             with connect(run.address, dashboard=not run.is_fused) as cluster:
-                images = share_images(plan.dataset, extractor)
-                _run(recorder, cluster, images)
-                if recorder.ending == "completed":
-                    _confirm(recorder, confirmations, cluster, images)
+                dataset = share_dataset(context.dataset, extractor)
+                run_trials = partial(_run_trials, cluster=cluster, dataset=dataset)
+                run_trials(this)
+                if this.status == "completed" and this.run.confirm:
+                    run_seed_studies(this, studies, run_trials)
         finally:
-            # Not before Ray has gone, and with it all who write to journals.
-            _end(recorder, confirmations)
-        _crown(recorder, confirmations)
-        deliver(tracker, plan.uri)
-        return answer(recorder, confirmations)
+            # Only now that Ray has gone, and with it every process that writes journals.
+            _close_open(this, studies)
+        _finish(this, studies)
+        tracker.finish()
+        return search_result(this, studies)
 
 
-def _run(recorder: Recorder, cluster: Cluster, images: SharedImages) -> None:
-    """Have Tune run the trials."""
-    run, spec = recorder.plan.run, recorder.plan.dataset.spec
-    on_gpu = uses_gpu(run, cluster)
+def _run_trials(search: SearchRun, cluster: Cluster, dataset: DatasetRef) -> None:
+    """Have Tune run the trials of a search or a seed study."""
+    run, spec, folder = search.context.run, search.context.dataset.spec, search.folder
+    on_gpu = uses_gpu(cluster, run.device, run.num_workers)
     run = resolve_precision(run, spec, cluster, on_gpu)
-    folder = recorder.folder
-    write_whole(folder / _REQUEST, json.dumps(to_dict(run), indent=1) + "\n")
-    recorder.open(run)
-    job = Job(to_dict(run), str(folder), images, on_gpu)
-    if run.is_fused:
-        fusion = plan_fusion(run, spec, cluster_devices(cluster, on_gpu))
-        say(f"search {folder.name}: {run.trials} trials; {fusion.describe()}")
-        with populations(job, fusion) as started:
-            fused = trainable(started, run, fusion)
-            results = _tuner(run, folder, fused, fusion.at_once).fit()
-            for note in {note for note in ask_notes(started) if note}:
-                say(note)
-    else:
-        concurrent = max_concurrent(run, cluster, on_gpu)
-        say(f"search {folder.name}: {run.trials} trials, {concurrent} at once, not fused")
-        driver = tune.with_resources(tune.with_parameters(trial, search=job), _DRIVER)
-        results = _tuner(run, folder, driver, concurrent).fit()
-    recorder.finished([result.metrics["trial_id"] for result in results if result.metrics])
+    search.start(run)
+    payload = TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu)
+    with events_go_to(search.search_id, search) as callback:
+        if run.is_fused:
+            placement = plan_placement(run, spec, cluster_devices(cluster, on_gpu))
+            _log.info("search %s: %d trials; %s", folder.name, run.trials, placement.describe())
+            with fused_workers(payload, placement) as workers:
+                trainable = make_trainable(workers, run, placement)
+                trial_ids = run_tuner(run, folder, trainable, placement.at_once, [callback])
+                for note in execution_notes(workers):
+                    _log.info(note)
+        else:
+            num_devices = cluster.num_gpus if on_gpu else cluster.num_cpus
+            concurrent = trainables.max_concurrent(run, num_devices)
+            line = "search %s: %d trials, %d at once, not fused"
+            _log.info(line, folder.name, run.trials, concurrent)
+            trainable = trainables.make_trainable(payload)
+            trial_ids = run_tuner(run, folder, trainable, concurrent, [callback])
+        search.tune_ended(trial_ids)
 
 
-def _confirm(
-    search: Recorder, begun: dict[str, Recorder], cluster: Cluster, images: SharedImages
-) -> None:
-    """Confirm the best configs of a search that has ended, one after the other, until one is
-    interrupted. `begun`: their recorders, by trial."""
+def _close_open(search: SearchRun, studies: Mapping[str, SearchRun]) -> None:
+    """Close what is open, and log the command that resumes if anything is left to do."""
+    for each in (search, *studies.values()):
+        each.close_open_trials()
     run = search.run
-    for standing in most_promising(search.standings(), run.mode, run.confirm):
-        plan = replace(search.plan, run=confirmation_of(search, standing))
-        name = f"{search.search_id}-{standing.trial_id}-{run.seeds}-seeds"
-        each = Recorder(plan, search.folder.with_name(name), search.tracker, ["seed"])
-        begun[standing.trial_id] = each
-        say(f"trial {standing.trial_id} with {run.seeds} other seeds")
-        _run(each, cluster, images)
-        if each.ending != "completed":
-            return
-        search.confirmed(standing.trial_id, verdict(each.run, each.standings()).summary)
-
-
-def _end(search: Recorder, confirmations: Mapping[str, Recorder]) -> None:
-    """Close what is open; where something is left to do, say what goes on with it."""
-    for each in (search, *confirmations.values()):
-        each.end()
-    run = search.run
-    if search.journal.identity() and not _is_done(search, confirmations):
-        what = f"confirm {run.confirms.run}" if run.confirms else f"search {run.family}"
-        say(
-            f"interrupted: `genpipe {what} --store {run.store} --resume {search.search_id}` "
-            "goes on from the last checkpoints"
+    if search.has_started and not studies_are_complete(search, studies):
+        command = f"confirm {run.seed_study.run}" if run.seed_study else f"search {run.family}"
+        _log.warning(
+            "interrupted: `genpipe %s --store %s --resume %s` resumes from the last checkpoints",
+            command,
+            run.store,
+            search.search_id,
         )
 
 
-def _is_done(search: Recorder, confirmations: Mapping[str, Recorder]) -> bool:
-    """Whether the search has ended, and every confirmation that was asked for."""
-    if any(each.ending != "completed" for each in (search, *confirmations.values())):
-        return False
+def _finish(search: SearchRun, studies: Mapping[str, SearchRun]) -> None:
+    """Close what is complete. The alias `champion` is claimed for the best trial; if seed studies
+    were asked for, for the config with the best mean; by `genpipe confirm`, for nothing."""
     run = search.run
-    due = most_promising(search.standings(), run.mode, run.confirm) if run.confirm else []
-    return len(confirmations) == len(due)
+    complete = studies_are_complete(search, studies)
+    best = trial_with_best_mean(search.ranking(), complete=complete)
+    for trial_id, study in studies.items():
+        study.finish(register=trial_id == best)
+    search.finish(register=not (run.confirm or run.seed_study))
 
 
-def _crown(search: Recorder, confirmations: Mapping[str, Recorder]) -> None:
-    """Close what has ended. The alias is claimed for the best trial; of configs that were all
-    confirmed, for the best by its mean; and for nothing by a confirmation alone."""
-    run, ranking = search.run, search.standings()
-    sure = ranking and ranking[0].spread and _is_done(search, confirmations)
-    best = ranking[0].trial_id if sure else ""
-    for trial_id, each in confirmations.items():
-        each.crown(register=trial_id == best)
-    search.crown(register=not (run.confirm or run.confirms))
+def _folder(run: Search) -> SearchFolder:
+    """Return the search's folder: of a new search one with a new id."""
+    store = Store.at(run.store)
+    if run.resume:
+        return store.search(run.resume)
+    what = f"{run.family}-confirm" if run.seed_study else run.family
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return store.search(f"{what}-{stamp}-{uuid4().hex[:4]}")
 
 
-def _opened(run: Search) -> tuple[Search, Path]:
-    """The search to run and its folder: a new one, or one to go on with."""
-    searches = run.store.expanduser().absolute() / "searches"
-    if not run.resume:
-        what = f"{run.family}-confirm" if run.confirms else run.family
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        return run, searches / f"{what}-{stamp}-{uuid4().hex[:4]}"
-    folder = searches / run.resume
-    if not (folder / _REQUEST).is_file():
-        known = sorted(path.parent.name for path in searches.glob(f"*/{_REQUEST}"))
-        raise InputError(
-            f"resume = {run.resume!r}: expected a search of {searches}: "
-            f"{', '.join(known) or 'there is none'}"
-        )
-    before = run_from_dict(Search, json.loads((folder / _REQUEST).read_text()))
-    other = f"a search of {run.family}, and not of {before.family}"
-    require(before.family == run.family, "resume", run.resume, other)
-    _check_confirmed(run, before)
-    default = defaults(Search, run.family)
-    given = [name for name in _IF_GIVEN if getattr(run, name) != getattr(default, name)]
-    return replace(before, **{name: getattr(run, name) for name in (*_HERE, *given)}), folder
+# -- resuming -----------------------------------------------------------------------------------
+def _resumed(run: Search, given: Collection[str]) -> Search:
+    """Return the recorded config of the search to resume, with the settings that it may take from
+    this command."""
+    before = recorded_search(Store.at(run.store), run.resume)
+    expected = f"a search of {run.family}, and not of {before.family}"
+    _require_resume(before.family == run.family, run, expected)
+    _require_same_study(run, before)
+    recorded, wanted = flatten(to_dict(before)), flatten(to_dict(run))
+    for name in sorted(given):
+        if name in wanted and name not in (*_TAKEN_ON_RESUME, "resume"):
+            same = wanted[name] == recorded[name]
+            expected = f"{recorded[name]!r}, as search {run.resume} was started"
+            if not same:
+                raise InputError(
+                    f"{name} = {wanted[name]!r}: expected {expected}; a search keeps its settings "
+                    "when it is resumed"
+                )
+    here = ("store", "address", "download", "dry_run", "json")
+    taken = {*here, *(name for name in _TAKEN_ON_RESUME if name in given)}
+    return replace(before, resume=run.resume, **{name: getattr(run, name) for name in taken})
 
 
-def _check_confirmed(run: Search, before: Search) -> None:
-    """Refuse to go on with what confirms another run, or none."""
-    wanted, found = (each.confirms.run if each.confirms else "" for each in (run, before))
+def recorded_search(store: Store, search_id: str) -> Search:
+    """Return the config of a recorded search. Raises `InputError` if there is none of this id."""
+    folder = store.search(search_id)
+    for path in (folder.config, folder.legacy_config):
+        if store.files.exists(path):
+            found = load_config(store.files.read(path), str(path))
+            if isinstance(found, Search):
+                return found
+    known = ", ".join(store.search_ids()) or "there is none"
+    raise InputError(f"resume = {search_id!r}: expected a search of {store.searches}: {known}")
+
+
+def _require_same_study(run: Search, before: Search) -> None:
+    """Refuse to resume a seed study of another run, or a search as a seed study."""
+    wanted, found = (each.seed_study.run if each.seed_study else "" for each in (run, before))
     expected = f"a confirmation of {wanted}" if wanted else "a search, and not a confirmation"
-    require(wanted == found, "resume", run.resume, expected)
+    _require_resume(wanted == found, run, expected)
 
 
-def _tuner(run: Search, folder: Path, trainable: Any, concurrent: int) -> tune.Tuner:
-    """A tuner of a new search, or the one that was interrupted."""
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and CSV: unread here
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its table; the recorder shows progress
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # an epoch may lack what diverged
-    # A resumed trial says again what it said last.
-    warnings.filterwarnings("ignore", message="The reported value is ignored")
-    path = str(folder / _TUNE)
-    if tune.Tuner.can_restore(path):
-        return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
-    searched, by_grid = domains(run), run.chosen_searcher == "grid"
-    return tune.Tuner(
-        trainable,
-        param_space=grid(run, searched) if by_grid else searched,
-        tune_config=tune.TuneConfig(
-            num_samples=1 if by_grid else run.trials,
-            metric=None if run.further else run.metric,  # of several, the searcher knows
-            mode=None if run.further else run.mode,
-            search_alg=make_searcher(run, searched),
-            scheduler=make_scheduler(run, searched),
-            max_concurrent_trials=concurrent,
-            reuse_actors=run.is_fused,
-        ),
-        run_config=tune.RunConfig(
-            name=_TUNE,
-            storage_path=str(folder),
-            verbose=0,
-            callbacks=[TuneEvents(folder.name), tune.logger.JsonLoggerCallback()],
-            failure_config=tune.FailureConfig(max_failures=run.max_failures),
-            # A trial's last checkpoint lies in its run's folder already.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
+def _require_resume(ok: bool, run: Search, expected: str) -> None:
+    if not ok:
+        raise InputError(f"resume = {run.resume!r}: expected {expected}")
+
+
+def _as_list(value: str | Sequence[str] | None) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)

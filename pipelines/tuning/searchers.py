@@ -1,22 +1,26 @@
-"""Optuna's TPE, which of several objectives learns what the Pareto front holds of a trial."""
+"""Searchers, by the name that `--searcher` takes: Tune's own, and Optuna's TPE."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm
+from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.util import flatten_dict
 
-from pipelines.analysis.seeds import cost
-from pipelines.config.run import Objective, Search
-from pipelines.training.loop import WORST
+from pipelines.config.objectives import Objective
+from pipelines.config.search import Search, Searcher
+from pipelines.tuning.space import default_point
+
+AnySearcher = TuneSearcher | SearchAlgorithm
 
 
-class FrontSearch(OptunaSearch):
-    """Optuna, told of a trial the values at its best epoch by the first objective, and not those
-    of its last epoch; of one that diverged, the worst of each."""
+class ParetoSearch(OptunaSearch):
+    """Optuna over several objectives. A trial's values are those of its best epoch by the first
+    objective, and not those of its last epoch; of a trial that diverged, the worst of each."""
 
     def __init__(
         self,
@@ -25,8 +29,8 @@ class FrontSearch(OptunaSearch):
         sampler: optuna.samplers.BaseSampler,
     ) -> None:
         super().__init__(
-            metric=[metric for metric, _ in objectives],
-            mode=[mode for _, mode in objectives],
+            metric=[objective.metric for objective in objectives],
+            mode=[objective.mode for objective in objectives],
             points_to_evaluate=points_to_evaluate,
             sampler=sampler,
         )
@@ -34,29 +38,51 @@ class FrontSearch(OptunaSearch):
         self._best: dict[str, Mapping[str, Any]] = {}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        (metric, mode), best = self._objectives[0], self._best.get(trial_id)
-        if best is None or cost(result[metric], mode) < cost(best[metric], mode):
+        first, best = self._objectives[0], self._best.get(trial_id)
+        if best is None or first.better(result[first.metric], best[first.metric]):
             self._best[trial_id] = result
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if result:
-            self.on_trial_result(trial_id, result)  # Tune passes a trial's last one here alone
-            result = self._worst() if result["diverged"] else dict(self._best[trial_id])
+            self.on_trial_result(trial_id, result)  # Tune passes a trial's last result here only
+            diverged = result["diverged"]
+            worst = {objective.metric: objective.worst for objective in self._objectives}
+            result = worst if diverged else dict(self._best[trial_id])
         self._best.pop(trial_id, None)
         super().on_trial_complete(trial_id, result, error)
 
-    def _worst(self) -> dict[str, Any]:
-        return {name: WORST if mode == "min" else -WORST for name, mode in self._objectives}
 
-
-def make_tpe(run: Search, first: Mapping[str, Any]) -> OptunaSearch:
-    """TPE, which for several objectives weighs good trials by what they add to the hypervolume
-    (Ozaki et al. 2022, doi:10.1613/jair.1.13188). `first`: the first trial's config."""
+def _tpe(run: Search, searched: Mapping[str, Any]) -> AnySearcher:
+    """Optuna's TPE; of several objectives it weighs good trials by what they add to the
+    hypervolume (Ozaki et al. 2022, doi:10.1613/jair.1.13188)."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=run.seed, multivariate=True, constant_liar=True)
-    points = [flatten_dict(first, "/")]
+    points = [flatten_dict(default_point(run, searched), "/")]
     if run.further:
-        return FrontSearch(run.objectives, points, sampler)
-    return OptunaSearch(points_to_evaluate=points, sampler=sampler)  # Tune tells it the metric
+        return ParetoSearch(run.objectives, points, sampler)
+    return OptunaSearch(points_to_evaluate=points, sampler=sampler)  # Tune sets the metric
+
+
+def _random(run: Search, searched: Mapping[str, Any]) -> AnySearcher:
+    first = default_point(run, searched)
+    return BasicVariantGenerator(points_to_evaluate=[first], random_state=run.seed)
+
+
+def _grid(run: Search, searched: Mapping[str, Any]) -> AnySearcher:
+    return BasicVariantGenerator()  # the space is a grid already: pipelines.tuning.space.grid
+
+
+SEARCHERS: dict[Searcher, Callable[[Search, Mapping[str, Any]], AnySearcher]] = {
+    "tpe": _tpe,
+    "random": _random,
+    "grid": _grid,
+}
+"""Makes a searcher from the search's config and its domains. The first trial has the family's
+default config."""
+
+
+def make_searcher(run: Search, searched: Mapping[str, Any]) -> AnySearcher:
+    """Return the searcher of a search, which chooses the configs of its trials."""
+    return SEARCHERS[run.chosen_searcher](run, searched)

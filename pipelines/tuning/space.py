@@ -1,36 +1,32 @@
-"""Who chooses the configs of a search, and who stops its trials: Tune's and Optuna's own."""
+"""The space of a search: which settings are searched, as Ray Tune domains."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from ray import tune
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    HyperBandScheduler,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
-from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform
 
+import gen_models
 from gen_models.core.config import flatten
+from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError
-from pipelines.config.run import Search, to_dict
+from pipelines.config.search import Search
+from pipelines.config.serialization import to_dict
 from tune_spaces import space
 
 
 def domains(run: Search) -> dict[str, Any]:
-    """What is searched: the family's space, less what was given on the command line.
+    """Return the domains that are searched: the family's space without the settings that were given.
 
-    Where a run is confirmed, the seeds after its own, which was chosen for what came of it.
+    Of a seed study, the seeds after the studied run's own, which was selected for its result.
+    Raises `InputError` if nothing is left to search.
     """
-    if run.confirms:
+    if run.seed_study:
         return {"seed": tune.choice(range(run.seed + 1, run.seed + 1 + run.trials))}
 
     def free(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -43,19 +39,19 @@ def domains(run: Search) -> dict[str, Any]:
                 kept[name] = _as_text(value)
         return kept
 
-    found = free(space(run.family).domains)
-    if not found:
+    searched = free(space(run.family).domains)
+    if not searched:
         raise InputError("every setting of the space was given: `genpipe train` runs one config")
-    if run.scheduler == "pbt" and not _continuous(found):
+    if run.scheduler == "pbt" and not continuous_domains(searched):
         raise InputError(
-            "scheduler = 'pbt': expected a continuous setting that is searched, to change"
+            "scheduler = 'pbt': expected a continuous setting in the space, which it can perturb"
         )
-    return found
+    return searched
 
 
 def _as_text(domain: Any) -> Any:
-    """A choice among tuples, such as layers' widths, as one among their texts: Tune looks for
-    domains within tuples, and Optuna knows none. `from_dict` reads them."""
+    """Return a choice among tuples, such as layer widths, as a choice among JSON texts, which
+    `from_dict` parses: Tune looks for domains inside tuples, and Optuna does not accept tuples."""
     if not isinstance(domain, Categorical):
         return domain
     return tune.choice([_text(category) for category in domain.categories])
@@ -66,8 +62,8 @@ def _text(value: Any) -> Any:
 
 
 def default_point(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
-    """The config's own values of what is searched, in the same shape: the first trial."""
-    own = to_dict(run)
+    """Return the config's values of the searched settings, in the same shape: the first trial."""
+    config = to_dict(run)
 
     def pick(shape: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -75,24 +71,24 @@ def default_point(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
             for name, inner in shape.items()
         }
 
-    return pick(searched, own)
+    return pick(searched, config)
 
 
 def grid(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
-    """The space as a grid, in the same shape: every choice, and of each continuous setting
-    `grid_points` values from end to end, evenly, or by equal factors if that is its scale."""
+    """Return the space as a grid, in the same shape: every choice, and `grid_points` values of each
+    continuous setting, spaced evenly, or by equal factors if its scale is logarithmic."""
 
     def points(domain: Any) -> Any:
         if isinstance(domain, Mapping):
             return {name: points(inner) for name, inner in domain.items()}
         return tune.grid_search(_points(domain, run.grid_points))
 
-    found: dict[str, Any] = points(searched)
-    return found
+    content: dict[str, Any] = points(searched)
+    return content
 
 
 def grid_size(run: Search) -> int:
-    """Trials of a search over the grid."""
+    """Return the number of points of the grid."""
     leaves = flatten(domains(run)).values()
     return prod(len(_points(domain, run.grid_points)) for domain in leaves)
 
@@ -109,47 +105,22 @@ def _points(domain: Domain, num: int) -> list[Any]:
     return values
 
 
-def make_searcher(run: Search, searched: Mapping[str, Any]) -> Searcher | SearchAlgorithm:
-    """Who chooses the configs."""
-    first = default_point(run, searched)
-    if run.chosen_searcher == "grid":
-        return BasicVariantGenerator()
-    if run.chosen_searcher == "random":
-        return BasicVariantGenerator(points_to_evaluate=[first], random_state=run.seed)
-    from pipelines.tuning.searchers import make_tpe  # and with it Optuna
-
-    return make_tpe(run, first)
-
-
-def make_scheduler(run: Search, searched: Mapping[str, Any]) -> TrialScheduler:
-    """Who stops trials. Epochs are those that a trial reports: Tune's own count restarts."""
-    if run.chosen_scheduler == "fifo":
-        return FIFOScheduler()
-    if run.chosen_scheduler == "hyperband":
-        return HyperBandScheduler(
-            time_attr="epoch", max_t=run.epochs, reduction_factor=run.reduction_factor
-        )
-    if run.chosen_scheduler == "pbt":
-        return PopulationBasedTraining(
-            time_attr="epoch",
-            perturbation_interval=run.grace_period,
-            hyperparam_mutations=_continuous(searched),
-            log_config=False,
-        )
-    return AsyncHyperBandScheduler(
-        time_attr="epoch",
-        max_t=run.epochs,
-        grace_period=run.grace_period,
-        reduction_factor=run.reduction_factor,
-    )
-
-
-def _continuous(searched: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a space that may change within a trial: numbers that shape no network."""
+def continuous_domains(searched: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the domains that may change within a trial: numbers on which no tensor's shape depends."""
     kept: dict[str, Any] = {}
     for name, domain in searched.items():
         if isinstance(domain, Mapping):
-            kept |= {name: inner} if (inner := _continuous(domain)) else {}
+            kept |= {name: inner} if (inner := continuous_domains(domain)) else {}
         elif isinstance(domain, Float):
             kept[name] = domain
     return kept
+
+
+def settings_kept_apart(run: Search, spec: DataSpec, searched: Iterable[str]) -> list[str]:
+    """Return the searched settings in which trials that are trained as one must agree: all but
+    numbers and widths."""
+    module = gen_models.family(run.family)
+    widths = module.Model(run.model, spec).widths
+    hints = get_type_hints(module.Config)
+    fields = [name.removeprefix("model.") for name in searched if name.startswith("model.")]
+    return [f"model.{f}" for f in fields if hints[f] is not float and f not in widths]

@@ -1,16 +1,17 @@
-"""How a search's trials are fused: how many populations there are, of how many members.
+"""Placement of fused trials: how many fused workers there are, and how many trials each trains.
 
-A population takes a GPU, or a CPU core. Its trials take next to nothing: a share of a resource
-that every head node has, cut so that as many fit as there are members.
+A fused worker takes a GPU or a CPU core. Its trials take next to nothing: a share of a resource that
+every head node has, cut so that exactly as many fit as are trained at a time. Given a share of a CPU,
+Tune would start new trial processes faster than it reuses idle ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import cloudpickle, tune
@@ -21,136 +22,130 @@ from gen_models.core.contract import Model
 from gen_models.core.data import DataSpec
 from gen_models.core.errors import require
 from gen_models.training.memory import footprint
-from pipelines.config.run import Search
+from pipelines.cluster.resources import Devices
+from pipelines.config.search import Search
+from pipelines.tuning.fused.trials import FusedTrial
+from pipelines.tuning.fused.worker import FusedWorker
 
 if TYPE_CHECKING:
-    from pipelines.training.payload import Job
+    from pipelines.training.payload import TrainingPayload
 
-_MEMBERS_ON_CPU = 2
-"""Members of a population on a CPU core, where they run in turn: one trains while Tune decides
-about another."""
-_MEMBERS_ON_GPU = 16
-_OF_MEMORY = 0.6
-"""The part of a device's memory that members may take."""
+Worker = Any
+"""Ray's handle of a `FusedWorker`."""
 
-
-@dataclass(frozen=True)
-class Devices:
-    """What populations can be put on."""
-
-    num: int
-    on_gpu: bool
-    memory: int | None
-    """Bytes of each GPU, or of all CPU cores together; None where that is not known."""
+_TRIALS_ON_CPU = 2
+"""Trials of a worker on a CPU core, which trains them in turn: one trains while Tune decides about
+the other."""
+_TRIALS_ON_GPU = 16
+_MEMORY_SHARE = 0.6
+"""Share of a device's memory that trials may take."""
+_NOTE_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Fusion:
-    """Populations of a search."""
+class Placement:
+    """The fused workers of a search."""
 
-    populations: int
-    members: int
-    """Trials of each at a time."""
+    workers: int
+    trials_per_worker: int
+    """Trials that each trains at a time, at most."""
     on_gpu: bool
 
     @property
     def at_once(self) -> int:
         """Trials at a time."""
-        return self.populations * self.members
+        return self.workers * self.trials_per_worker
 
     def describe(self) -> str:
-        """For the user."""
-        place = "GPU" if self.on_gpu else "CPU core"
+        """Return the placement as text."""
+        device = "GPU" if self.on_gpu else "CPU core"
         return (
-            f"trials fused, {self.at_once} at once: {self.populations} populations of up to "
-            f"{self.members}, each on a {place}"
+            f"trials fused, {self.at_once} at once: {self.workers} fused workers of up to "
+            f"{self.trials_per_worker} trials, each on a {device}"
         )
 
 
-def plan_fusion(run: Search, spec: DataSpec, devices: Devices) -> Fusion:
-    """How trials are spread over the devices.
+def plan_placement(run: Search, spec: DataSpec, devices: Devices) -> Placement:
+    """Spread the trials over the devices.
 
-    Raises `InputError` where `--fuse` asks for more members than a device's memory holds.
+    Raises `InputError` if `--fuse` asks for more trials than a device's memory holds.
     """
     most = min(run.trials, run.max_concurrent or run.trials)
-    fit = _most_members(run, spec, devices)
+    fit = _fitting_trials(run, spec, devices)
     if isinstance(run.fuse, int):
-        members = run.fuse
+        trials = run.fuse
         if fit is not None:
-            each = _member_bytes(run, spec, devices.on_gpu) / 2**20
-            place = "GPU" if devices.on_gpu else "machine"
-            expected = f"at most {fit}: a member takes some {each:.0f} MiB of the {place}'s memory"
-            require(members <= fit, "fuse", members, expected)
+            each = trial_bytes(run, spec, devices.on_gpu) / 2**20
+            owner = "GPU" if devices.on_gpu else "machine"
+            expected = f"at most {fit}: a trial takes some {each:.0f} MiB of the {owner}'s memory"
+            require(trials <= fit, "fuse", trials, expected)
     else:
-        members = _MEMBERS_ON_GPU if devices.on_gpu else _MEMBERS_ON_CPU
-        members = members if fit is None else min(members, max(fit, 1))
-    members = max(1, min(members, ceil(most / devices.num)))
-    return Fusion(min(devices.num, ceil(most / members)), members, devices.on_gpu)
+        trials = _TRIALS_ON_GPU if devices.on_gpu else _TRIALS_ON_CPU
+        trials = trials if fit is None else min(trials, max(fit, 1))
+    trials = max(1, min(trials, ceil(most / devices.num)))
+    return Placement(min(devices.num, ceil(most / trials)), trials, devices.on_gpu)
 
 
-def _member_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
-    """Of a member of the config's own size. On a GPU members take their steps as one, on a
-    stacked copy of their state, and while a step is recorded there are two more; on a CPU in
-    turn, so what a step takes counts once. Each has the random numbers of a block of steps."""
+def trial_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
+    """Estimate the memory of a trial of the config's own size.
+
+    On a GPU trials are trained as one, on a stacked copy of their state, and while a step is recorded
+    there are two more copies. On a CPU they are trained in turn, so that a step's memory counts once.
+    Each holds the random numbers of a block of steps.
+    """
     model: Model = gen_models.family(run.family).Model(run.model, spec)
-    found = footprint(model, run.optim, run.batch_size)
-    own = 4 * found.state + found.step if on_gpu else found.state
-    return own + found.draws
+    size = footprint(model, run.optim, run.batch_size)
+    state = 4 * size.state + size.step if on_gpu else size.state
+    return state + size.draws
 
 
-def _most_members(run: Search, spec: DataSpec, devices: Devices) -> int | None:
-    """Members of one population that fit into memory."""
+def _fitting_trials(run: Search, spec: DataSpec, devices: Devices) -> int | None:
+    """Return how many trials of one worker fit into memory; None if its size is unknown."""
     if devices.memory is None:
         return None
-    shared = 1 if devices.on_gpu else devices.num
-    room = _OF_MEMORY * devices.memory / shared
-    return int(room / _member_bytes(run, spec, devices.on_gpu))
-
-
-def kept_apart(run: Search, spec: DataSpec, searched: Iterable[str]) -> list[str]:
-    """The searched settings in which members that are trained as one must agree."""
-    module = gen_models.family(run.family)
-    widths = module.Model(run.model, spec).widths
-    hints = get_type_hints(module.Config)
-    fields = [name.removeprefix("model.") for name in searched if name.startswith("model.")]
-    return [f"model.{f}" for f in fields if hints[f] is not float and f not in widths]
+    sharing = 1 if devices.on_gpu else devices.num
+    room = _MEMORY_SHARE * devices.memory / sharing
+    return int(room / trial_bytes(run, spec, devices.on_gpu))
 
 
 @contextmanager
-def populations(job: Job, fusion: Fusion) -> Iterator[list[ray.actor.ActorHandle[Any]]]:
-    """Populations on any nodes, which leave their devices after the block to the next search.
-    One that dies is started again, without members."""
-    from pipelines.tuning.fused.worker import PopulationActor
+def fused_workers(payload: TrainingPayload, placement: Placement) -> Iterator[list[Worker]]:
+    """Start fused workers on any nodes; at the end of the block they leave their devices.
 
-    # Ray warns of an actor that may be restarted and is given a reference to an object, which
-    # could be gone by then; this process holds it until the search ends.
-    pickled = cloudpickle.dumps(job)
-    actor = ray.remote(PopulationActor).options(
+    A worker that dies is started again by Ray, without trials.
+    """
+    # Pickled, because Ray warns of an actor that may be restarted and holds a reference to an
+    # object; this process keeps the object until the search ends.
+    pickled = cloudpickle.dumps(payload)
+    actor = ray.remote(FusedWorker).options(
         num_cpus=1,
-        num_gpus=1 if fusion.on_gpu else 0,
+        num_gpus=1 if placement.on_gpu else 0,
         max_restarts=-1,
-        max_concurrency=4 * fusion.members + 8,
+        max_concurrency=4 * placement.trials_per_worker + 8,
         scheduling_strategy="SPREAD",
     )
-    started = [actor.remote(pickled, fusion.members, 1) for _ in range(fusion.populations)]
-    yield started
-    for one in started:  # Tune keeps handles for as long as this process lives
-        ray.kill(one)
-
-
-def trainable(started: list[ray.actor.ActorHandle[Any]], run: Search, fusion: Fusion) -> Any:
-    """What Tune runs as a trial."""
-    from pipelines.tuning.fused.trials import FusedTrial
-
-    share = int(10_000 / fusion.at_once) / 10_000  # Ray counts resources to four digits
-    slot = {"CPU": 0, "node:__internal_head__": share}
-    fused = tune.with_parameters(FusedTrial, populations=started, epochs=run.epochs)
-    return tune.with_resources(fused, slot)
-
-
-def ask_notes(started: list[ray.actor.ActorHandle[Any]]) -> list[str]:
-    """What the populations have measured of how to run their members."""
+    workers = [
+        actor.remote(pickled, placement.trials_per_worker, 1) for _ in range(placement.workers)
+    ]
     try:
-        return list(ray.get([one.note.remote() for one in started], timeout=10))
+        yield workers
+    finally:
+        for worker in workers:  # Tune keeps handles for as long as this process lives
+            ray.kill(worker)
+
+
+def make_trainable(workers: Sequence[Worker], run: Search, placement: Placement) -> Any:
+    """Return what Tune runs as a trial."""
+    share = int(10_000 / placement.at_once) / 10_000  # Ray counts resources to four digits
+    resources = {"CPU": 0, "node:__internal_head__": share}
+    trainable = tune.with_parameters(FusedTrial, workers=list(workers), epochs=run.epochs)
+    return tune.with_resources(trainable, resources)
+
+
+def execution_notes(workers: Sequence[Worker]) -> list[str]:
+    """Return how the workers train their trials, vectorised or in turn, and why; each note once."""
+    try:
+        notes = ray.get([worker.describe.remote() for worker in workers], timeout=_NOTE_SECONDS)
     except (RayActorError, GetTimeoutError):
         return []
+    return list(dict.fromkeys(note for note in notes if note))

@@ -1,18 +1,16 @@
-"""The members of a population: trials in memory, trained together where they gain from it.
+"""The trials that reside on a device, and are trained together where that is faster.
 
-Every epoch ends with a line in the trial's journal and a checkpoint in its folder, so members are
-kept in memory only to save time: one that is not there is taken up from its checkpoint.
+Every epoch ends with a record in the trial's journal and a checkpoint in its folder, so trials are
+kept in memory only to save time: a trial that is not there is restored from its checkpoint.
 """
 
 from __future__ import annotations
 
 import io
-import shutil
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,202 +21,187 @@ from gen_models.core.config import flatten
 from gen_models.fused.trainer import FusedTrainer
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.learner import Learner
-from pipelines.analysis.run_results import best_epochs, better, prune, saved_epochs
-from pipelines.config.run import Search, Train, as_train, run_from_dict, with_sampled
-from pipelines.store.journal import Journal, checkpoint_name
+from pipelines.config.run import as_train
+from pipelines.config.search import Search
+from pipelines.config.serialization import from_dict, with_settings
+from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints, saved_epochs
+from pipelines.store.files import LOCAL
+from pipelines.store.journal import Journal
+from pipelines.store.layout import SearchFolder
 from pipelines.training.loop import (
-    has_diverged,
+    EpochLoop,
+    Metrics,
+    TrialState,
     is_picture_epoch,
     make_data,
     make_learner,
-    record,
-    told,
+    repeated_report,
 )
-from pipelines.training.payload import Images, Job, trial_folder
-from pipelines.tuning.fused.worker import Request
+from pipelines.training.payload import SharedDataset, TrainingPayload
+from pipelines.tuning.fused.worker import TrialRequest
 
 
-@dataclass
-class Member:
-    """A trial in memory."""
+class ResidentTrials:
+    """Trains the trials that reside on this device. Not thread-safe: it seeds torch's global
+    generator, and sets this process's torch threads."""
 
-    trial_id: str
-    run: Train
-    sampled: Mapping[str, Any]
-    folder: Path
-    learner: Learner
-    epoch: int
-    """Epochs that this trial has run; the learner's position is another if it was copied."""
-    values: dict[int, float]
-    """The metric that ranks, by epoch."""
-
-
-class Members:
-    """Trials of a search. Not for several threads: torch's global generator bears one."""
-
-    def __init__(self, search: Job, capacity: int, num_threads: int) -> None:
+    def __init__(self, payload: TrainingPayload, capacity: int, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         prepare_thread()
-        self.search, self.run = search, run_from_dict(Search, search.run)
+        self.run = from_dict(Search, payload.config)
+        self.folder = SearchFolder.at(payload.folder)
         self.capacity = capacity
-        images: Images = ray.get(search.images[0])
-        self.num_classes = images.num_classes
-        device = torch.device("cuda" if search.on_gpu else "cpu")
-        self.data, self.evaluator = make_data(self.run, images, device)
-        self.population = FusedTrainer(self.data)
-        self.together = False
-        """Whether members are trained as one, so that they should come together."""
-        self._members: OrderedDict[str, Member] = OrderedDict()
-        self._best: float | None = None
+        dataset: SharedDataset = ray.get(payload.dataset[0])
+        self.num_classes = dataset.num_classes
+        device = torch.device("cuda" if payload.on_gpu else "cpu")
+        self.data, evaluator = make_data(self.run, dataset, device)
+        self.trainer = FusedTrainer(self.data)
+        self.loop = EpochLoop(self.data, evaluator, _FusedOutputs(self.run))
+        self.vectorised = False
+        """Whether trials are trained as one, so that requests should be gathered."""
+        self._trials: OrderedDict[str, TrialState] = OrderedDict()
 
-    def serve(self, requests: Sequence[Request]) -> None:
-        """Train those who ask, and answer each as soon as it is done."""
-        waiting: dict[Learner, tuple[Member, Request]] = {}
-        for request in requests:
+    # -- epochs -------------------------------------------------------------------------------
+    def run_epochs(self, requests: Mapping[Future[Any], TrialRequest]) -> None:
+        """Train each trial for an epoch, and set each future to its report, or to its error."""
+        waiting: dict[Learner, _Waiting] = {}
+        for reply, request in requests.items():
             try:
-                member = self._member(request.trial_id, request.config, request.done)
-                if request.done is None and member.epoch:
-                    request.answer.set_result(_repeated(member))
+                trial = self._resident(request)
+                if request.epoch is None and trial.epoch:
+                    reply.set_result(repeated_report(trial.folder, trial.epoch))
                 else:
-                    waiting[member.learner] = member, request
+                    waiting[trial.learner] = _Waiting(trial, reply)
             except Exception as error:
-                request.answer.set_exception(error)
-        groups = self.population.groups(list(waiting))
-        self.together = any(len(group) > 1 for group in groups)
+                reply.set_exception(error)
+        groups = self.trainer.groups(list(waiting))
+        self.vectorised = any(len(group) > 1 for group in groups)
         for group in groups:
-            self._serve_group([waiting[learner] for learner in group])
+            self._run_group([waiting[learner] for learner in group])
 
-    def _serve_group(self, group: Sequence[tuple[Member, Request]]) -> None:
+    def _run_group(self, group: Sequence[_Waiting]) -> None:
         try:
-            reports = self._run_epoch([member for member, _ in group])
+            reports = self.loop.run([each.trial for each in group], self.trainer.run_epoch)
         except Exception as error:
-            for member, request in group:
-                self.forget(member.trial_id)  # what it has become is not known
-                request.answer.set_exception(error)
+            for each in group:
+                self.forget(each.trial.trial_id)  # its state is undefined
+                each.reply.set_exception(error)
         else:
-            for (_, request), report in zip(group, reports, strict=True):
-                request.answer.set_result(report)
+            for each, report in zip(group, reports, strict=True):
+                each.reply.set_result(report)
 
-    # -- an epoch ---------------------------------------------------------------------------
-    def _run_epoch(self, members: Sequence[Member]) -> list[dict[str, Any]]:
-        start = time.perf_counter()
-        learners = [member.learner for member in members]
-        self.population.run_epoch(learners)
-        trained = [learner.pop_metrics() for learner in learners]
-        # of the device's time, each of those that are trained as one takes its share
-        seconds = (time.perf_counter() - start) / len(members)
-        pace = {
-            "epoch_seconds": seconds,
-            "images_per_second": self.data.images_per_epoch / seconds,
-        }
-        networks = [learner.sampling_networks() for learner in learners]
-        validated = self.evaluator.metrics([learner.model for learner in learners], networks)
-        return [
-            self._finish(member, {f"train/{k}": v for k, v in own.items()} | found | pace, nets)
-            for member, own, found, nets in zip(members, trained, validated, networks, strict=True)
-        ]
-
-    def _finish(
-        self, member: Member, metrics: dict[str, float], networks: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Write down a member's epoch; what Tune is told of it."""
-        member.epoch += 1
-        if self.run.scheduler == "pbt":  # then a trial's config changes, and MLflow's cannot
-            numbers = flatten(member.sampled).items()
-            metrics |= {f"config/{k}": v for k, v in numbers if isinstance(v, (int, float))}
-        diverged = has_diverged(metrics)
-        leads = not diverged and self._leads(metrics[self.run.metric])
-        draw = leads and is_picture_epoch(self.run, member.epoch)
-        pictures = self.evaluator.pictures(member.learner.model, networks) if draw else {}
-        record(member.folder, member.epoch, metrics, pictures)
-        if not diverged:
-            member.values[member.epoch] = metrics[self.run.metric]
-            self._save_checkpoint(member)
-        return told(self.run, member.epoch, metrics)
-
-    def _leads(self, value: float) -> bool:
-        """Whether no member has been better. A thousand trials don't need a thousand pictures."""
-        if self._best is not None and not better(value, self._best, self.run.mode):
-            return False
-        self._best = value
-        return True
-
-    def _save_checkpoint(self, member: Member) -> None:
-        """Write the checkpoint of an epoch, whole or not at all; drop those that are no longer
-        among the best."""
-        folder = member.folder / checkpoint_name(member.epoch)
-        aside = folder.with_name(f".{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_checkpoint(aside, member.run.family, member.run.optim, member.learner)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-        best = best_epochs(self.run, member.values, saved_epochs(member.folder))
-        prune(member.folder, {*best[: self.run.keep_checkpoints], member.epoch})
-
-    # -- coming and going -------------------------------------------------------------------
-    def save(self, trial_id: str, config: Mapping[str, Any], done: int | None) -> bytes:
-        """A trial's whole state after the epoch `done`."""
+    # -- states -------------------------------------------------------------------------------
+    def save(self, request: TrialRequest) -> bytes:
+        """Return a trial's whole state after the epoch of the request."""
         buffer = io.BytesIO()
-        torch.save(self._member(trial_id, config, done).learner.state_dict(), buffer)
+        torch.save(self._resident(request).learner.state_dict(), buffer)
         return buffer.getvalue()
 
-    def load(
-        self, trial_id: str, config: Mapping[str, Any], state: bytes, epoch: int | None
-    ) -> int:
-        """Put a saved state, its own or another trial's, into a trial; the epochs that the trial
-        has run: `epoch`, or as many as its journal holds."""
-        member = self._new_member(trial_id, config)
-        device = member.learner.device
+    def load(self, request: TrialRequest, state: bytes) -> int:
+        """Put a saved state, the trial's own or another's, into a trial.
+
+        Returns the number of epochs that the trial has run: the request's, or if that is None as
+        many as its journal holds.
+        """
+        trial = self._new_trial(request)
+        device = trial.learner.device
         content = torch.load(io.BytesIO(state), weights_only=True, map_location=device)
-        member.learner.load_state_dict(content)
-        reported = max(Journal(member.folder).epochs(), default=0)
-        member.epoch = reported if epoch is None else epoch
-        self._keep(member)
-        return member.epoch
+        trial.learner.load_state_dict(content)
+        recorded = max(Journal(trial.folder).epochs(), default=0)
+        trial.epoch = recorded if request.epoch is None else request.epoch
+        self._keep(trial)
+        return trial.epoch
 
     def forget(self, trial_id: str) -> None:
         """Drop a trial from memory."""
-        self._members.pop(trial_id, None)
+        self._trials.pop(trial_id, None)
 
-    def _member(self, trial_id: str, config: Mapping[str, Any], done: int | None) -> Member:
-        """A trial after the epoch `done`, from memory or from its checkpoint; where `done` is
-        None, after the last epoch that it has a checkpoint of."""
-        member = self._members.get(trial_id)
-        if member is None or done is None or member.epoch != done:
-            member = self._restored(trial_id, config)
-            if done is not None and member.epoch != done:
+    def describe(self) -> str:
+        """Return how trials are trained, and why; a line for each structure."""
+        return self.trainer.describe()
+
+    def _resident(self, request: TrialRequest) -> TrialState:
+        """Return a trial after the epoch of the request, from memory or from its checkpoint;
+        without an epoch, after the last one that has a checkpoint."""
+        trial = self._trials.get(request.trial_id)
+        if trial is None or request.epoch is None or trial.epoch != request.epoch:
+            trial = self._restored(request)
+            if request.epoch is not None and trial.epoch != request.epoch:
                 raise RuntimeError(
-                    f"trial {trial_id} is at epoch {done}, its checkpoint at {member.epoch}"
+                    f"trial {request.trial_id} is at epoch {request.epoch}, its checkpoint at "
+                    f"{trial.epoch}"
                 )
-        self._keep(member)
-        return member
+        self._keep(trial)
+        return trial
 
-    def _new_member(self, trial_id: str, config: Mapping[str, Any]) -> Member:
-        run = as_train(with_sampled(self.run, config))
-        folder = trial_folder(self.search.folder, trial_id)
-        learner = make_learner(run, self.data, self.num_classes)
-        reports = Journal(folder).reports()
-        values = {r.epoch: r.metrics[run.metric] for r in reports if run.metric in r.metrics}
-        return Member(trial_id, run, config, folder, learner, 0, values)
+    def _new_trial(self, request: TrialRequest) -> TrialState:
+        run = as_train(with_settings(self.run, request.config))
+        folder = self.folder.trial(request.trial_id).path
+        costs = {
+            record.epoch: run.objective.cost(record.metrics[run.metric])
+            for record in Journal(folder).records()
+            if run.metric in record.metrics
+        }
+        return TrialState(
+            run=run,
+            learner=make_learner(run, self.data, self.num_classes),
+            folder=folder,
+            trial_id=request.trial_id,
+            sampled=request.config,
+            costs=costs,
+        )
 
-    def _restored(self, trial_id: str, config: Mapping[str, Any]) -> Member:
-        member = self._new_member(trial_id, config)
-        found = [epoch for epoch in saved_epochs(member.folder) if epoch in member.values]
-        if found:
-            member.epoch = found[-1]
-            restore_learner(member.folder / checkpoint_name(member.epoch), member.learner)
-        return member
+    def _restored(self, request: TrialRequest) -> TrialState:
+        trial = self._new_trial(request)
+        restorable = [epoch for epoch in saved_epochs(trial.folder) if epoch in trial.costs]
+        if restorable:
+            trial.epoch = restorable[-1]
+            restore_learner(checkpoint_folder(trial.folder, trial.epoch), trial.learner)
+        return trial
 
-    def _keep(self, member: Member) -> None:
-        """Keep a member in memory, as many as run at a time."""
-        self._members[member.trial_id] = member
-        self._members.move_to_end(member.trial_id)
-        while len(self._members) > self.capacity + 1:
-            self._members.popitem(last=False)
+    def _keep(self, trial: TrialState) -> None:
+        """Keep a trial in memory, and as many as run at a time."""
+        self._trials[trial.trial_id] = trial
+        self._trials.move_to_end(trial.trial_id)
+        while len(self._trials) > self.capacity + 1:
+            self._trials.popitem(last=False)
 
 
-def _repeated(member: Member) -> dict[str, Any]:
-    """The report of a member's last epoch, again."""
-    (report,) = Journal(member.folder).reports(member.epoch - 1, member.epoch)
-    return {**report.metrics, "epoch": member.epoch}
+@dataclass(frozen=True)
+class _Waiting:
+    trial: TrialState
+    reply: Future[Any]
+
+
+class _FusedOutputs:
+    """Writes journals and checkpoints into the trials' folders."""
+
+    writes = True
+
+    def __init__(self, run: Search) -> None:
+        self.run = run
+        self._best_cost: float | None = None
+
+    def extra_metrics(self, trial: TrialState) -> Metrics:
+        """Record the settings of a trial of population based training, which change: MLflow's
+        parameters cannot."""
+        if self.run.scheduler != "pbt":
+            return {}
+        settings = flatten(trial.sampled).items()
+        return {f"config/{k}": float(v) for k, v in settings if isinstance(v, (int, float))}
+
+    def draws_pictures(self, trial: TrialState, metrics: Metrics) -> bool:
+        """Return whether the trial is the best so far: 1,000 trials need not draw 1,000 pictures."""
+        cost = self.run.objective.cost(metrics[self.run.metric])
+        if self._best_cost is not None and cost >= self._best_cost:
+            return False
+        self._best_cost = cost
+        return is_picture_epoch(self.run, trial.epoch)
+
+    def save(self, trial: TrialState, report: Mapping[str, float], *, diverged: bool) -> None:
+        """Write the checkpoint of an epoch, and remove those that are no longer kept."""
+        if diverged:
+            return
+        with LOCAL.new_folder(checkpoint_folder(trial.folder, trial.epoch)) as folder:
+            save_checkpoint(folder, trial.run.family, trial.run.optim, trial.learner)
+        prune_checkpoints(trial.folder, trial.costs, trial.run.keep_checkpoints)

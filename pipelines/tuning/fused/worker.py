@@ -1,8 +1,11 @@
-"""The process that trains the members of a search on one device, as its trials see it.
+"""A fused worker: the process that trains many trials of a search on one device.
 
-Trials ask for an epoch and wait; one thread does what is in the queue, and those that ask at the
-same time can be trained as one. Trials hold a handle of this class, and Ray imports the class
-with it, so this module imports no torch: the working thread does (`pipelines.tuning.fused.resident`).
+Trials send requests and wait for their replies. One thread serves the requests, in order; requests
+for an epoch that arrive together can be trained as one. Every request is answered, also if the
+worker could not start.
+
+Trials hold a handle of this class, and Ray imports its module with it, so it imports no torch: the
+serving thread does (`pipelines.tuning.fused.resident`).
 """
 
 from __future__ import annotations
@@ -12,121 +15,167 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import cloudpickle
 
-from pipelines.training.payload import Job
-
 if TYPE_CHECKING:
-    from pipelines.tuning.fused.resident import Members
+    from pipelines.training.payload import TrainingPayload
 
-_COMPANY_SECONDS = 0.1
-"""How long members that are trained as one wait for the next one to arrive."""
+_GATHER_SECONDS = 0.1
+"""How long trials that are trained as one wait for the next one's request."""
 
 
-@dataclass
-class Request:
-    """A trial's wish for the epoch after `done`."""
+@dataclass(frozen=True)
+class TrialRequest:
+    """A trial, and the epoch that it is at."""
 
     trial_id: str
     config: Mapping[str, Any]
-    done: int | None
-    """The last epoch of which the trial has heard; None after its start, or restart."""
-    answer: Future[dict[str, Any]] = field(default_factory=Future)
+    """The searched settings, in the config's shape."""
+    epoch: int | None = None
+    """The last epoch whose report the trial received; None after its start or restart."""
 
 
-class PopulationActor:
-    """A Ray actor with several threads, of which one works."""
+@dataclass(frozen=True)
+class Request:
+    """A message to the serving thread, which always sets `reply`."""
 
-    def __init__(self, search: bytes, capacity: int, num_threads: int) -> None:
-        """`search`: the search's `Job`, pickled."""
-        self._search: Job = cloudpickle.loads(search)
-        self._capacity, self._num_threads = capacity, num_threads
+    trial: TrialRequest | None
+    """The trial that asks for its next epoch; None for any other request."""
+    action: Callable[[Trials], Any]
+    """What to do, if it is not an epoch."""
+    reply: Future[Any] = field(default_factory=Future)
+
+
+class Trials(Protocol):
+    """What the serving thread needs of `pipelines.tuning.fused.resident.ResidentTrials`."""
+
+    vectorised: bool
+    """Whether trials are trained as one, so that requests for an epoch should be gathered."""
+
+    def run_epochs(self, requests: Mapping[Future[Any], TrialRequest]) -> None:
+        """Train each trial for an epoch, and set each future to its report or its error."""
+
+    def save(self, trial: TrialRequest) -> bytes:
+        """Return a trial's whole state."""
+
+    def load(self, trial: TrialRequest, state: bytes) -> int:
+        """Put a state into a trial; return the number of epochs that the trial has run."""
+
+    def forget(self, trial_id: str) -> None:
+        """Drop a trial from memory."""
+
+    def describe(self) -> str:
+        """Return how trials are trained, and why."""
+
+
+class FusedWorker:
+    """A Ray actor with several threads: one serves, the others wait for replies.
+
+    `make_trials` builds the resident trials, in the serving thread; tests put their own there.
+    """
+
+    def __init__(
+        self,
+        payload: bytes,
+        capacity: int,
+        num_threads: int,
+        make_trials: Callable[[TrainingPayload, int, int], Trials] | None = None,
+    ) -> None:
+        """`payload`: the search's `TrainingPayload`, pickled. `capacity`: trials at a time.
+        `num_threads`: of torch."""
+        self._payload, self._capacity, self._num_threads = payload, capacity, num_threads
+        self._make_trials = make_trials or _resident_trials
         self._reserved: set[str] = set()
-        self._queue: queue.Queue[Request | Callable[[Members], None]] = queue.Queue()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._requests: queue.Queue[Request] = queue.Queue()
+        threading.Thread(target=self._serve, daemon=True).start()
 
+    # -- for trials ---------------------------------------------------------------------------
     def reserve(self, trial_id: str, force: bool) -> bool:
-        """Whether there is room for the trial; then it is kept for it."""
+        """Keep a place for a trial; return whether there is one. `force`: even beyond capacity."""
         room = trial_id in self._reserved or len(self._reserved) < self._capacity
         if room or force:
             self._reserved.add(trial_id)
         return room or force
 
     def leave(self, trial_id: str) -> None:
-        """The trial has ended, or goes on elsewhere."""
+        """Free the place of a trial that has ended, or goes on elsewhere."""
         self._reserved.discard(trial_id)
-        self._queue.put(lambda members: members.forget(trial_id))
+        self._put(lambda trials: trials.forget(trial_id))
 
-    def run_epoch(
-        self, trial_id: str, config: Mapping[str, Any], done: int | None
-    ) -> dict[str, Any]:
-        """Train a trial for the epoch after `done`; what Tune is told of it."""
-        request = Request(trial_id, config, done)
-        self._queue.put(request)
-        return request.answer.result()
+    def run_epoch(self, trial: TrialRequest) -> dict[str, Any]:
+        """Train a trial for the epoch after `trial.epoch`; return its report to Tune."""
+        request = Request(trial, lambda trials: None)
+        self._requests.put(request)
+        report: dict[str, Any] = request.reply.result()
+        return report
 
-    def save(self, trial_id: str, config: Mapping[str, Any], done: int | None) -> bytes:
-        """A trial's whole state."""
-        return bytes(self._call(lambda members: members.save(trial_id, config, done)))
+    def save(self, trial: TrialRequest) -> bytes:
+        """Return a trial's whole state."""
+        return bytes(self._put(lambda trials: trials.save(trial)).result())
 
-    def load(
-        self, trial_id: str, config: Mapping[str, Any], state: bytes, epoch: int | None
-    ) -> int:
-        """Put a saved state into a trial; the epochs that the trial has run: `epoch`, or as
-        many as its journal holds."""
-        return int(self._call(lambda members: members.load(trial_id, config, state, epoch)))
+    def load(self, trial: TrialRequest, state: bytes) -> int:
+        """Put a state into a trial; return the number of epochs that the trial has run: its
+        `epoch`, or if that is None as many as its journal holds."""
+        return int(self._put(lambda trials: trials.load(trial, state)).result())
 
-    def note(self) -> str:
-        """How members are run, and why; empty before there was anything to choose."""
-        return str(self._call(lambda members: members.population.describe()))
+    def describe(self) -> str:
+        """Return how trials are trained, and why; "" before there was a choice."""
+        return str(self._put(lambda trials: trials.describe()).result())
 
-    def _call(self, work: Callable[[Members], Any]) -> Any:
-        """Have the working thread do it."""
-        answer: Future[Any] = Future()
+    def _put(self, action: Callable[[Trials], Any]) -> Future[Any]:
+        request = Request(None, action)
+        self._requests.put(request)
+        return request.reply
 
-        def do(members: Members) -> None:
-            try:
-                answer.set_result(work(members))
-            except Exception as error:
-                answer.set_exception(error)
-
-        self._queue.put(do)
-        return answer.result()
-
-    # -- the working thread -----------------------------------------------------------------
-    def _work(self) -> None:
-        from pipelines.tuning.fused.resident import Members
-
+    # -- the serving thread -------------------------------------------------------------------
+    def _serve(self) -> None:
         try:
-            members = Members(self._search, self._capacity, self._num_threads)
-        except Exception as error:  # such as a device without room for the images
-            self._refuse(error)
+            payload = cloudpickle.loads(self._payload)
+            trials = self._make_trials(payload, self._capacity, self._num_threads)
+        except Exception as error:  # such as a device without memory for the images
+            while True:
+                self._requests.get().reply.set_exception(error)
         while True:
-            requests = []
-            for item in self._arrived(members.together):
-                if isinstance(item, Request):
-                    requests.append(item)
+            epochs: dict[Future[Any], TrialRequest] = {}
+            for request in self._gather(trials.vectorised):
+                if request.trial:
+                    epochs[request.reply] = request.trial
                 else:
-                    item(members)
-            if requests:
-                members.serve(requests)
+                    _answer(request, trials)
+            if epochs:
+                _run_epochs(trials, epochs)
 
-    def _refuse(self, error: Exception) -> None:
-        """Answer everybody that there is no population, and why."""
-        while True:
-            item = self._queue.get()
-            if isinstance(item, Request):
-                item.answer.set_exception(error)
-
-    def _arrived(self, together: bool) -> list[Request | Callable[[Members], None]]:
-        """What is in the queue, once something is; with members that are trained as one, once
-        they all are, or none has come for a while."""
-        items = [self._queue.get()]
-        while not self._queue.empty() or (together and len(items) < len(self._reserved)):
+    def _gather(self, vectorised: bool) -> list[Request]:
+        """Return the waiting requests, once there is one; of trials that are trained as one, once
+        all have sent theirs or none has come for a while."""
+        requests = [self._requests.get()]
+        while not self._requests.empty() or (vectorised and len(requests) < len(self._reserved)):
             try:
-                items.append(self._queue.get(timeout=_COMPANY_SECONDS))
+                requests.append(self._requests.get(timeout=_GATHER_SECONDS))
             except queue.Empty:
                 break
-        return items
+        return requests
+
+
+def _answer(request: Request, trials: Trials) -> None:
+    try:
+        request.reply.set_result(request.action(trials))
+    except Exception as error:
+        request.reply.set_exception(error)
+
+
+def _run_epochs(trials: Trials, epochs: Mapping[Future[Any], TrialRequest]) -> None:
+    try:
+        trials.run_epochs(epochs)
+    except Exception as error:
+        for reply in epochs:
+            if not reply.done():
+                reply.set_exception(error)
+
+
+def _resident_trials(payload: TrainingPayload, capacity: int, num_threads: int) -> Trials:
+    from pipelines.tuning.fused.resident import ResidentTrials  # light: imports torch
+
+    return ResidentTrials(payload, capacity, num_threads)

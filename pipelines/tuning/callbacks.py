@@ -1,0 +1,97 @@
+"""Tune's callback: it passes Tune's events to the search that this process runs.
+
+Tune pickles its callbacks, and brings the pickled ones back when a search is resumed. So the callback
+holds the search's id and nothing else, and finds the search of this process by it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from pipelines.store.journal import EpochRecord
+from pipelines.tuning.recorder import Event, TrialEnded, TrialReported, TrialStarted
+
+
+class EventHandler(Protocol):
+    """What the callback needs of a search."""
+
+    metric: str
+    """The metric that ranks."""
+
+    def handle(self, event: Event) -> None:
+        """Record an event."""
+
+    def last_record(self, trial_id: str) -> EpochRecord | None:
+        """Return a trial's last recorded epoch."""
+
+
+_HANDLERS: dict[str, EventHandler] = {}
+"""The searches that this process runs now, by id."""
+
+
+@contextmanager
+def events_go_to(search_id: str, handler: EventHandler) -> Iterator[TuneEvents]:
+    """Give the callback of a search, for as long as Tune runs it."""
+    _HANDLERS[search_id] = handler
+    try:
+        yield TuneEvents(search_id)
+    finally:
+        del _HANDLERS[search_id]
+
+
+class TuneEvents(tune.Callback):
+    """Passes Tune's events on, with what the trial's journal says."""
+
+    def __init__(self, search_id: str) -> None:
+        self.search_id = search_id
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        handler = _HANDLERS[self.search_id]
+        last = handler.last_record(trial.trial_id)
+        handler.handle(TrialStarted(trial.trial_id, trial.config, last.epoch if last else 0))
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        handler = _HANDLERS[self.search_id]
+        value, diverged = float(result[handler.metric]), bool(result["diverged"])
+        epoch, now = int(result["epoch"]), time.monotonic()
+        handler.handle(TrialReported(trial.trial_id, epoch, value, diverged, now))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._ended(trial, None)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        lines = str(trial.get_error() or "its process died without an error message").strip()
+        self._ended(trial, lines.splitlines()[-1])
+
+    def _ended(self, trial: Trial, error: str | None) -> None:
+        handler = _HANDLERS[self.search_id]
+        last = handler.last_record(trial.trial_id)
+        reported = int((trial.last_result or {}).get("epoch", 0))
+        handler.handle(
+            TrialEnded(
+                trial.trial_id,
+                reported_epoch=reported,
+                recorded_epoch=last.epoch if last else 0,
+                diverged=bool(last and last.metrics["diverged"]),
+                error=error,
+            )
+        )

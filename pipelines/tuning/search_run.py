@@ -1,0 +1,268 @@
+"""A search while it runs: performs what the recorder decides, ranks the trials, selects the champion.
+
+The search is a parent run in MLflow and each trial a child, recorded by the process that runs the
+search and by no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from pipelines.analysis.best_epoch import epoch_costs, summarise_run
+from pipelines.analysis.champion import Selection, select_champion
+from pipelines.analysis.pareto import pareto_front
+from pipelines.analysis.ranking import TrialResult, as_csv, rank_trials
+from pipelines.config.run import as_train
+from pipelines.config.search import Search
+from pipelines.config.serialization import dump_config, with_settings
+from pipelines.report.console import terminal
+from pipelines.report.html import write_report
+from pipelines.store.checkpoints import prune_checkpoints
+from pipelines.store.journal import EpochRecord, Outcome, RunStatus
+from pipelines.store.layout import RunFolder, SearchFolder
+from pipelines.store.scan import JournalCache
+from pipelines.tracking.base import Tracker
+from pipelines.training.preflight import RunContext
+from pipelines.training.run import open_run, write_samples
+from pipelines.training.run_info import run_info, search_info
+from pipelines.tuning.progress import SearchProgress
+from pipelines.tuning.recorder import (
+    Action,
+    Closed,
+    CloseTrial,
+    DeliverTrial,
+    Event,
+    OpenTrial,
+    SearchState,
+    TuneEnded,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class SearchRun:
+    """One search, or one seed study, in the process that runs it.
+
+    `searched`: the settings that differ between its trials, flat names.
+    """
+
+    def __init__(
+        self,
+        context: RunContext[Search],
+        folder: SearchFolder,
+        tracker: Tracker,
+        searched: list[str],
+    ) -> None:
+        self.context, self.folder, self.tracker = context, folder, tracker
+        self.run = context.run
+        self.searched = searched
+        self.metric = self.run.metric
+        self.state = SearchState(self.run.objective, self.run.epochs)
+        self.progress = SearchProgress(self.state, self.run.trials, terminal())
+        self._cache = JournalCache()
+        self._start, self._end = time.monotonic(), 0.0
+
+    @property
+    def search_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the search was ever recorded as started."""
+        return self.folder.journal.info() is not None
+
+    # -- the search ---------------------------------------------------------------------------
+    def start(self, run: Search) -> None:
+        """Record that the search starts or is resumed. `run`: its config with every choice made."""
+        self.run = run
+        self.folder.files.write(self.folder.config, dump_config(run))
+        info = search_info(
+            run,
+            self.context.dataset,
+            search_id=self.search_id,
+            experiment=self.context.experiment,
+            searched=self.searched,
+        )
+        self.folder.journal.open(info)
+        self.tracker.sync(self.folder.journal)
+        ranking = self.ranking()
+        first = ranking[0] if ranking else None
+        best = (first.trial_id, first.best.value) if first and first.best else None
+        self.state.restore({r.trial_id: r.outcome.ending for r in ranking}, best)
+        self.progress.update()
+
+    def tune_ended(self, trial_ids: Collection[str]) -> None:
+        """Record that Tune has run what it could of the trials that it knows."""
+        self.progress.close()
+        self._end = time.monotonic()
+        records = self._cache.read_trials(self.folder)
+        recorded = {record.folder.name: record.last_epoch for record in records}
+        self.handle(TuneEnded(trial_ids, recorded))
+
+    def close_open_trials(self) -> None:
+        """Record as interrupted what is still open, when the processes that write have gone."""
+        self.progress.close()
+        if not self.has_started:
+            return
+        records = self._cache.read_trials(self.folder)
+        still_open = {r.folder.name: r.last_epoch for r in records if r.outcome is None}
+        self.handle(Closed(still_open))
+        if self.status != "completed":
+            self._close_search({}, {})
+
+    @property
+    def status(self) -> RunStatus:
+        """How the search stands: completed once every trial has ended."""
+        statuses = [result.outcome.ending for result in self.ranking()]
+        over = len(statuses) >= self.run.trials and "interrupted" not in statuses
+        return "completed" if over else "interrupted"
+
+    def ranking(self) -> list[TrialResult]:
+        """Return the trials that have ended, the best first."""
+        records = self._cache.read_trials(self.folder)
+        return rank_trials(records, self.run.objective, self.searched)
+
+    def selection(self) -> Selection:
+        """Return the trial that the search selects."""
+        return select_champion(self.ranking(), self.run.objective, self.run.seed_study)
+
+    def pareto(self) -> list[TrialResult]:
+        """Return the trials on the Pareto front; [] with a single objective."""
+        return pareto_front(self.ranking(), self.run.objectives) if self.run.further else []
+
+    def add_seed_statistics(self, trial_id: str, summary: Mapping[str, float]) -> None:
+        """Record with a trial what a seed study made of its config."""
+        folder = self.folder.trial(trial_id)
+        outcome = folder.journal.outcome()
+        assert outcome
+        self._close_run(folder, replace(outcome, summary={**outcome.summary, **summary}))
+
+    def finish(self, *, register: bool) -> None:
+        """Close a search that is complete: write its table and its page, and log the champion's
+        checkpoint as a model, registered if asked for, with a claim to the alias `champion`."""
+        if self.status != "completed":
+            return
+        selection, pareto = self.selection(), self._mark_pareto_front()
+        table = as_csv(self.ranking(), self.run.objectives, pareto)
+        self.folder.files.write(self.folder.table, table)
+        artifacts = {"search": str(self.folder.table)}
+        if selection.winner:
+            artifacts |= self._log_champion(selection, selection.winner, register)
+        self._close_search(selection.summary, artifacts | self._write_report())
+
+    def _log_champion(
+        self, selection: Selection, winner: TrialResult, register: bool
+    ) -> dict[str, str]:
+        """Have the winner's checkpoint logged as a model; return the search's artifacts of it."""
+        if winner.best is None:
+            return {}
+        write_samples(self.folder, winner.best.checkpoint, self.folder.champion_samples)
+        artifacts = {"samples": str(self.folder.champion_samples)}
+        claim = selection.claim.as_tags() if selection.claim and register else {}
+        outcome = replace(
+            winner.outcome,
+            checkpoint=str(winner.best.checkpoint),
+            register=self.context.experiment if register else "",
+            champion=claim,
+            artifacts=artifacts,
+        )
+        self._close_run(winner.record.folder, outcome)
+        return artifacts
+
+    def _mark_pareto_front(self) -> list[str]:
+        """Tag the trials of the Pareto front in MLflow; return their ids."""
+        front = self.pareto()
+        for result in front:
+            tags = {**result.outcome.tags, "pareto_front": "true"}
+            self._close_run(result.record.folder, replace(result.outcome, tags=tags))
+        return [result.trial_id for result in front]
+
+    def _write_report(self) -> dict[str, str]:
+        """Write the search's page. A page that fails leaves the search complete."""
+        try:
+            write_report(self.folder, self.ranking(), self.run.objectives)
+        except Exception:
+            _log.exception("the report of %s could not be written", self.search_id)
+            return {}
+        return {"report": str(self.folder.report)}
+
+    def _close_search(self, summary: Mapping[str, float], artifacts: dict[str, str]) -> None:
+        statuses = [result.outcome.ending for result in self.ranking()]
+        counts = {f"trials/{each}": float(statuses.count(each)) for each in set(statuses)}
+        seconds = {"wall_seconds": (self._end or time.monotonic()) - self._start}
+        whole = {**summary, **counts, **seconds, **self.context.extractor.summary}
+        outcome = Outcome(self.status, last_epoch=0, summary=whole, artifacts=artifacts)
+        self._close_run(self.folder, outcome)
+
+    # -- events: pipelines.tuning.callbacks.EventHandler -----------------------------------------
+    def handle(self, event: Event) -> None:
+        """Record an event: perform what the recorder decides."""
+        for action in self.state.handle(event):
+            self._perform(action)
+        self.progress.update()
+
+    def last_record(self, trial_id: str) -> EpochRecord | None:
+        """Return a trial's last recorded epoch."""
+        return self.folder.trial(trial_id).journal.last()
+
+    def _perform(self, action: Action) -> None:
+        folder = self.folder.trial(action.trial_id)
+        match action:
+            case OpenTrial():
+                self._open_trial(folder, action)
+            case DeliverTrial():
+                self.tracker.sync(folder.journal, upto=action.upto)
+            case CloseTrial():
+                self._close_trial(folder, action)
+
+    def _open_trial(self, folder: RunFolder, action: OpenTrial) -> None:
+        run = as_train(with_settings(self.run, action.config))
+        info = run_info(
+            run,
+            self.context.dataset,
+            kind="trial",
+            name=action.trial_id,
+            experiment=self.context.experiment,
+            search_id=self.search_id,
+            trial_id=action.trial_id,
+            parent=os.path.relpath(self.folder.path, folder.path),
+        )
+        open_run(folder, run, info)
+        self._cache.invalidate(folder)
+        self.tracker.sync(folder.journal)
+
+    def _close_trial(self, folder: RunFolder, action: CloseTrial) -> None:
+        """Record the end of a trial. Its best epoch is found before checkpoints are pruned, by the
+        same rule, so that it keeps its checkpoint."""
+        self._cache.invalidate(folder)
+        record, objective = self._cache.read(folder), self.run.objective
+        outcome = summarise_run(
+            record, objective, action.status, action.last_epoch, action.message
+        )
+        if action.status in ("completed", "stopped_early", "diverged"):  # not taken up again
+            costs = epoch_costs(record, objective)
+            keep, last = self.run.keep_checkpoints, action.last_epoch
+            prune_checkpoints(
+                folder.path, costs, keep, last_epoch=last, files=folder.files
+            )
+        self._close_run(folder, outcome)
+        self._show_end(folder, action, outcome)
+
+    def _close_run(self, folder: RunFolder, outcome: Outcome) -> None:
+        folder.journal.close(outcome)
+        self._cache.invalidate(folder)
+        self.tracker.sync(folder.journal)
+
+    def _show_end(self, folder: RunFolder, action: CloseTrial, outcome: Outcome) -> None:
+        if action.status == "superseded":
+            return
+        value = outcome.summary.get(f"best/{self.metric}")
+        text = action.message or ("no metric" if value is None else f"{self.metric} {value:.5g}")
+        info = folder.journal.info()
+        config = {name: info.params[name] for name in self.searched} if info else {}
+        text = f"epoch {action.last_epoch}, {text}"
+        self.progress.trial_ended(action.trial_id, action.status, text, config)

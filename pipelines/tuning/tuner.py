@@ -1,0 +1,73 @@
+"""Runs Ray Tune over the trials of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray import tune
+
+from pipelines.cluster.environment import environment, ignored_warnings
+from pipelines.config.search import Search
+from pipelines.store.layout import SearchFolder
+from pipelines.tuning.schedulers import make_scheduler
+from pipelines.tuning.searchers import make_searcher
+from pipelines.tuning.space import domains, grid
+
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard and CSV files, which nobody reads
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table; SearchProgress shows progress
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an epoch that diverged lacks metrics
+}
+
+
+def run_tuner(
+    run: Search,
+    folder: SearchFolder,
+    trainable: Any,
+    concurrent: int,
+    callbacks: Sequence[tune.Callback],
+) -> list[str]:
+    """Run the trials of a search to their end, from where Tune stood if it was interrupted.
+
+    Returns the ids of the trials that Tune knows. Ctrl-C ends it early, without an error.
+    """
+    # A resumed trial repeats its last report.
+    with environment(_SETTINGS), ignored_warnings("The reported value is ignored"):
+        results = _make_tuner(run, folder, trainable, concurrent, callbacks).fit()
+    return [result.metrics["trial_id"] for result in results if result.metrics]
+
+
+def _make_tuner(
+    run: Search,
+    folder: SearchFolder,
+    trainable: Any,
+    concurrent: int,
+    callbacks: Sequence[tune.Callback],
+) -> tune.Tuner:
+    path = str(folder.tune)
+    if tune.Tuner.can_restore(path):
+        return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
+    searched, by_grid = domains(run), run.chosen_searcher == "grid"
+    return tune.Tuner(
+        trainable,
+        param_space=grid(run, searched) if by_grid else searched,
+        tune_config=tune.TuneConfig(
+            num_samples=1 if by_grid else run.trials,
+            metric=None if run.further else run.metric,  # of several, the searcher has them
+            mode=None if run.further else run.mode,
+            search_alg=make_searcher(run, searched),
+            scheduler=make_scheduler(run, searched),
+            max_concurrent_trials=concurrent,
+            reuse_actors=run.is_fused,
+        ),
+        run_config=tune.RunConfig(
+            name=folder.tune.name,
+            storage_path=str(folder.path),
+            verbose=0,
+            callbacks=[*callbacks, tune.logger.JsonLoggerCallback()],
+            failure_config=tune.FailureConfig(max_failures=run.max_failures),
+            # A trial's last checkpoint lies in its run folder already.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
