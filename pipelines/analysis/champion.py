@@ -47,12 +47,12 @@ class Claim:
 
     def as_tags(self) -> dict[str, str | float]:
         """Return the claim as `from_tags` reads it; the data's digest is a tag of its own."""
-        seeds: dict[str, str | float] = {} if self.seeds is None else {"seeds": self.seeds}
-        return {
+        tags: dict[str, str | float] = {
             "metric": self.objective.metric,
             "mode": self.objective.mode,
             "value": self.value,
-        } | seeds
+        }
+        return tags if self.seeds is None else tags | {"seeds": self.seeds}
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Claim | None:
@@ -95,9 +95,7 @@ def _by_value(ranking: Sequence[TrialResult], objective: Objective) -> Selection
     return Selection(winner, summary, Claim(objective, value))
 
 
-def _by_mean(
-    ranking: Sequence[TrialResult], objective: Objective, study: SeedStudy
-) -> Selection:
+def _by_mean(ranking: Sequence[TrialResult], objective: Objective, study: SeedStudy) -> Selection:
     alive = [result for result in ranking if result.best]
     winner = alive[len(alive) // 2] if alive else None
     values = [result.best.value if result.best else None for result in ranking]

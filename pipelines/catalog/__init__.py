@@ -1,0 +1,1 @@
+"""What is recorded: runs and models, found again to be listed, loaded, sampled and evaluated."""

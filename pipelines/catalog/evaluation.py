@@ -1,96 +1,133 @@
-"""What the test split says of a recorded model, once it was chosen: the numbers to report, found
-by this process, or by several workers."""
+"""Evaluation of a recorded model on the test split: the numbers to report of it."""
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
-import tempfile
-from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.errors import require
-from pipelines.catalog.runs import recorded_at
+from pipelines.catalog.models import fetch_checkpoint, reading
 from pipelines.cluster.connection import connect
-from pipelines.config.requests import Evaluate
-from pipelines.config.serialization import config_of
-from pipelines.evaluation.feature_extractor import extractor, features_of_test
-from pipelines.evaluation.held_out import NEIGHBOURS, Findings, Subject, measured
-from pipelines.evaluation.modes import telling_modes
-from pipelines.tracking import record_evaluation, resolve_checkpoint, resolve_run
-from pipelines.training.preflight import check_machine, load_data, require_same_data
-from pipelines.training.run import in_thread, uses_gpu
-from pipelines.training.trainer import make_measuring
-from pipelines.tuning.progress import say
+from pipelines.cluster.resources import check_machine, uses_gpu
+from pipelines.config.evaluation import HeldOutConfig
+from pipelines.config.run import Device, Features, Run
+from pipelines.evaluation.held_out import (
+    HeldOutResults,
+    HeldOutTask,
+    evaluate_held_out,
+    make_task,
+)
+from pipelines.evaluation.workers import evaluate_on_workers
+from pipelines.report.console import ensure_logging
+from pipelines.report.results import EvaluationResult
+from pipelines.store.journal import EvaluationJournal
+from pipelines.store.layout import Store
+from pipelines.tracking.base import recorded_uri
+from pipelines.tracking.queue import open_tracker
+from pipelines.training.preflight import load_data, require_same_data
 
 _BIASED_BELOW = 2048
+_log = logging.getLogger(__name__)
 
 
-def assess(asked: Evaluate) -> dict[str, Any]:
-    """Measure a recorded model on the test split, and tell its MLflow run.
+def evaluate(
+    model: str,
+    *,
+    num: int = 10_000,
+    importance_samples: int = 5_000,
+    images: int = 1_000,
+    features: Features | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    device: Device = "auto",
+    num_workers: int = 1,
+    address: str | None = None,
+    store: str | Path = "runs",
+    tracking_uri: str | None = None,
+) -> EvaluationResult:
+    """Evaluate a recorded model on the test split, and record the results with its run.
 
-    Raises `InputError` where there is no such run, or its data set has changed.
+    `model`: a run's id or name, a trial's, `NAME@champion` or `models:/NAME/VERSION`. The results are
+    written to the store first and then delivered to MLflow, so an outage of MLflow loses nothing.
+    Raises `InputError` if there is no such run, or if its data set has changed.
+
+    >>> import genpipe
+    >>> genpipe.evaluate("vae-digits@champion", num=10_000, store="runs").metrics
     """
-    require(asked.num > NEIGHBOURS, "num", asked.num, f"at least {NEIGHBOURS + 1}")
-    for name in ("importance_samples", "images", "num_workers"):
-        require(getattr(asked, name) >= 1, name, getattr(asked, name), "an integer of at least 1")
-    check_machine(asked)
-    uri = recorded_at(asked.store, asked.tracking_uri)
-    row = resolve_run(uri, asked.model)
-    kept = f"a run or a trial, and not a {row.kind or 'run of another program'}"
-    require(row.kind in ("run", "trial"), "model", asked.model, kept)
-    config = config_of(row.tags["rerun"])
-    config = replace(
-        config,
-        data_root=asked.data_root or config.data_root,
-        features=asked.features or config.features,
-        download=asked.download,
-    )
-    dataset = load_data(config)
-    require_same_data(config, dataset, row.tags["data_digest"], row.name)
-    with tempfile.TemporaryDirectory() as fetched:
-        checkpoint = load_checkpoint(resolve_checkpoint(uri, asked.model, Path(fetched)))
-    store = asked.store.absolute()
-    space = extractor(dataset, store, config.features, config.download)
-    images = torch.from_numpy(dataset.test)
-    subject = Subject(
-        asked,
-        checkpoint,
-        dataset.part("test"),
-        dataset.part("train"),
-        dataset.num_classes,
-        space,
-        features_of_test(space, space.space(images, dataset.num_classes), dataset, store).numpy(),
-        telling_modes(dataset, store),
-    )
-    found = _measured(subject, store / "evaluations" / row.run_id)
-    record_evaluation(uri, row.run_id, found)
-    metrics, tags = dict(found.metrics), dict(found.tags)
-    return {"run_id": row.run_id, "name": row.name, "metrics": metrics, "tags": tags}
+    ensure_logging()
+    config = HeldOutConfig(num=num, importance_samples=importance_samples, images=images)
+    require(num_workers >= 1, "num_workers", num_workers, "an integer of at least 1")
+    check_machine(address, device, num_workers)
+    place = Store.at(store)
+    with reading(place, tracking_uri) as reader:
+        row = reader.run(model)
+        alone = f"a run or a trial, and not a {row.kind or 'run of another program'}"
+        require(row.kind in ("run", "trial"), "model", model, alone)
+        run = _where(reader.config(row), data_root, features, download)
+        dataset = load_data(run)
+        require_same_data(run, dataset, row.tags["data_digest"], row.name)
+        checkpoint = fetch_checkpoint(reader, model)
+    task = make_task(config, checkpoint, dataset, place, run.features, run.download)
+    journal = place.evaluation(row.run_id)
+    results = _run(task, journal, device, num_workers, address)
+    journal.write(row.run_id, results.metrics, results.tags, results.pictures)
+    uri = recorded_uri(place, tracking_uri)
+    with open_tracker(uri, place) as tracker:
+        tracker.sync(journal)
+        tracker.finish()
+    return _result(row.name, journal)
 
 
-def _measured(subject: Subject, folder: Path) -> Findings:
-    """By this process; by workers, which leave what they find in `folder`, if there are to be
-    several or a cluster is given."""
-    asked = subject.asked
-    if asked.num < _BIASED_BELOW:
-        say(
-            f"num = {asked.num}: below {_BIASED_BELOW} samples the Fréchet distance is too large, "
-            "by an amount that shrinks as one over their number: compare equal numbers alone"
+def _where(
+    run: Run, data_root: str | Path | None, features: Features | None, download: bool
+) -> Run:
+    """Return a recorded config with the settings that the evaluation was given."""
+    changes: dict[str, Any] = {"download": download}
+    if data_root is not None:
+        changes["data_root"] = Path(data_root)
+    if features is not None:
+        changes["features"] = features
+    return replace(run, **changes)
+
+
+def _run(
+    task: HeldOutTask,
+    journal: EvaluationJournal,
+    device: Device,
+    num_workers: int,
+    address: str | None,
+) -> HeldOutResults:
+    """Evaluate in this process, or with Ray Train's workers if there are to be several or a cluster
+    is given."""
+    num = task.config.num
+    if num < _BIASED_BELOW:
+        _log.warning(
+            "num = %d: with fewer than %d samples the Fréchet distance is too large, by an amount "
+            "that shrinks as 1 / num: compare values of equal num only",
+            num,
+            _BIASED_BELOW,
         )
-    if asked.num_workers == 1 and not (asked.address or os.environ.get("RAY_ADDRESS")):
-        on_gpu = asked.device != "cpu" and torch.cuda.is_available()
-        return measured(subject, torch.device("cuda" if on_gpu else "cpu"))
-    with connect(asked.address) as cluster:
-        trainer = make_measuring(subject, folder, asked.num_workers, uses_gpu(asked, cluster))
-        work = in_thread(trainer.fit)
-        wait([work])
-        work.result()
-    found = Findings.read(folder)
-    shutil.rmtree(folder)
-    return found
+    if num_workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
+        on_gpu = device != "cpu" and torch.cuda.is_available()
+        return evaluate_held_out(task, torch.device("cuda" if on_gpu else "cpu"))
+    with connect(address) as cluster:
+        on_gpu = uses_gpu(cluster, device, num_workers)
+        folder = journal.folder / "workers"
+        return evaluate_on_workers(task, folder, num_workers=num_workers, on_gpu=on_gpu)
+
+
+def _result(name: str, journal: EvaluationJournal) -> EvaluationResult:
+    record = journal.record()
+    assert record
+    return EvaluationResult(
+        run_id=record.run_id,
+        name=name,
+        metrics=dict(record.metrics),
+        tags=dict(record.tags),
+        pictures={key: str(path) for key, path in record.pictures.items()},
+    )

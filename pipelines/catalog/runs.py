@@ -1,100 +1,57 @@
-"""What was recorded, asked for again: runs, the best of them, samples of any."""
+"""Recorded runs: list them, and rank those of a family."""
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from gen_models.core.errors import InputError, require
-from pipelines.evaluation.validation import matching
-from pipelines.store.journal import write_whole
-from pipelines.tracking import (
-    RunRow,
-    Tracker,
-    browse,
-    list_runs,
-    resolve_checkpoint,
-    tracking_uri,
-    undelivered,
-)
-from pipelines.training.preflight import existing_store
+from pipelines.config.objectives import Mode, Objective, known_mode, parse_mode
+from pipelines.evaluation.metric_names import matching
+from pipelines.report.results import BestResult, RecordedRun, RunsResult
+from pipelines.store.layout import Store
+from pipelines.tracking.base import RunRow, find_backend, recorded_uri
+from pipelines.tracking.queue import DeliveryQueue, undelivered
 from tune_spaces import space
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gen_models.core.contract import Model
-    from pipelines.config.requests import Sample
-
-DELIVER_SECONDS = 20.0
+_DELIVER_SECONDS = 20.0
 
 
-def sample_model(asked: Sample) -> dict[str, Any]:
-    """Write a model's samples to a file: a .png picture, or an .npz of arrays: uint8
-    N x H x W x C, of points float32 N x 2.
+def runs(
+    *,
+    store: str | Path = "runs",
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    num: int = 30,
+) -> RunsResult:
+    """List recorded runs, the newest first; first deliver to MLflow what an outage held back.
 
-    Raises `InputError`.
+    Raises `InputError` if nothing is recorded, or if there is no such experiment.
     """
-    require(asked.num >= 1, "num", asked.num, "an integer of at least 1")
-    require(asked.seed >= 0, "seed", asked.seed, "an integer of at least 0")
-    named = asked.out.suffix in (".png", ".npz")
-    require(named, "out", str(asked.out), "a file name ending in .png or .npz")
-    from gen_models.core.checkpoint import load_checkpoint
-    from gen_models.core.sampling import sample
-    from pipelines.evaluation.images import drawing_of
-
-    with tempfile.TemporaryDirectory() as fetched:
-        local = (Path(asked.model) / "model.json").is_file()
-        where = "" if local else recorded_at(asked.store, asked.tracking_uri)
-        folder = resolve_checkpoint(where, asked.model, Path(fetched))
-        loaded = load_checkpoint(folder)
-    labels = _classes(loaded.model, asked.labels)
-    images = sample(loaded.model, loaded.networks, asked.num, asked.seed, labels=labels)
-    draw, picture = drawing_of(loaded.model), asked.out.suffix == ".png"
-    content = draw.samples(images) if picture else _npz(images=draw.array(images))
-    try:
-        write_whole(asked.out, content)
-    except OSError as error:
-        raise InputError(
-            f"out = {str(asked.out)!r}: expected a file that can be written: {error}"
-        ) from error
-    path = str(asked.out.absolute())
-    return {"path": path, "num": asked.num, "seed": asked.seed, "family": loaded.family}
-
-
-def runs(store: Path, uri: str | None, experiment: str | None, num: int) -> list[dict[str, Any]]:
-    """What is recorded, newest first, at most `num`; delivers first what MLflow lacks."""
     require(num >= 1, "num", num, "an integer of at least 1")
-    found = _delivered(store, uri)
-    return [_row(row, row.tags.get("metric", "")) for row in list_runs(found, experiment)[:num]]
+    rows = _list_runs(Store.at(store), tracking_uri, experiment)
+    return RunsResult(runs=tuple(_row(row, row.tags.get("metric", "")) for row in rows[:num]))
 
 
 def best(
-    family: str, store: Path, uri: str | None, data: str | None, metric: str | None, num: int
-) -> dict[str, Any]:
-    """The runs and trials of a family, ranked by their best epoch; of a config that was confirmed,
-    by its mean over the seeds, and not by the luckiest of them.
+    family: str,
+    *,
+    data: str | None = None,
+    metric: str | None = None,
+    num: int = 5,
+    store: str | Path = "runs",
+    tracking_uri: str | None = None,
+) -> BestResult:
+    """Rank the recorded runs and trials of a family by their best epoch; a config that has a seed
+    study, by its mean over the seeds.
 
-    Only runs on one data set are comparable: without `data`, that of the newest run. Raises
-    `InputError` where none is recorded.
+    Only runs on one data set can be compared: without `data`, that of the newest run. `metric`: by
+    default the family's own. Raises `InputError` if no such run is recorded.
     """
     require(num >= 1, "num", num, "an integer of at least 1")
+    rows = _list_runs(Store.at(store), tracking_uri, family=family)
     wanted = f"best/{metric or space(family).metric}"
-    every = list_runs(_delivered(store, uri), tags={"family": family})
-    confirmations = {row.search_id for row in every if row.kind == "confirmation"}
-    rows = [
-        row
-        for row in every
-        if row.kind in ("run", "trial")
-        and row.search_id not in confirmations
-        and matching(wanted, row.metrics)
-    ]
+    rows = [row for row in _single_runs(rows) if matching(wanted, row.metrics)]
     chosen = data or (rows[0].params["data"] if rows else "")
     rows = [row for row in rows if row.params["data"] == chosen]
     if not rows:
@@ -102,89 +59,88 @@ def best(
         name = wanted.removeprefix("best/")
         raise InputError(f"no run of {family}{on} with {name} is recorded in {store}")
     metric = matching(wanted, rows[0].metrics)[0].removeprefix("best/")
-    rows = [row for row in rows if _value(row, metric) is not None]
-    mode = _mode(rows, metric)
-    ranking = sorted(rows, key=lambda r: (-1 if mode == "max" else 1) * (_value(r, metric) or 0.0))
-    return {
-        "metric": metric,
-        "mode": mode,
-        "data": chosen,
-        "ranking": [_row(row, metric) for row in ranking[:num]],
-        "rerun": ranking[0].tags["rerun"],
-    }
+    objective = Objective(metric, _mode(family, rows, metric))
+    valued = [(value, row) for row in rows if (value := _value(row, metric)) is not None]
+    ranking = [row for _, row in sorted(valued, key=lambda pair: objective.cost(pair[0]))]
+    return BestResult(
+        metric=metric,
+        mode=objective.mode,
+        data=chosen,
+        ranking=tuple(_row(row, metric) for row in ranking[:num]),
+        rerun=ranking[0].tags["rerun"],
+    )
 
 
-def serve(store: Path, uri: str | None, port: int) -> int:
-    """MLflow's page, until it is interrupted."""
+def browse(
+    *, store: str | Path = "runs", tracking_uri: str | None = None, port: int = 5000
+) -> None:
+    """Serve MLflow's page on 127.0.0.1 until interrupted. Raises `InputError` if the port is in
+    use."""
     require(0 < port < 65536, "port", port, "a number from 1 to 65535")
-    browse(_delivered(store, uri), store, port)
-    return 0
+    place = Store.at(store)
+    uri = recorded_uri(place, tracking_uri)
+    _deliver_pending(place, uri)
+    find_backend(uri).serve(uri, place, port)
 
 
-def recorded_at(store: Path, uri: str | None) -> str:
-    """The tracking URI of what is recorded already. Raises `InputError` where nothing is."""
-    elsewhere = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return tracking_uri(store if elsewhere else existing_store(store), uri)
+def _list_runs(
+    store: Store,
+    tracking_uri: str | None,
+    experiment: str | None = None,
+    family: str | None = None,
+) -> list[RunRow]:
+    uri = recorded_uri(store, tracking_uri)
+    _deliver_pending(store, uri)
+    backend = find_backend(uri)
+    with backend.settings():
+        tags = {"family": family} if family else None
+        return backend.reader(uri, store).list_runs(experiment, tags)
 
 
-def _delivered(store: Path, uri: str | None) -> str:
-    """The tracking URI, once MLflow was given what it lacks of the store's ended runs."""
-    found = recorded_at(store, uri)
-    with Tracker(found, store.absolute()) as tracker:
-        for journal in undelivered(store, found):
+def _deliver_pending(store: Store, uri: str) -> None:
+    """Deliver what MLflow lacks of the store's ended runs and evaluations."""
+    backend = find_backend(uri)
+    pending = list(undelivered(store, uri, backend))
+    if not pending:
+        return
+    with DeliveryQueue(backend, uri, store) as tracker:
+        for journal in pending:
             tracker.sync(journal)
-        tracker.flush(DELIVER_SECONDS)
-    return found
+        tracker.flush(_DELIVER_SECONDS)
 
 
-def _mode(rows: list[RunRow], metric: str) -> str:
-    own = [row.tags["mode"] for row in rows if row.tags.get("metric") == metric]
-    return own[0] if own else "min"
+def _single_runs(rows: Sequence[RunRow]) -> list[RunRow]:
+    """Return runs and trials, without the seeds of seed studies."""
+    studies = {row.search_id for row in rows if row.kind == "confirmation"}
+    return [r for r in rows if r.kind in ("run", "trial") and r.search_id not in studies]
+
+
+def _mode(family: str, rows: Sequence[RunRow], metric: str) -> Mode:
+    recorded = [row.tags["mode"] for row in rows if row.tags.get("metric") == metric]
+    return parse_mode(recorded[0]) if recorded else known_mode(family, metric)
 
 
 def _value(row: RunRow, metric: str) -> float | None:
-    """Of the best epoch; of a config that was confirmed by this metric, and of its confirmation,
-    the mean over seeds."""
+    """Return the metric at the best epoch; with a seed study by this metric, the mean over seeds."""
     best = row.metrics.get(f"best/{metric}")
     return row.metrics.get("confirm/mean", best) if row.tags.get("metric") == metric else best
 
 
-def _row(row: RunRow, metric: str) -> dict[str, Any]:
-    return {
-        "run_id": row.run_id,
-        "name": row.name,
-        "experiment": row.experiment,
-        "kind": row.kind,
-        "search_id": row.search_id,
-        "trial_id": row.trial_id,
-        "status": row.status,
-        "outcome": row.outcome or row.status.lower(),
-        "epoch": row.epoch,
-        "metric": metric,
-        "value": _value(row, metric),
-        "params": dict(row.params),
-        "metrics": {k: v for k, v in row.metrics.items() if k.startswith("best/")},
-        "rerun": row.tags.get("rerun", ""),
-        "started": row.start_time.isoformat(),
-    }
-
-
-def _classes(model: Model, labels: Sequence[int]) -> Tensor | None:
-    """What is asked for, as a class-conditional model takes it."""
-    if not labels:
-        return None
-    import torch
-
-    from gen_models.core.contract import is_conditional
-
-    alone = "none, for the model is not class-conditional"
-    require(is_conditional(model), "labels", tuple(labels), alone)
-    most = model.spec.num_classes - 1
-    require(0 <= min(labels) <= max(labels) <= most, "labels", tuple(labels), f"0 to {most}")
-    return torch.tensor(labels)
-
-
-def _npz(images: np.ndarray[Any, Any]) -> bytes:
-    out = io.BytesIO()
-    np.savez_compressed(out, images=images)
-    return out.getvalue()
+def _row(row: RunRow, metric: str) -> RecordedRun:
+    return RecordedRun(
+        run_id=row.run_id,
+        name=row.name,
+        experiment=row.experiment,
+        kind=row.kind,
+        search_id=row.search_id,
+        trial_id=row.trial_id,
+        status=row.status,
+        outcome=row.outcome or row.status.lower(),
+        epoch=row.epoch,
+        metric=metric,
+        value=_value(row, metric),
+        params=dict(row.params),
+        metrics={k: v for k, v in row.metrics.items() if k.startswith("best/")},
+        rerun=row.tags.get("rerun", ""),
+        started=row.start_time.isoformat(),
+    )

@@ -1,0 +1,1 @@
+"""The command line: arguments become a config, a config becomes a call."""

@@ -1,205 +1,216 @@
-"""Results as a person reads them, on stdout."""
+"""The console: log lines on stderr, results on stdout."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from gen_models.core.config import flatten
-from pipelines.config.run import Run, Search, to_dict
-from pipelines.config.serialization import command
+from pipelines.report.results import (
+    BestResult,
+    EvaluationResult,
+    RunsResult,
+    SampleResult,
+    SearchResult,
+    TrainResult,
+    TrialRow,
+)
 
-_WIDE = 160
-console = Console(highlight=False)
-if not console.is_terminal:
-    console = Console(highlight=False, width=_WIDE)
-
-
-def dry_run(run: Run) -> str:
-    """The resolved config as JSON; of a search also what is searched."""
-    content = to_dict(run)
-    if isinstance(run, Search):
-        from pipelines.tuning.space import domains
-
-        searched = flatten(domains(run))
-        content["searched"] = {k: _domain(v) for k, v in searched.items()}
-        content["fusion"] = _fusion(run, searched)
-    return json.dumps(content | {"command": command(run)}, indent=1)
+_WIDTH = 160
+"""Columns of a table on what is no terminal."""
+_LOGGERS = ("pipelines", "gen_models")
+_terminal = Console(stderr=True, highlight=False)
+_out = Console(highlight=False)
+if not _out.is_terminal:
+    _out = Console(highlight=False, width=_WIDTH)
 
 
-def _fusion(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
-    """How trials are fused, as far as can be said without the cluster."""
-    from pipelines.cluster.resources import local_devices
-    from pipelines.training.preflight import load_data
-    from pipelines.tuning.fused.placement import kept_apart, plan_fusion
-    from pipelines.tuning.space import grid_size
+# -- logging --------------------------------------------------------------------------------------
+class ConsoleHandler(logging.Handler):
+    """Prints log messages on stderr, above a line that is kept current there."""
 
-    if not run.is_fused:
-        why = "--fuse off" if run.fuse == "off" else f"{run.num_workers} workers a trial"
-        return {"fused": False, "why": why}
-    if run.chosen_searcher == "grid":
-        run = replace(run, trials=grid_size(run))
-    spec = load_data(run).spec
-    apart = kept_apart(run, spec, searched)
-    found: dict[str, Any] = {"fused": True, "trials": run.trials, "kept_apart_by": apart}
-    here = local_devices(run)
-    if here is None:
-        return found | {"populations": "one on each of the cluster's devices"}
-    fusion = plan_fusion(run, spec, here)
-    return found | {
-        "populations": fusion.populations,
-        "members_of_each": fusion.members,
-        "trials_at_once": fusion.at_once,
-        "devices": "GPUs" if fusion.on_gpu else "CPU cores",
-    }
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+            text = self.format(record)
+            _terminal.print(f"{prefix}{text}", markup=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
 
 
-def _domain(domain: Any) -> str:
-    sampler = type(domain.get_sampler()).__name__.strip("_").lower()
-    inside = domain.categories if hasattr(domain, "categories") else [domain.lower, domain.upper]
-    return f"{type(domain).__name__.lower()} {sampler} {inside}"
+def set_verbosity(level: int) -> None:
+    """Show the log messages of this project from `level` on, on stderr."""
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
+            logger.addHandler(ConsoleHandler())
 
 
-def show_train(result: Mapping[str, Any]) -> None:
-    """How a lone run ended."""
-    say(f"{result['name']}: {result['outcome']} at epoch {result['epoch']}")
-    if result["value"] is not None:
-        say(f"best {result['metric']} {result['value']:.6g} at epoch {result['best_epoch']}")
-        _metrics(result["metrics"])
-    say(f"checkpoint  {result['checkpoint']}")
-    say(f"samples     {result['samples']}")
-    say(f"MLflow run  {result['run_id']} in {result['experiment']}, {result['tracking_uri']}")
+def ensure_logging() -> None:
+    """Show progress on stderr, unless the program has configured logging itself."""
+    configured = [logging.getLogger(), *map(logging.getLogger, _LOGGERS)]
+    if not any(logger.handlers for logger in configured):
+        set_verbosity(logging.INFO)
 
 
-def show_search(result: Mapping[str, Any], store: Path) -> None:
-    """The ranking of a search, its champion, and where to look further."""
-    _ranking(result)
-    if result["front"]:
-        by = ", ".join(f"{each['metric']} ({each['mode']})" for each in result["objectives"])
-        say(f"Pareto front (*): {len(result['front'])} trials, of {by}")
-    champion = result["champion"]
-    if champion:
-        say(f"champion: trial {champion['trial_id']}, epoch {champion['best_epoch']}")
-        if "of" in champion:
-            say(f"the model of the seed in the middle, of the config of trial {champion['of']}")
-        for name, value in champion["config"].items():
-            say(f"  {name} = {value}")
-        _metrics(champion["metrics"])
-        if champion["version"]:
-            say(f"model     models:/{result['experiment']}/{champion['version']}")
-        say(f"samples   {result['samples']}")
-    say(f"browse    {_genpipe()} browse --store {shlex.quote(str(store))}")
+def terminal() -> Console:
+    """Return the console on stderr, where a line can be kept current."""
+    return _terminal
 
 
-def show_confirmation(result: Mapping[str, Any], store: Path) -> None:
-    """How the metric spreads over seeds, and where the confirmed run stands among them."""
-    confirms, spread = result["confirms"], result["spread"]
-    name = confirms["name"]
-    if spread is None:
-        say(f"{name}: fewer than two seeds have a value of {result['metric']}")
+# -- results --------------------------------------------------------------------------------------
+def show_train(result: TrainResult) -> None:
+    """Print the result of one run."""
+    _print(f"{result.name}: {result.outcome} after epoch {result.epoch}")
+    if result.value is not None:
+        _print(f"best {result.metric} {result.value:.6g} at epoch {result.best_epoch}")
+        _print_metrics(result.metrics)
+    _print(f"checkpoint  {result.checkpoint}")
+    _print(f"samples     {result.samples}")
+    _print(f"MLflow run  {result.run_id} in {result.experiment}, {result.tracking_uri}")
+    _print_model_error(result.model_error)
+
+
+def show_search(result: SearchResult, store: str) -> None:
+    """Print the ranking of a search, its champion, and the command that opens MLflow's page."""
+    if result.seed_study:
+        _show_seed_study(result, store)
+        return
+    _print_ranking(result)
+    if result.pareto:
+        by = ", ".join(map(str, result.objectives))
+        _print(f"Pareto front (*): {len(result.pareto)} trials, of {by}")
+    if champion := result.champion:
+        _print(f"champion: trial {champion.trial_id}, epoch {champion.best_epoch}")
+        if champion.of:
+            _print(f"the median seed's model, of the config of trial {champion.of}")
+        for name, value in champion.config.items():
+            _print(f"  {name} = {value}")
+        _print_metrics(champion.metrics)
+        if champion.version:
+            _print(f"model     models:/{result.experiment}/{champion.version}")
+        _print(f"samples   {result.samples}")
+        _print_model_error(champion.model_error)
+    _print(f"browse    {_genpipe()} browse --store {shlex.quote(store)}")
+
+
+def _show_seed_study(result: SearchResult, store: str) -> None:
+    """Print the metric over seeds, and how the studied run compares with them."""
+    study, seeds = result.seed_study, result.seed_statistics
+    assert study
+    if seeds is None:
+        _print(f"{study.name}: fewer than two seeds have a value of {result.metric}")
     else:
-        lost = f", {spread['lost']} more were lost" if spread["lost"] else ""
-        say(f"{name}: {result['metric']} ({result['mode']}) over {spread['seeds']} seeds{lost}")
-        say(f"  mean      {spread['mean']:.6g}, standard error {spread['sem']:.2g}")
-        for key in ("std", "best", "median", "worst"):
-            say(f"  {key:<9} {spread[key]:.6g}")
-    if result["beaten"] is not None:
-        say(f"  recorded  {confirms['value']:.6g}, better than {result['beaten']} of these seeds")
-    say(f"MLflow run  {result['run_id']} in {result['experiment']}, {result['tracking_uri']}")
-    say(f"browse      {_genpipe()} browse --store {shlex.quote(str(store))}")
+        lost = f", {seeds.lost} more were lost" if seeds.lost else ""
+        _print(f"{study.name}: {result.metric} ({result.mode}) over {seeds.seeds} seeds{lost}")
+        _print(f"  mean      {seeds.mean:.6g}, standard error {seeds.sem:.2g}")
+        for name in ("std", "best", "median", "worst"):
+            _print(f"  {name:<9} {getattr(seeds, name):.6g}")
+    if result.seeds_beaten is not None:
+        _print(f"  recorded  {study.value:.6g}, better than {result.seeds_beaten} of these seeds")
+    _print(f"MLflow run  {result.run_id} in {result.experiment}, {result.tracking_uri}")
+    _print(f"browse      {_genpipe()} browse --store {shlex.quote(store)}")
 
 
-def show_evaluation(result: Mapping[str, Any]) -> None:
-    """What the test split says of a model."""
-    say(f"{result['name']}, run {result['run_id']}")
-    for name, value in {**result["metrics"], **result["tags"]}.items():
-        say(f"  {name} {_number(value)}")
+def show_evaluation(result: EvaluationResult) -> None:
+    """Print the results on the test split."""
+    _print(f"{result.name}, run {result.run_id}")
+    for name, value in {**result.metrics, **result.tags}.items():
+        _print(f"  {name} {_number(value)}")
+    for name, path in result.pictures.items():
+        _print(f"  {name} {path}")
 
 
-def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
-    """A table of recorded runs."""
-    if not found:
-        say("nothing is recorded here yet")
+def show_samples(result: SampleResult, model: str) -> None:
+    """Print where samples were written."""
+    _print(f"{result.num} samples of {model}: {result.path}")
+
+
+def show_runs(result: RunsResult) -> None:
+    """Print a table of recorded runs."""
+    if not result.runs:
+        _print("nothing is recorded here yet")
         return
     table = Table(box=None)
-    for column in ("run", "name", "experiment", "kind", "outcome", "epoch", "metric", "value"):
-        table.add_column(column, overflow="fold")
-    for row in found:
-        table.add_row(
-            row["run_id"],
-            row["name"],
-            row["experiment"],
-            row["kind"],
-            row["outcome"],
-            str(row["epoch"]),
-            row["metric"],
-            _number(row["value"]),
-        )
-    console.print(table)
+    names = ("run_id", "name", "experiment", "kind", "outcome", "epoch", "metric", "value")
+    for name in names:
+        table.add_column(name.removesuffix("_id"), overflow="fold")
+    for run in result.runs:
+        table.add_row(*(_number(getattr(run, name)) for name in names))
+    _out.print(table)
 
 
-def show_best(result: Mapping[str, Any]) -> None:
-    """The best runs of a family, the first in full."""
-    table = Table("run", "name", result["metric"], box=None)
-    for row in result["ranking"]:
-        table.add_row(row["run_id"], row["name"], _number(row["value"]))
-    console.print(table)
-    best = result["ranking"][0]
-    for name, value in best["params"].items():
+def show_best(result: BestResult) -> None:
+    """Print the best runs of a family, the first in full."""
+    table = Table("run", "name", result.metric, box=None)
+    for run in result.ranking:
+        table.add_row(run.run_id, run.name, _number(run.value))
+    _out.print(table)
+    best = result.ranking[0]
+    for name, value in best.params.items():
         if name.startswith(("model.", "optim.")):
-            say(f"  {name} = {value}")
-    _metrics(best["metrics"])
-    say(f"run it again:  {best['rerun']}")
+            _print(f"  {name} = {value}")
+    _print_metrics(best.metrics)
+    _print(f"train it again:  {best.rerun}")
 
 
-def say(text: str) -> None:
-    """One line of a result."""
-    console.print(text, markup=False, soft_wrap=True)
+def _print(text: str) -> None:
+    """Print one line of a result."""
+    _out.print(text, markup=False, soft_wrap=True)
 
 
 def _genpipe() -> str:
-    """How this command is called here: by its name, if the shell would find it."""
+    """Return how the program is called here: by its name if the shell finds it."""
     if shutil.which("genpipe"):
         return "genpipe"
     return shlex.join([os.path.relpath(sys.executable), "-m", "pipelines"])
 
 
-def _metrics(metrics: Mapping[str, float]) -> None:
+def _print_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in sorted(metrics.items()):
         if name.startswith(("val/", "best/val/")):
-            say(f"  {name} {value:.6g}")
+            _print(f"  {name} {value:.6g}")
 
 
-def _ranking(result: Mapping[str, Any]) -> None:
-    trials, front = result["trials"], result["front"]
-    metric, *further = (each["metric"] for each in result["objectives"])
-    settings = list(trials[0]["config"]) if trials else []
-    spread = ["mean", "std"] if any(trial["confirmed"] for trial in trials) else []
-    names = ["trial", "outcome", "epochs", metric, *further, *spread, *settings]
+def _print_model_error(error: str | None) -> None:
+    if error:
+        _print(f"NO MODEL: the checkpoint could not be exported as an MLflow model: {error}")
+
+
+def _print_ranking(result: SearchResult) -> None:
+    pareto = {row.trial_id for row in result.pareto}
+    settings = list(result.ranking[0].config) if result.ranking else []
+    metrics = [objective.metric for objective in result.objectives]
+    statistics = ["mean", "std"] if any(row.confirmed for row in result.ranking) else []
+    names = ["trial", "outcome", "epochs", *metrics, *statistics, *settings]
     table = Table("rank", *names, box=None)
-    for rank, trial in enumerate(trials, 1):
-        value = trial["value"]
+    for rank, row in enumerate(result.ranking, 1):
         table.add_row(
-            f"{rank} *" if trial["trial_id"] in front else str(rank),
-            trial["trial_id"],
-            trial["outcome"].replace("_", " "),
-            str(trial["epochs"]),
-            _number(value) if value is not None else trial["outcome"],
-            *(_number(trial["values"][name]) for name in further),
-            *(_number((trial["confirmed"] or {}).get(name)) for name in spread),
-            *(_number(each) for each in trial["config"].values()),
+            f"{rank} *" if row.trial_id in pareto else str(rank),
+            *_ranking_cells(row, metrics, statistics),
         )
-    console.print(table)
+    _out.print(table)
+
+
+def _ranking_cells(row: TrialRow, metrics: Sequence[str], statistics: Sequence[str]) -> list[str]:
+    first, *further = metrics
+    return [
+        row.trial_id,
+        row.outcome.replace("_", " "),
+        str(row.epochs),
+        row.outcome if row.value is None else _number(row.values[first]),
+        *(_number(row.values[name]) for name in further),
+        *(_number(getattr(row.confirmed, name, None)) for name in statistics),
+        *(_number(value) for value in row.config.values()),
+    ]
 
 
 def _number(value: Any) -> str:

@@ -1,33 +1,30 @@
-"""The report's page: HTML with everything in it, pictures too, and no script."""
+"""A search's page: one HTML file with everything in it, figures and samples too, and no script."""
 
 from __future__ import annotations
 
 import base64
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
-from pipelines.analysis.pareto import front
-from pipelines.analysis.ranking import Standing
-from pipelines.config.objectives import described
-from pipelines.config.run import Mode, Objective
+from pipelines.analysis.pareto import pareto_front
+from pipelines.analysis.ranking import TrialResult
+from pipelines.config.objectives import Objective, describe
 from pipelines.report.figures import (
     COLOURED,
     against_settings,
     learning_curves,
     parallel_coordinates,
-    pareto_front,
+    pareto_diagram,
 )
-from pipelines.report.trials import Trial
-from pipelines.store.journal import Journal
+from pipelines.store.layout import SearchFolder
 
 _ROWS = 200
 """Trials in the table; all are in trials.csv."""
 _SAMPLES = 4
-"""Trials of which samples are shown."""
+"""Trials whose samples are shown."""
 
 _TEMPLATE = """\
 {% macro table(columns, rows) %}
@@ -81,118 +78,118 @@ code { font-size: 13px; }
 """
 
 
+def write_report(
+    folder: SearchFolder, ranking: Sequence[TrialResult], objectives: Sequence[Objective]
+) -> None:
+    """Write the page into the search's folder. `ranking`: the trials that have ended, the best first.
+    With several objectives the page shows the Pareto front."""
+    folder.files.write(folder.report, render(folder, ranking, objectives))
+
+
 def render(
-    search_folder: Path,
-    trials: Sequence[Trial],
-    metric: str,
-    mode: Mode,
-    further: Sequence[Objective] = (),
+    folder: SearchFolder, ranking: Sequence[TrialResult], objectives: Sequence[Objective]
 ) -> str:
-    """The page of a search, of its trials in the ranking's order."""
-    known = Journal(search_folder).identity()
-    assert known
-    ended = [trial for trial in trials if trial.standing.best]
-    columns, rows = _table(list(enumerate(trials[:_ROWS], 1)), metric, further)
-    diagrams = _diagrams(ended, metric, mode) if ended else []
-    objectives = [(metric, mode), *further]
-    if further and (members := front([trial.standing for trial in ended], objectives)):
-        diagrams.insert(0, _front(ended, members, objectives))
+    """Return the page as HTML."""
+    info = folder.journal.info()
+    assert info
+    with_value = [result for result in ranking if result.best]
+    columns, rows = _table(list(enumerate(ranking[:_ROWS], 1)), objectives)
+    diagrams = _diagrams(with_value, objectives[0]) if with_value else []
+    if len(objectives) > 1 and (front := pareto_front(with_value, objectives)):
+        diagrams.insert(0, _front(with_value, front, objectives))
     template = Environment(autoescape=True).from_string(_TEMPLATE)
     return template.render(
-        title=known.name,
-        facts=_facts(trials, int(known.params["num_workers"]), f"{metric} ({mode})"),
-        rerun=known.tags["rerun"],
+        title=info.name,
+        facts=_facts(ranking, int(info.params["num_workers"]), str(objectives[0])),
+        rerun=info.tags["rerun"],
         diagrams=diagrams,
-        samples=_samples(search_folder, ended),
+        samples=_samples(folder, with_value),
         columns=columns,
         rows=rows,
-        left_out=max(0, len(trials) - _ROWS),
+        left_out=max(0, len(ranking) - _ROWS),
     )
 
 
-def _facts(trials: Sequence[Trial], num_workers: int, ranked_by: str) -> list[str]:
-    endings = Counter(trial.standing.outcome.ending.replace("_", " ") for trial in trials)
-    hours = sum(trial.seconds for trial in trials) * num_workers / 3600.0
-    epochs = sum(len(trial.curve) for trial in trials)
+def _facts(ranking: Sequence[TrialResult], num_workers: int, ranked_by: str) -> list[str]:
+    statuses = Counter(result.outcome.ending.replace("_", " ") for result in ranking)
+    records = [record for result in ranking for record in result.record.counted()]
+    seconds = sum(record.metrics.get("epoch_seconds", 0.0) for record in records)
     return [
-        f"{len(trials)} trials: " + ", ".join(f"{n} {name}" for name, n in endings.items()),
+        f"{len(ranking)} trials: " + ", ".join(f"{n} {name}" for name, n in statuses.items()),
         f"ranked by {ranked_by}",
-        f"{epochs} epochs",
-        f"{hours:.3g} hours of training on a core or GPU",
+        f"{len(records)} epochs",
+        f"{seconds * num_workers / 3600.0:.3g} hours of training on a core or GPU",
     ]
 
 
 def _front(
-    trials: Sequence[Trial], members: Sequence[Standing], objectives: Sequence[Objective]
+    ranking: Sequence[TrialResult],
+    front: Sequence[TrialResult],
+    objectives: Sequence[Objective],
 ) -> dict[str, Any]:
-    """The Pareto front, as a diagram with a table of its trials."""
-    ranked = {trial.standing.trial_id: (rank, trial) for rank, trial in enumerate(trials, 1)}
-    shown = [ranked[standing.trial_id] for standing in members]
-    (metric, _), *further = objectives
-    columns, rows = _table(shown, metric, further)
+    """Return the Pareto front as a diagram with a table of its trials."""
+    ranked = {result.trial_id: (rank, result) for rank, result in enumerate(ranking, 1)}
+    shown = [ranked[result.trial_id] for result in front]
+    metric = objectives[0].metric
+    columns, rows = _table(shown, objectives)
     return {
         "title": "Pareto front",
-        "text": f"{len(shown)} trials that no other beats in all of {described(objectives)}, each "
+        "text": f"{len(shown)} trials that no other beats in all of {describe(objectives)}, each "
         f"at its best epoch by {metric}. Numbers are ranks by {metric}, as in the tables; the "
         "worst tenth lies at the edge.",
-        "picture": _embedded(pareto_front(trials, shown, objectives)),
+        "picture": _embedded(pareto_diagram(ranking, shown, objectives)),
         "columns": columns,
         "rows": rows,
     }
 
 
-def _diagrams(trials: Sequence[Trial], metric: str, mode: Mode) -> list[dict[str, Any]]:
+def _diagrams(ranking: Sequence[TrialResult], objective: Objective) -> list[dict[str, Any]]:
     edge = "Colours go from the best trial's to the worst's; the worst tenth lies at the edge."
     return [
         {
             "title": "Learning curves",
-            "text": f"The best {min(COLOURED, len(trials))} trials in colour.",
-            "picture": _embedded(learning_curves(trials, metric, mode)),
+            "text": f"The best {min(COLOURED, len(ranking))} trials in colour.",
+            "picture": _embedded(learning_curves(ranking, objective)),
         },
         {
-            "title": f"{metric} against each setting",
+            "title": f"{objective.metric} against each setting",
             "text": edge,
-            "picture": _embedded(against_settings(trials, metric, mode)),
+            "picture": _embedded(against_settings(ranking, objective)),
         },
         {
             "title": "Parallel coordinates",
             "text": "A line for each trial, the best on top.",
-            "picture": _embedded(parallel_coordinates(trials, metric, mode)),
+            "picture": _embedded(parallel_coordinates(ranking, objective)),
         },
     ]
 
 
-def _samples(search_folder: Path, trials: Sequence[Trial]) -> list[dict[str, str]]:
-    """The champion's samples, and the last ones drawn of the best trials that have any."""
-    champion = search_folder / "champion.png"
-    found = [("of the search's model", champion)] if champion.is_file() else []
-    drawn = [
-        (f"rank {rank}, trial {t.standing.trial_id}", t.samples)
-        for rank, t in enumerate(trials, 1)
-        if t.samples
-    ]
-    shown = [*found, *drawn[:_SAMPLES]]
+def _samples(folder: SearchFolder, ranking: Sequence[TrialResult]) -> list[dict[str, str]]:
+    """Return the champion's samples, and the last ones drawn of the best trials that have any."""
+    champion = folder.champion_samples
+    shown = [("of the search's model", champion)] if champion.is_file() else []
+    for rank, result in enumerate(ranking, 1):
+        drawn = [r.pictures["samples"] for r in result.record.counted() if "samples" in r.pictures]
+        if drawn and len(shown) <= _SAMPLES:
+            shown.append((f"rank {rank}, trial {result.trial_id}", drawn[-1]))
     return [{"text": text, "picture": _embedded(path.read_bytes())} for text, path in shown]
 
 
 def _table(
-    ranked: Sequence[tuple[int, Trial]], metric: str, further: Sequence[Objective]
+    ranked: Sequence[tuple[int, TrialResult]], objectives: Sequence[Objective]
 ) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the rows, of trials with their ranks."""
-    settings = list(ranked[0][1].standing.config) if ranked else []
-    others = [name for name, _ in further]
-    names = ["rank", "trial", "ending", "epochs", metric, *others, "mean over seeds", "std"]
+    """Return the names of the columns and the rows of a table of trials with their ranks."""
+    settings = list(ranked[0][1].config) if ranked else []
+    metrics = [objective.metric for objective in objectives]
+    names = ["rank", "trial", "outcome", "epochs", *metrics, "mean over seeds", "std"]
     rows = []
-    for rank, standing in ((rank, trial.standing) for rank, trial in ranked):
-        best, spread, ended = standing.best, standing.spread, standing.outcome
-        head = [rank, standing.trial_id, ended.ending.replace("_", " "), ended.last_epoch]
-        values = [
-            best.value if best else "",
-            *(best.metrics.get(name, "") if best else "" for name in others),
-            spread.mean if spread else "",
-            spread.std if spread else "",
-        ]
-        rows.append([_text(value) for value in (*head, *values, *standing.config.values())])
+    for rank, result in ranked:
+        outcome, seeds = result.outcome, result.seeds
+        head = [rank, result.trial_id, outcome.ending.replace("_", " "), outcome.last_epoch]
+        values = ["" if v is None else v for v in result.values(objectives)]
+        statistics = [seeds.mean if seeds else "", seeds.std if seeds else ""]
+        cells = (*head, *values, *statistics, *result.config.values())
+        rows.append([_text(cell) for cell in cells])
     return [*names, *settings], rows
 
 

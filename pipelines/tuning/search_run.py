@@ -246,9 +246,7 @@ class SearchRun:
         if action.status in ("completed", "stopped_early", "diverged"):  # not taken up again
             costs = epoch_costs(record, objective)
             keep, last = self.run.keep_checkpoints, action.last_epoch
-            prune_checkpoints(
-                folder.path, costs, keep, last_epoch=last, files=folder.files
-            )
+            prune_checkpoints(folder.path, costs, keep, last_epoch=last, files=folder.files)
         self._close_run(folder, outcome)
         self._show_end(folder, action, outcome)
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from ray.tune.search import BasicVariantGenerator, SearchAlgorithm
-from ray.tune.search import Searcher as TuneSearcher
+from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.utils.util import flatten_dict
 
@@ -15,7 +14,8 @@ from pipelines.config.objectives import Objective
 from pipelines.config.search import Search, Searcher
 from pipelines.tuning.space import default_point
 
-AnySearcher = TuneSearcher | SearchAlgorithm
+AnySearcher = Any
+"""Ray Tune's `Searcher` or `SearchAlgorithm`."""
 
 
 class ParetoSearch(OptunaSearch):

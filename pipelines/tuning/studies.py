@@ -7,7 +7,7 @@ configs when `--confirm` asks for it; `pipelines.tuning.replication` makes one o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import fields, replace
 
 from pipelines.analysis.ranking import most_promising
@@ -39,7 +39,7 @@ def run_seed_studies(
         search.add_seed_statistics(result.trial_id, study.selection().summary)
 
 
-def studies_are_complete(search: SearchRun, studies: MutableMapping[str, SearchRun]) -> bool:
+def studies_are_complete(search: SearchRun, studies: Mapping[str, SearchRun]) -> bool:
     """Return whether a search and every seed study that was asked for have ended."""
     if any(each.status != "completed" for each in (search, *studies.values())):
         return False

@@ -201,7 +201,7 @@ class CheckpointModel:
         mine = self._client.get_model_version(name, number)
         claim = Claim.from_tags(mine.tags)
         if claim and self._outcome.champion and _CLAIMED not in mine.tags:
-            if claim.takes_alias_from(holder and Claim.from_tags(holder.tags)):
+            if claim.takes_alias_from(Claim.from_tags(holder.tags) if holder else None):
                 self._client.set_registered_model_alias(name, CHAMPION, number)
                 holder = mine
             self._client.set_model_version_tag(name, number, _CLAIMED, "true")

@@ -1,0 +1,46 @@
+"""Show a family's best recorded config, and the command that trains it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+import gen_models
+from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
+
+ORDER, USAGE = 7, "best FAMILY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best(RecordedSettings):
+    """Rank the recorded runs of a family; show the best one's config and its command."""
+
+    family: Positional[str]
+    """The family."""
+    data: str | None = None
+    """Only runs on this data set; by default the newest run's."""
+    metric: str | None = None
+    """Rank by this metric; by default the family's own."""
+    num: int = 5
+    """How many."""
+
+
+def main(args: list[str]) -> int:
+    """Run the command; return its exit code."""
+    settings = parse_settings(Best, "best", args)
+    gen_models.family(settings.family)
+    from pipelines.catalog.runs import best  # light: imports sqlalchemy
+    from pipelines.report.console import show_best  # light: imports rich
+
+    result = best(
+        settings.family,
+        data=settings.data,
+        metric=settings.metric,
+        num=settings.num,
+        store=settings.store,
+        tracking_uri=settings.tracking_uri,
+    )
+    show_best(result)
+    print_json(settings, result.to_json())
+    return result.exit_code

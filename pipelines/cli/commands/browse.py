@@ -1,0 +1,26 @@
+"""Open MLflow's page on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.cli.parsing import RecordedSettings, parse_settings
+
+ORDER, USAGE = 8, "browse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Browse(RecordedSettings):
+    """Serve MLflow's page on 127.0.0.1 until interrupted."""
+
+    port: int = 5000
+    """Port to listen on."""
+
+
+def main(args: list[str]) -> int:
+    """Run the command; return its exit code."""
+    settings = parse_settings(Browse, "browse", args)
+    from pipelines.catalog.runs import browse  # light: imports sqlalchemy
+
+    browse(store=settings.store, tracking_uri=settings.tracking_uri, port=settings.port)
+    return 0

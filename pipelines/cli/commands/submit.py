@@ -1,0 +1,56 @@
+"""Run a command as a job on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gen_models.core.errors import InputError
+from pipelines.cli.commands.confirm import Confirm
+from pipelines.cli.parsing import parse_run, parse_settings
+from pipelines.config.run import Train
+from pipelines.config.search import Search
+
+ORDER, USAGE = 9, "submit -- COMMAND"
+
+_CHECKS: dict[str, Callable[[list[str]], object]] = {
+    "train": lambda args: parse_run(Train, "train", args),
+    "search": lambda args: parse_run(Search, "search", args),
+    "confirm": lambda args: parse_settings(Confirm, "confirm", args),
+}
+"""The commands that can be submitted, and what checks their arguments here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submit:
+    """Run a command as a job on a Ray cluster: `genpipe submit [settings] -- search vae …`."""
+
+    address: str | None = None
+    """The cluster's job server; by default http://127.0.0.1:8265."""
+    wait: bool = True
+    """Wait for the job and show its output."""
+    working_dir: Path = Path(".")
+    """The project's folder; it is sent to the cluster."""
+    submission_id: str | None = None
+    """The job's id; by default Ray generates one."""
+
+
+def main(args: list[str]) -> int:
+    """Run the command; return its exit code."""
+    at = args.index("--") if "--" in args else len(args)
+    settings, command = parse_settings(Submit, "submit", args[:at]), args[at + 1 :]
+    if not command:
+        raise InputError("no command to submit: expected one after --, as in -- search vae")
+    if command[0] not in _CHECKS:
+        raise InputError(f"cannot submit {command[0]!r}: expected train, search or confirm")
+    _CHECKS[command[0]](command[1:])
+    from pipelines.cluster.jobs import submit  # light: imports Ray
+
+    return submit(
+        command,
+        address=settings.address,
+        wait=settings.wait,
+        working_dir=settings.working_dir,
+        submission_id=settings.submission_id,
+    ).exit_code
