@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import needs
+from support.models import needs
 
 pytestmark = needs("tyro")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FAMILIES
 from PIL import Image
+from support.models import FAMILIES
 
 from gen_models.core.config import flatten
 from pipelines.cli.main import main, parse_run

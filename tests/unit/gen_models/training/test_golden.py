@@ -1,14 +1,17 @@
-"""The first steps of every family, number for number: a change that is not meant to change the
-computation must not. `python tests/test_golden.py` writes them anew, for a change that is."""
+"""The metrics of every variant's first steps, compared with recorded ones.
+
+After a change that is meant to change the computation, record them again from the folder `tests`:
+`python -m unit.gen_models.training.test_golden`.
+"""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import VARIANTS, make_learner, some_batch
+from support.models import VARIANTS, make_learner, some_batch
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 STEPS = 12
 
 

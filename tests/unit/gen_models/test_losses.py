@@ -4,7 +4,7 @@ from math import log
 
 import pytest
 import torch
-from conftest import make_model, needs, on_device, some_images
+from support.models import make_model, needs, some_images
 from torch import Generator, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from gen_models.blocks import MinibatchStd, SpectralConv2d, SpectralLinear, bernoulli_nll, pack
 from gen_models.blocks.mixture import GaussianMixture
 from gen_models.core import Batch, DataSpec, InputError
+from gen_models.core.networks import build_networks
 from gen_models.gan import discriminator_loss, generator_loss
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 
@@ -19,7 +20,7 @@ from gen_models.metrics import Moments, PCAFeatures, frechet_distance
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_elbo_is_that_of_torch_distributions(likelihood: str, device: torch.device) -> None:
     model = make_model("vae-mlp", likelihood=likelihood, decoder_std=0.3, kl_weight=2.5)
-    networks = on_device(model.networks(), device)
+    networks = build_networks(model, device)
     batch = some_images(10, device=device).round()
     draws = model.draws(10, Generator(device).manual_seed(0))
     mu, logvar = networks["encoder"](batch).unflatten(1, (-1, 2)).unbind(2)
@@ -46,14 +47,14 @@ def test_validation_elbo_does_not_know_the_training_weights(device: torch.device
         torch.manual_seed(0)
         model = make_model("vae-mlp", **settings)
         draws = model.draws(10, Generator(device).manual_seed(0))
-        networks = on_device(model.networks(), device)
+        networks = build_networks(model, device)
         found.append(model.validate(networks, Batch.of(batch), draws)["elbo"])
     assert torch.equal(found[0], found[1])
 
 
 def test_kl_weight_warms_up_linearly_and_free_bits_hold_a_floor(device: torch.device) -> None:
     model = make_model("vae-mlp", kl_weight=2.0, kl_warmup_epochs=4.0)
-    networks, batch = on_device(model.networks(), device), some_images(10, device=device)
+    networks, batch = build_networks(model, device), some_images(10, device=device)
     draws = model.draws(10, Generator(device).manual_seed(0))
     loss = model.objectives()[0].loss
     at = {epoch: loss(networks, Batch.of(batch), draws, epoch) for epoch in (0.0, 1.0, 4.0, 9.0)}
@@ -68,7 +69,7 @@ def test_kl_weight_warms_up_linearly_and_free_bits_hold_a_floor(device: torch.de
 @torch.no_grad()
 def test_autoencoder_loss_is_half_the_squared_error_summed(device: torch.device) -> None:
     model = make_model("autoencoder-mlp", l1_weight=0.1)
-    networks, batch = on_device(model.networks(), device), some_images(6, device=device)
+    networks, batch = build_networks(model, device), some_images(6, device=device)
     loss, _ = model.objectives()[0].loss(networks, Batch.of(batch), {}, 0.0)
     codes = networks["encoder"](batch)
     pairs = zip(networks["decoder"](codes).sigmoid(), batch, strict=True)
@@ -80,7 +81,7 @@ def test_autoencoder_loss_is_half_the_squared_error_summed(device: torch.device)
 def test_denoising_adds_noise_to_the_input_alone(device: torch.device) -> None:
     torch.manual_seed(0)
     model = make_model("autoencoder-mlp", noise_std=0.5)
-    networks, batch = on_device(model.networks(), device), some_images(6, device=device)
+    networks, batch = build_networks(model, device), some_images(6, device=device)
     noise = {"noise": torch.ones(6, 1, 8, 8, device=device)}
     loss, _ = model.objectives()[0].loss(networks, Batch.of(batch), noise, 0.0)
     images = networks["decoder"](networks["encoder"](batch + 0.5)).sigmoid()
@@ -113,7 +114,7 @@ def test_gradient_penalties_are_those_of_autograd(
     setting: str, pac: int, device: torch.device
 ) -> None:
     model = make_model("gan-conv", spectral_norm=False, pac=pac, **{setting: 3.0})
-    networks, batch = on_device(model.networks(), device), some_images(6, device=device)
+    networks, batch = build_networks(model, device), some_images(6, device=device)
     draws = model.draws(6, Generator(device).manual_seed(0))
     plain = make_model("gan-conv", spectral_norm=False, pac=pac).objectives()[0].loss
     base, _ = plain(networks, Batch.of(batch), draws, 0.0)
@@ -165,10 +166,10 @@ def test_discriminators_see_a_collapse_that_no_single_sample_shows(
     alike, varied = batch[:1].repeat(4, 1, 1, 1), batch[[0, 1, 0, 1]]
     for settings in ({"pac": 2}, {"minibatch_std": 2}):
         model = make_model(f"gan-{arch}", **settings)
-        discriminator = on_device(model.networks(), device)["discriminator"]
+        discriminator = build_networks(model, device)["discriminator"]
         scores = [discriminator(pack(x, model.config.pac))[0] for x in (alike, varied)]
         assert float(scores[0]) != float(scores[1])
-    alone = on_device(make_model(f"gan-{arch}").networks(), device)["discriminator"]
+    alone = build_networks(make_model(f"gan-{arch}"), device)["discriminator"]
     assert float(alone(alike)[0]) == pytest.approx(float(alone(varied)[0]))
 
 

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import FAMILIES, SPEC
 from ray import tune
+from support.models import FAMILIES, SPEC
 
 import gen_models
 import tune_spaces

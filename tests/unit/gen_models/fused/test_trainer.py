@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
-from conftest import SPEC, VARIANTS, make_evaluator, skip_if_unfittable, some_pixels
+from support.models import SPEC, VARIANTS, some_pixels
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -181,19 +181,6 @@ def test_in_single_precision_an_epoch_s_metrics_agree(variant: str, data: Traini
         found.append([learner.pop_metrics() for learner in learners])
     for fused, alone in zip(*found, strict=True):
         assert fused == pytest.approx(alone, rel=0.01, abs=0.01)
-
-
-def test_validation_as_one_is_validation_alone(variant: str, data: TrainingImages) -> None:
-    changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
-    learners = [member(variant, index, data.device, **changes) for index in range(3)]
-    FusedTrainer(data, "in_turn").run_epoch(learners)
-    models = [learner.model for learner in learners]
-    skip_if_unfittable(models[0])
-    evaluator = make_evaluator(data.examples, data.examples.rows(slice(90)))
-    networks = [learner.sampling_networks() for learner in learners]
-    at_once = evaluator.metrics(models, networks)
-    for model, own, found in zip(models, networks, at_once, strict=True):
-        assert evaluator.metrics([model], [own])[0] == pytest.approx(found, rel=1e-4)
 
 
 @pytest.mark.usefixtures("deterministic")

@@ -5,7 +5,7 @@ from dataclasses import astuple
 
 import pytest
 import torch
-from conftest import Device
+from support.models import Device
 from torch import Generator, Tensor, nn
 
 from gen_models.core import InputError
@@ -305,3 +305,14 @@ def test_precision_and_recall_are_theirs_but_for_points_on_the_surface(
     ours = compute_prdc(Neighbours.of(line.to(device), k=3), beyond.to(device))
     assert (float(ours.precision), float(ours.recall)) == (0.0, 0.0)
     assert fidelity_precision(line, beyond) == pytest.approx((0.2, 0.2))
+
+
+def test_few_samples_make_a_frechet_distance_too_large() -> None:
+    """Why `genpipe evaluate` warns below 2,048: the bias falls as one over the number."""
+    generator = torch.Generator().manual_seed(0)
+    real = Moments.of(torch.randn(20_000, 32, generator=generator))
+    found = {
+        num: float(frechet_distance(real, Moments.of(torch.randn(num, 32, generator=generator))))
+        for num in (64, 256, 2048)
+    }
+    assert found[64] > 3 * found[256] > 9 * found[2048] > 0

@@ -2,15 +2,13 @@
 computed there is what the CPU computes. That the families' contract and all else hold on a GPU is
 tested where it is tested for the CPU, by the fixture `device`."""
 
-import math
 from copy import deepcopy
 from dataclasses import asdict, astuple
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import (
+from support.models import (
     SPEC,
     VARIANTS,
     assert_equal_states,
@@ -18,7 +16,6 @@ from conftest import (
     make_learner,
     make_model,
     make_networks,
-    needs,
     some_batch,
     some_images,
     some_pixels,
@@ -241,31 +238,3 @@ def test_likelihoods_are_the_cpu_s(variant: str) -> None:
         batch = Batch(images.round().double(), labels)
         found.append(asdict(estimate_likelihood(model, own, batch, num_samples=300)))
     assert found[1] == pytest.approx(found[0], rel=1e-9)
-
-
-@pytest.mark.slow
-@needs("ray", "mlflow", "tyro", "sklearn")
-def test_the_command_line_trains_on_the_gpu(tmp_path: Path) -> None:
-    from test_pipeline import client, genpipe
-
-    args = ["train", "vae", "--data", "digits", "--epochs", "3", "--batch-size", "64"]
-    args += ["--device", "cuda", "--store", str(tmp_path / "runs")]
-    result = genpipe(args, tmp_path / "log")
-    assert math.isfinite(result["value"]) and result["outcome"] == "completed"
-    run = client(tmp_path / "runs").get_run(result["run_id"])
-    assert run.data.params["device"] == "cuda"
-
-
-@pytest.mark.slow
-@needs("ray", "mlflow", "tyro", "sklearn")
-def test_the_command_line_searches_on_the_gpu(tmp_path: Path) -> None:
-    from test_pipeline import client, genpipe
-
-    args = ["search", "vae", "--data", "digits", "--trials", "4", "--epochs", "3"]
-    args += ["--grace-period", "1", "--device", "cuda", "--store", str(tmp_path / "runs")]
-    result = genpipe(args, tmp_path / "log")
-    assert "each on a GPU" in (tmp_path / "log").read_text()
-    assert len(result["trials"]) == 4 and math.isfinite(result["champion"]["value"])
-    assert "failed" not in {trial["outcome"] for trial in result["trials"]}
-    run = client(tmp_path / "runs").get_run(result["champion"]["run_id"])
-    assert run.data.params["device"] == "cuda"

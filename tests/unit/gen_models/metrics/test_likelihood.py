@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Device, make_model, make_networks, on_device, some_images
+from support.models import Device, make_model, make_networks, some_images
 from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, MultivariateNormal, Normal
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from gen_models.blocks import bernoulli_image_nll
 from gen_models.core import Batch, DataSpec, InputError
 from gen_models.core.contract import Draws, Networks
+from gen_models.core.networks import build_networks
 from gen_models.fused.stacking import Ensemble
 from gen_models.metrics import Likelihood, estimate_likelihood, likelihood_sums
 from gen_models.vae import Config, Model
@@ -183,7 +184,7 @@ def test_what_pads_a_narrower_member_adds_nothing(variant: str, device: torch.de
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_the_terms_are_those_of_torch_distributions(likelihood: str, device: torch.device) -> None:
     model = make_model("vae-mlp", likelihood=likelihood, decoder_std=0.3)
-    networks = on_device(model.networks(), device)
+    networks = build_networks(model, device)
     batch = some_images(5, device=device).round().double()
     noise = torch.randn(7, 5, 4, device=device)
     mu, logvar = networks["encoder"](batch).unflatten(1, (-1, 2)).unbind(2)
@@ -203,7 +204,7 @@ def test_the_iwae_gradient_weighs_samples_by_a_softmax_of_the_log_weights(
 ) -> None:
     """Burda et al. 2016, equation 14: sum_k w_k / (sum_j w_j) grad log w_k."""
     model = make_model("vae-iwae", importance_samples=6)
-    networks = on_device(model.networks(), device)
+    networks = build_networks(model, device)
     batch = some_images(8, device=device).round().double()
     parameters = [p for network in networks.values() for p in network.parameters()]
     draws = model.draws(8, Generator(device).manual_seed(0))
@@ -236,7 +237,7 @@ def test_the_kl_weight_tempers_the_importance_weights_alone(device: torch.device
         torch.manual_seed(0)
         model = make_model("vae-iwae", **settings)
         draws = model.draws(8, Generator(device).manual_seed(0))
-        networks = on_device(model.networks(), device)
+        networks = build_networks(model, device)
         batch = Batch.of(some_images(8, device=device).double())
         found.append(model.objectives()[0].loss(networks, batch, draws, 2.0))
         assert model.validate(networks, batch, draws).keys() == {

@@ -1,0 +1,560 @@
+"""The conformance suite of families: what a family promises, as tests that a subclass inherits.
+
+A package that supplies a family tests it with a file of its own:
+
+    from gen_models.testing import FamilyConformance
+
+    class TestWAE(FamilyConformance):
+        family = "wae"  # the name of its entry point
+        variants = {"small": {"hidden": (32,), "latent_dim": 4}}  # fields of its Config, by label
+        # shapes = ((1, 28, 28),)  # data that it can learn from, if not all of the default ones
+
+The tests know a family by its contract alone (`gen_models.core.contract`). Each runs for every
+variant, on the CPU and on a GPU if there is one; variants should be small, as a test trains some
+thirty steps. Optional capabilities (`Reconstructs`, `Encodes`, …) are tested for the models that
+declare them. Needs pytest; set CUBLAS_WORKSPACE_CONFIG=:4096:8 where there is a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from gen_models.core import families
+from gen_models.core.checkpoint import (
+    load_checkpoint,
+    load_sampler,
+    restore_learner,
+    save_checkpoint,
+)
+from gen_models.core.config import from_dict
+from gen_models.core.contract import (
+    Adam,
+    BoundsLikelihood,
+    Encodes,
+    FitsSampler,
+    Model,
+    Objective,
+    Reconstructs,
+    TakesRowsTogether,
+    adams,
+    is_conditional,
+)
+from gen_models.core.data import Batch, DataSpec
+from gen_models.core.errors import InputError
+from gen_models.core.networks import build_networks
+from gen_models.core.sampling import sample
+from gen_models.fused.trainer import Execution, FusedTrainer
+from gen_models.testing.examples import example_batch, example_values
+from gen_models.testing.states import assert_equal_states
+from gen_models.testing.workers import run_two_workers
+from gen_models.training.batches import Share, TrainingImages
+from gen_models.training.distributed import check_replicas
+from gen_models.training.learner import Learner
+
+Test = TypeVar("Test", bound=Callable[..., None])
+_STEPS_PER_EPOCH = 10
+_TWO_WORKERS = pytest.StashKey[Path]()
+
+
+class Case(NamedTuple):
+    """A model that two workers train."""
+
+    name: str
+    family: str
+    config: Any
+    spec: DataSpec
+
+
+def for_models(condition: Callable[[Model], bool]) -> Callable[[Test], Test]:
+    """Run a test for the variants whose model meets `condition` only."""
+
+    def mark(test: Test) -> Test:
+        test.condition = condition  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
+class FamilyConformance:
+    """Tests of one family. Subclasses set `family` and `variants`."""
+
+    family: ClassVar[str]
+    """Name of the family."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Fields of the family's `Config` that differ from the defaults, by label."""
+    spec: ClassVar[DataSpec] = DataSpec((1, 8, 8), 10)
+    """The data that every variant can learn from."""
+    shapes: ClassVar[Sequence[tuple[int, ...]]] = (
+        *((1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32), (1, 12, 20)),
+        (2,),
+    )
+    """Shapes of data; a model is built for each, or refuses it with an `InputError`."""
+    devices: ClassVar[Sequence[Any]] = ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
+    """Devices, or `pytest.param`s of devices."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrise the tests by variant, shape and device."""
+        condition = getattr(metafunc.function, "condition", None)
+        if "variant" in metafunc.fixturenames:
+            chosen = [v for v in self.variants if not condition or condition(self.model(v))]
+            metafunc.parametrize("variant", chosen)
+        if "shape" in metafunc.fixturenames:
+            metafunc.parametrize("shape", self.shapes, ids=str)
+        if "device" in metafunc.fixturenames:
+            metafunc.parametrize("device", self.devices)
+
+    @pytest.fixture(autouse=True)
+    def full_precision(self) -> Iterator[None]:
+        """Compute float32 products on a GPU in float32, and not in TF32."""
+        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = products.allow_tf32, convolutions.allow_tf32
+        products.allow_tf32 = convolutions.allow_tf32 = False
+        yield
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+    @pytest.fixture
+    def deterministic(self) -> Iterator[None]:
+        """Use algorithms that return the same bits at every call."""
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)
+        yield
+        torch.use_deterministic_algorithms(before)
+
+    @pytest.fixture
+    def float64(self) -> Iterator[None]:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        yield
+        torch.set_default_dtype(before)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def two_workers(
+        cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Path:
+        """A folder with what two workers computed for every variant. As processes take seconds to
+        start, one pair of them trains the variants of all suites of a session."""
+        stash = request.config.stash
+        if _TWO_WORKERS not in stash:
+            owners = {item.getparent(pytest.Class) for item in request.session.items}
+            classes = [owner.obj for owner in owners if owner is not None]
+            suites = [each for each in classes if issubclass(each, FamilyConformance)]
+            cases = [
+                Case(f"{suite.family}-{label}", suite.family, suite().config(label), suite.spec)
+                for suite in suites
+                for label in suite.variants
+            ]
+            folder = tmp_path_factory.mktemp("two_workers")
+            run_two_workers(_train_as_worker, cases, folder)
+            stash[_TWO_WORKERS] = folder
+        return stash[_TWO_WORKERS]
+
+    # What tests build models and learners with
+
+    def config(self, variant: str) -> Any:
+        """Return the config of a variant."""
+        return replace(families.family(self.family).Config(), **self.variants[variant])
+
+    def member_config(self, variant: str, index: int) -> Any:
+        """Return the config of one of several learners that are trained as one: numbers and
+        widths differ. Override it where a number may not be 10 % larger."""
+        config = self.config(variant)
+        model = families.family(self.family).Model(config, self.spec)
+        hints = get_type_hints(type(config))
+        values = {field.name: getattr(config, field.name) for field in fields(config)}
+        numbers = {n: v * (1 + 0.1 * index) for n, v in values.items() if hints[n] is float}
+        widths = {name: values[name] + 2 * index for name in model.widths}
+        return replace(config, **numbers, **widths)
+
+    def model(self, variant: str, spec: DataSpec | None = None) -> Any:
+        return families.family(self.family).Model(self.config(variant), spec or self.spec)
+
+    def networks(self, model: Model, device: torch.device | str) -> dict[str, nn.Module]:
+        """Return fresh networks in evaluation mode."""
+        return {name: network.eval() for name, network in build_networks(model, device).items()}
+
+    def learner(
+        self, variant: str, device: torch.device | str, seed: int = 0, spec: DataSpec | None = None
+    ) -> Learner:
+        optim = families.family(self.family).Optim()
+        return Learner(
+            self.model(variant, spec),
+            optim,
+            seed=seed,
+            steps_per_epoch=_STEPS_PER_EPOCH,
+            device=device,
+        )
+
+    def save(self, folder: Path, learner: Learner) -> None:
+        save_checkpoint(folder, self.family, learner.optim, learner)
+
+    # Config and optimizers
+
+    def test_configs_survive_json(self, variant: str) -> None:
+        optim = families.family(self.family).Optim()
+        for config in (self.config(variant), optim):
+            content = json.loads(json.dumps(asdict(config)))
+            assert from_dict(type(config), content) == config
+
+    def test_config_refuses_unknown_fields(self) -> None:
+        with pytest.raises(InputError, match="no_such_field"):
+            from_dict(families.family(self.family).Config, {"no_such_field": 1})
+
+    def test_each_objective_has_an_optimizer(self, variant: str) -> None:
+        optim, objectives = families.family(self.family).Optim(), self.model(variant).objectives()
+        settings = adams(optim, objectives)
+        assert settings.keys() == {objective.name for objective in objectives}
+        assert all(isinstance(adam, Adam) for adam in settings.values())
+
+    # Objectives and draws
+
+    def test_objectives_update_every_trained_network_once(self, variant: str) -> None:
+        model = self.model(variant)
+        updated = [name for objective in model.objectives() for name in objective.networks]
+        networks = build_networks(model)
+        assert sorted(updated) == sorted(n for n in networks if list(networks[n].parameters()))
+
+    def test_losses_are_finite_scalars_and_reach_their_networks_alone(
+        self, variant: str, device: str
+    ) -> None:
+        model = self.model(variant)
+        networks, rows = build_networks(model, device), _rows(model, 16)
+        batch = example_batch(rows, self.spec, device=device)
+        for objective in model.objectives():
+            for name, network in networks.items():
+                network.requires_grad_(name in objective.networks)
+                network.zero_grad()
+            draws = model.draws(rows, Generator(device).manual_seed(0))
+            loss, metrics = objective.loss(networks, batch, draws, 0.0)
+            assert loss.shape == () and torch.isfinite(loss)
+            assert metrics and all(m.shape == () and torch.isfinite(m) for m in metrics.values())
+            loss.backward()
+            reached = {n for n, net in networks.items() if any(map(_reached, net.parameters()))}
+            assert reached == set(objective.networks)
+
+    def test_losses_use_no_randomness_but_their_draws(
+        self, variant: str, device: str, deterministic: None
+    ) -> None:
+        model = self.model(variant)
+        networks, rows = build_networks(model, device), _rows(model, 16)
+        batch = example_batch(rows, self.spec, device=device)
+        for objective in model.objectives():
+            draws = model.draws(rows, Generator(device).manual_seed(0))
+            losses = []
+            for seed in (1, 2):
+                torch.manual_seed(seed)
+                losses.append(objective.loss(networks, batch, draws, 0.0)[0])
+            assert torch.equal(*losses)
+
+    def test_draws_are_rows_of_a_batch_from_their_generator(
+        self, variant: str, device: str
+    ) -> None:
+        model = self.model(variant)
+        first, again, other = (
+            model.draws(12, Generator(device).manual_seed(seed)) for seed in (3, 3, 4)
+        )
+        for name, value in first.items():
+            assert len(value) == 12 and value.device.type == torch.device(device).type
+            assert torch.equal(value, again[name]) and not torch.equal(value, other[name])
+
+    # Training
+
+    def test_each_update_lowers_its_own_loss(self, variant: str, device: str) -> None:
+        """On a batch and draws that stay, while the networks of other objectives stay too: so it
+        holds for adversaries as well."""
+        learner = self.learner(variant, device)
+        rows = _rows(learner.model, 32)
+        batch = example_batch(rows, self.spec, device=device)
+        draws = learner.model.draws(rows, Generator(device).manual_seed(0))
+        epoch, share = torch.zeros((), device=device), Share(0, rows, rows)
+        for update in learner.updates:
+            before = _loss(update.objective, learner, batch, draws)
+            for _ in range(30):
+                update(batch, draws, epoch, share)
+            assert _loss(update.objective, learner, batch, draws) < before
+
+    def test_thirty_steps_stay_finite_and_change_every_trained_network(
+        self, variant: str, device: str
+    ) -> None:
+        learner, start = self.learner(variant, device), self.learner(variant, device)
+        batch = example_batch(_rows(learner.model, 64), self.spec, device=device)
+        for _ in range(30):
+            learner.step(batch)
+        assert all(math.isfinite(value) for value in learner.pop_metrics().values())
+        for name, network in learner.networks.items():
+            parameters = list(network.parameters())
+            assert all(bool(torch.isfinite(p).all()) for p in parameters)
+            pairs = zip(parameters, start.networks[name].parameters(), strict=True)
+            assert not parameters or any(not torch.equal(a, b) for a, b in pairs)
+
+    def test_learners_leave_the_global_generators_alone(self, variant: str, device: str) -> None:
+        def random_numbers() -> list[Tensor]:
+            return [torch.rand(3), torch.rand(3, device=device)]
+
+        torch.manual_seed(0)
+        expected = random_numbers()
+        torch.manual_seed(0)
+        learner = self.learner(variant, device)
+        learner.step(example_batch(_rows(learner.model, 8), self.spec, device=device))
+        assert all(map(torch.equal, random_numbers(), expected))
+
+    def test_learners_trained_as_one_become_what_they_become_alone(
+        self, variant: str, device: str, float64: None
+    ) -> None:
+        module, states = families.family(self.family), []
+        rows = _rows(self.model(variant), 16)
+        pixels = example_batch(2 * rows, self.spec, device=device)
+        data = TrainingImages(Batch(pixels.images.double(), pixels.labels), rows, drop_last=True)
+        executions: tuple[Execution, Execution] = ("vectorised", "in_turn")
+        for execution in executions:
+            learners = [
+                Learner(
+                    module.Model(self.member_config(variant, index), self.spec),
+                    _with_own_rates(module.Optim(), index),
+                    seed=index,
+                    steps_per_epoch=data.steps_per_epoch,
+                    device=device,
+                )
+                for index in range(3)
+            ]
+            trainer = FusedTrainer(data, execution)
+            for _ in range(2):
+                trainer.run_epoch(learners)
+            states.append([learner.state_dict() for learner in learners])
+        for fused, alone in zip(*states, strict=True):
+            torch.testing.assert_close(fused, alone, rtol=1e-8, atol=1e-8)
+
+    def test_two_workers_compute_what_one_does(
+        self, variant: str, two_workers: Path, float64: None
+    ) -> None:
+        case = Case(f"{self.family}-{variant}", self.family, self.config(variant), self.spec)
+        expected = _trained(case, 0, 1)
+        of_workers = [
+            torch.load(two_workers / f"{case.name}.{rank}.pt", weights_only=True)
+            for rank in (0, 1)
+        ]
+        assert_equal_states(*of_workers)
+        torch.testing.assert_close(of_workers[0], expected, rtol=1e-8, atol=1e-8)
+
+    # Sampling
+
+    def test_samples_have_the_data_s_shape_and_range(
+        self, variant: str, shape: tuple[int, ...], device: str
+    ) -> None:
+        try:
+            model = self.model(variant, DataSpec(shape, self.spec.num_classes))
+            networks = self.networks(model, device)
+        except InputError:
+            assert shape != self.spec.shape
+            pytest.skip("the model refuses data of this shape")
+        images = sample(model, networks, 5, 0, device)
+        assert images.shape == (5, *shape)
+        assert float(images.min()) >= 0.0 and float(images.max()) <= 1.0
+
+    def test_samples_follow_from_their_position(self, variant: str, device: str) -> None:
+        model = self.model(variant)
+        networks = self.networks(model, device)
+        many, few = (sample(model, networks, num, 0, device) for num in (300, 7))
+        torch.testing.assert_close(many[:7], few)
+        assert not torch.equal(few, sample(model, networks, 7, 1, device))
+
+    def test_a_sample_does_not_depend_on_those_beside_it(self, variant: str, device: str) -> None:
+        """It would if batch norm were in training mode."""
+        learner = self.learner(variant, device)
+        batch = example_batch(_rows(learner.model, 16), self.spec, device=device)
+        for _ in range(3):
+            learner.step(batch)
+        networks = learner.sampling_networks()
+        assert not any(m.training for network in networks.values() for m in network.modules())
+        many, one = (sample(learner.model, networks, num, 0, device) for num in (20, 1))
+        torch.testing.assert_close(one, many[:1])
+
+    @torch.no_grad()
+    def test_labels_matter_to_class_conditional_models_alone(
+        self, variant: str, device: str, deterministic: None
+    ) -> None:
+        model = self.model(variant)
+        networks, batch = self.networks(model, device), example_batch(5, self.spec, device=device)
+        noise = torch.randn(5, model.noise_dim, device=device)
+        labels = (batch.labels, batch.labels + 1)
+        conditional = is_conditional(model)
+        generated = [model.generate(networks, noise, each) for each in labels]
+        assert torch.equal(*generated) is not conditional
+        if isinstance(model, Reconstructs):
+            batches = [Batch(batch.images, each) for each in labels]
+            again = [model.reconstruct(networks, each) for each in batches]
+            assert torch.equal(*again) is not conditional
+
+    @for_models(is_conditional)
+    def test_data_without_labels_are_refused_by_class_conditional_models(
+        self, variant: str
+    ) -> None:
+        with pytest.raises(InputError, match="conditional"):
+            self.model(variant, DataSpec(self.spec.shape)).networks()
+
+    # Validation and optional capabilities
+
+    def test_validation_metrics_are_finite_scalars_and_repeatable(
+        self, variant: str, device: str, deterministic: None
+    ) -> None:
+        model = self.model(variant)
+        networks, batch = self.networks(model, device), example_batch(9, self.spec, device=device)
+        with torch.no_grad():
+            first, again = (
+                model.validate(networks, batch, model.draws(9, Generator(device).manual_seed(0)))
+                for _ in range(2)
+            )
+        assert all(value.shape == () and torch.isfinite(value) for value in first.values())
+        assert_equal_states(first, again)
+
+    @for_models(lambda model: isinstance(model, Reconstructs))
+    @torch.no_grad()
+    def test_reconstructions_have_the_data_s_shape_and_range(
+        self, variant: str, device: str
+    ) -> None:
+        model = self.model(variant)
+        batch = example_batch(5, self.spec, device=device)
+        images = model.reconstruct(self.networks(model, device), batch)
+        assert images.shape == batch.images.shape
+        assert float(images.min()) >= 0.0 and float(images.max()) <= 1.0
+
+    @for_models(lambda model: isinstance(model, Encodes))
+    @torch.no_grad()
+    def test_codes_are_a_vector_an_image(
+        self, variant: str, device: str, deterministic: None
+    ) -> None:
+        model = self.model(variant)
+        networks, batch = self.networks(model, device), example_batch(5, self.spec, device=device)
+        codes = model.encode(networks, batch)
+        assert codes.shape == (5, codes[0].numel()) and bool(torch.isfinite(codes).all())
+        assert torch.equal(codes, model.encode(networks, batch))
+        assert not torch.equal(codes[0], codes[1])
+
+    @for_models(lambda model: isinstance(model, BoundsLikelihood))
+    @torch.no_grad()
+    def test_log_terms_are_finite_and_a_number_an_image(self, variant: str, device: str) -> None:
+        model = self.model(variant)
+        networks, batch = self.networks(model, device), example_batch(5, self.spec, device=device)
+        terms = model.log_terms(networks, batch)
+        noise = torch.randn(3, 5, model.noise_dim, device=device)
+        for values in terms(noise):
+            assert values.shape == (3, 5) and bool(torch.isfinite(values).all())
+            torch.testing.assert_close(terms(noise[:1])[0], terms(noise)[0][:1])
+
+    @for_models(lambda model: isinstance(model, FitsSampler))
+    def test_fitting_the_sampler_changes_the_samples(self, variant: str, device: str) -> None:
+        pytest.importorskip("sklearn")
+        model = self.model(variant)
+        networks, batch = self.networks(model, device), example_batch(64, self.spec, device=device)
+        before = sample(model, networks, 6, 0, device)
+        with torch.no_grad():
+            model.fit_sampler(networks, [batch], 0)
+        after = sample(model, networks, 6, 0, device)
+        assert bool(torch.isfinite(after).all()) and not torch.equal(before, after)
+
+    # Checkpoints and export
+
+    def test_checkpoints_give_the_same_samples_and_continue_the_same(
+        self, variant: str, device: str, tmp_path: Path, deterministic: None
+    ) -> None:
+        learner = self.learner(variant, device)
+        batch = example_batch(_rows(learner.model, 64), self.spec, device=device)
+        for _ in range(5):
+            learner.step(batch)
+        if isinstance(learner.model, FitsSampler):
+            pytest.importorskip("sklearn")
+            with torch.no_grad():
+                learner.model.fit_sampler(learner.sampling_networks(), [batch], 0)
+        self.save(tmp_path, learner)
+
+        loaded = load_checkpoint(tmp_path)
+        assert loaded.family == self.family and loaded.model.spec == self.spec
+        networks = {name: network.to(device) for name, network in loaded.networks.items()}
+        expected = sample(learner.model, learner.sampling_networks(), 6, 2, device)
+        assert torch.equal(sample(loaded.model, networks, 6, 2, device), expected)
+
+        other = self.learner(variant, device, seed=99)
+        restore_learner(tmp_path, other)
+        for _ in range(5):
+            learner.step(batch)
+            other.step(batch)
+        assert_equal_states(learner.state_dict(), other.state_dict())
+
+    def test_broken_checkpoints_are_named(self, variant: str, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no checkpoint"):
+            load_checkpoint(tmp_path)
+        self.save(tmp_path, self.learner(variant, "cpu"))
+        weights = tmp_path / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:200])
+        with pytest.raises(InputError, match="a broken checkpoint"):
+            load_checkpoint(tmp_path)
+
+    def test_samplers_can_be_exported(self, variant: str, tmp_path: Path) -> None:
+        self.save(tmp_path, self.learner(variant, "cpu"))
+        sampler, in_features = load_sampler(tmp_path)
+        exported = torch.export.export(
+            sampler,
+            (torch.zeros(2, in_features),),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+        inputs = torch.randn(7, in_features)
+        if is_conditional(self.model(variant)):
+            inputs[:, -1] = torch.arange(7) % self.spec.num_classes
+        torch.testing.assert_close(exported.module()(inputs), sampler(inputs))
+
+
+def _rows(model: Model, num: int) -> int:
+    """Return `num` rounded up to a number of rows that the losses take."""
+    together = model.rows_together if isinstance(model, TakesRowsTogether) else 1
+    return -(-num // together) * together
+
+
+def _reached(parameter: nn.Parameter) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+
+
+def _loss(
+    objective: Objective, learner: Learner, batch: Batch, draws: dict[str, Tensor]
+) -> Tensor:
+    return objective.loss(learner.networks, batch, draws, 0.0)[0].detach()
+
+
+def _with_own_rates(optim: Any, index: int) -> Any:
+    """Return `optim` with other settings for each `index`, in each of its optimizers."""
+    if not isinstance(optim, Adam):
+        parts = {f.name: _with_own_rates(getattr(optim, f.name), index) for f in fields(optim)}
+        return replace(optim, **parts)
+    return replace(optim, lr=optim.lr * (1 + 0.3 * index), ema_decay=0.9 + 0.01 * index)
+
+
+def _trained(case: Case, rank: int, world: int) -> dict[str, Any]:
+    """Train two epochs in the default dtype, the last batch of each smaller than the others, and
+    return metrics and weights."""
+    module, spec = families.family(case.family), case.spec
+    model = module.Model(case.config, spec)
+    rows = _rows(model, 16)
+    images = example_values(4 * rows + 2 * _rows(model, 4), spec).to(torch.get_default_dtype())
+    examples = Batch(images, torch.arange(len(images)) % max(spec.num_classes, 1))
+    data = TrainingImages(examples, rows, drop_last=False)
+    learner = Learner(model, module.Optim(), seed=0, steps_per_epoch=data.steps_per_epoch)
+    for epoch in (1, 2):
+        for batch, share in data.batches(0, epoch, rank, world):
+            learner.step(batch, share)
+    check_replicas(learner.networks)
+    weights = {name: dict(network.state_dict()) for name, network in learner.networks.items()}
+    return {"metrics": learner.pop_metrics(), "weights": weights}
+
+
+def _train_as_worker(rank: int, cases: Sequence[Case], folder: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    for case in cases:
+        torch.save(_trained(case, rank, 2), folder / f"{case.name}.{rank}.pt")
