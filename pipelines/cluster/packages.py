@@ -7,6 +7,7 @@ other, such as one that is being developed, is sent there along with this projec
 """
 
 import logging
+import shutil
 import site
 import sysconfig
 import tempfile
@@ -30,18 +31,19 @@ def project_packages() -> list[Path]:
 
 @contextmanager
 def family_packages() -> Iterator[list[Path]]:
-    """List, for the block, what makes families of other packages known on a cluster.
+    """List, for the block, the folders that make families of other packages known on a cluster.
 
     These are their packages, as far as they lie outside site-packages, and a `.dist-info` folder
-    for each distribution, with its entry points. Each is an entry of Ray's `py_modules`. The
-    `.dist-info` folders are written to a temporary folder, which is removed after the block.
+    for each distribution, with its entry points. Each is an entry of Ray's `py_modules`. Folders
+    that are made for this purpose lie in a temporary one, which is removed after the block.
     """
     with tempfile.TemporaryDirectory() as temporary:
         found: list[Path] = []
         for entry_point in entry_points(group=GROUP):
             packages = [path for path in _packages(entry_point) if not _is_installed(path)]
             if packages:
-                found += [*packages, _write_metadata(Path(temporary), entry_point)]
+                found += [_as_package(path, Path(temporary)) for path in packages]
+                found.append(_write_metadata(Path(temporary), entry_point))
         yield list(dict.fromkeys(found))
 
 
@@ -76,6 +78,19 @@ def _is_installed(path: Path) -> bool:
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
     return any(path.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def _as_package(path: Path, folder: Path) -> Path:
+    """Return a package as it is, and a single file as a package of the same name in `folder`.
+
+    Ray's job client sends folders only.
+    """
+    if path.is_dir():
+        return path
+    package = folder / path.stem
+    package.mkdir(exist_ok=True)
+    shutil.copyfile(path, package / "__init__.py")
+    return package
 
 
 def _write_metadata(folder: Path, entry_point: EntryPoint) -> Path:

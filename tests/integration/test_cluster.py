@@ -52,6 +52,7 @@ def test_worker_knows_a_family_of_another_package(
     ray_head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_family_package(tmp_path, model="wae", space="wae_space", value="wae:WAE")
+    monkeypatch.delitem(sys.modules, "wae", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def locate() -> tuple[str, str]:

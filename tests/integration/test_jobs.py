@@ -113,6 +113,7 @@ def test_job_knows_a_family_of_another_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_family_package(tmp_path / "source", model="wae", space="wae_space", value="wae:WAE")
+    monkeypatch.delitem(sys.modules, "wae", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "source"))
     main = "from gen_models.core import families\nprint('space', families.space_module('wae'))\n"
     result = submit(["x"], ray_head.dashboard, working_dir=project(tmp_path / "project", main))

@@ -5,15 +5,19 @@ tested in tests/integration.
 """
 
 import asyncio
+import io
 import os
 import signal
+import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from support.family_package import write_family_package
 
 from gen_models.core.errors import InputError
 from pipelines.cluster import jobs
@@ -30,6 +34,8 @@ class JobServer:
         self.status = "SUCCEEDED"
         self.exit_code = 0
         self.submitted: dict[str, Any] = {}
+        self.packages: dict[str, list[str]] = {}
+        """The files of each package that was uploaded, by its name."""
         self.on_submit: Callable[[], None] = lambda: None
         """Called when a job is sent, before the answer."""
         self.on_info: Callable[[], None] = lambda: None
@@ -72,7 +78,8 @@ class JobServer:
         app.add_routes(
             [
                 web.get("/api/version", self._version),
-                web.get("/api/packages/{protocol}/{name}", self._package),
+                web.get("/api/packages/{protocol}/{name}", self._has_package),
+                web.put("/api/packages/{protocol}/{name}", self._receive_package),
                 web.get("/api/jobs/", self._list),
                 web.post("/api/jobs/", self._submit),
                 web.get("/api/jobs/{id}", self._info),
@@ -93,8 +100,13 @@ class JobServer:
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response(self.version)
 
-    async def _package(self, request: web.Request) -> web.Response:
-        return web.json_response({})  # it is there: nothing is uploaded
+    async def _has_package(self, request: web.Request) -> web.Response:
+        return web.json_response({}, status=404)
+
+    async def _receive_package(self, request: web.Request) -> web.Response:
+        with zipfile.ZipFile(io.BytesIO(await request.read())) as package:
+            self.packages[request.match_info["name"]] = package.namelist()
+        return web.json_response({})
 
     async def _list(self, request: web.Request) -> web.Response:
         self.on_list()
@@ -143,8 +155,10 @@ def server() -> Iterator[JobServer]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "file.py").touch()
-    return tmp_path
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "file.py").write_text("")
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +189,26 @@ def test_job_is_sent_and_followed(
     assert server.submitted["entrypoint"] == "python -m pipelines search vae 'a b;$c'"
     assert server.submitted["submission_id"] == result.job_id
     assert server.submitted["runtime_env"]["working_dir"].startswith("gcs://")
+
+
+def test_project_and_families_are_uploaded(
+    server: JobServer, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / ".git").mkdir()
+    (project / ".git" / "config").touch()
+    source = tmp_path / "source"
+    write_family_package(source, model="wae", space="wae_space", value="wae:WAE")
+    monkeypatch.delitem(sys.modules, "wae", raising=False)
+    monkeypatch.syspath_prepend(str(source))
+    submit(["x"], server.url, working_dir=project)
+    runtime_env = server.submitted["runtime_env"]
+    files = {uri: server.packages[uri.removeprefix("gcs://")] for uri in runtime_env["py_modules"]}
+    assert [sorted(f for f in names if not f.endswith("/")) for names in files.values()] == [
+        ["wae/__init__.py"],
+        ["wae_space/__init__.py"],
+        ["other_models-1.2.dist-info/METADATA", "other_models-1.2.dist-info/entry_points.txt"],
+    ]
+    assert server.packages[runtime_env["working_dir"].removeprefix("gcs://")] == ["file.py"]
 
 
 @pytest.mark.parametrize(("own", "expected"), [(3, 3), (-9, 137), (0, 1)])

@@ -1,7 +1,9 @@
 """The packages that are sent to a cluster."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,14 @@ from pipelines.cluster.packages import family_packages, project_packages
 
 
 @pytest.fixture
-def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A family whose entry point, model and space are in three top-level packages."""
     folder = tmp_path / "source"
     write_family_package(folder, model="wae_model", space="wae_space", value="wae_plugin:WAE")
     monkeypatch.syspath_prepend(str(folder))
-    return folder
+    yield folder
+    for name in ("wae_plugin", "wae_model", "wae_space"):
+        sys.modules.pop(name, None)
 
 
 def test_packages_of_the_project_are_those_that_are_imported() -> None:
@@ -34,16 +38,23 @@ def test_no_family_package_without_entry_points() -> None:
 
 def test_family_outside_site_packages_is_sent_with_its_entry_point(family: Path) -> None:
     with family_packages() as packages:
-        *sent, metadata = packages
-        assert sent == [family / "wae_plugin", family / "wae_model", family / "wae_space.py"]
+        assert [path.name for path in packages] == [
+            "wae_plugin",
+            "wae_model",
+            "wae_space",
+            "other_models-1.2.dist-info",
+        ]
         copied = family.parent / "copied"
-        copied.mkdir()
-        for package in sent:
-            package.rename(copied / package.name)
+        for package in packages:
+            shutil.copytree(package, copied / package.name)
         # A process that has these on its path, as Ray unpacks them, knows the family.
-        code = "from gen_models.core import families; print(families.space_module('wae'))"
+        code = (
+            "import importlib\n"
+            "from gen_models.core import families\n"
+            "print(importlib.import_module(families.space_module('wae')).__file__)\n"
+        )
         project = {str(package.parent) for package in project_packages()}
-        path = ":".join([str(metadata.parent), str(copied), *project])
+        path = ":".join([str(copied), *project])
         ran = subprocess.run(
             [sys.executable, "-c", code],
             env={"PYTHONPATH": path},
@@ -51,8 +62,8 @@ def test_family_outside_site_packages_is_sent_with_its_entry_point(family: Path)
             text=True,
             check=True,
         )
-        assert ran.stdout.strip() == "wae_space"
-    assert not metadata.exists()
+        assert ran.stdout.strip() == str(copied / "wae_space" / "__init__.py")
+    assert not packages[-1].exists()
 
 
 def test_family_in_site_packages_is_not_sent(
