@@ -1,7 +1,7 @@
 """Where and how families are trained: the public interface.
 
-The functions below are imported on first use, so that a program that needs one of them does not wait
-for the imports of the others. `import genpipe` gives the same names.
+The functions below are imported on first use, so that a program that needs one of them does not
+wait for the imports of the others. `import genpipe` gives the same names.
 
     train       train one config
     search      search over configs with Ray Tune

@@ -4,10 +4,12 @@
 - A seed study selects the seed in the middle of its ranking, of two the worse: what the config
   yields, as the mean over seeds is what the config is ranked by. The best seed's model would be
   the luckiest of many, chosen by the images that it is judged on.
-- Of configs with a seed study, the one with the best mean is the champion, once all that were asked
+- Of configs with a seed study, the one with the best mean is the champion, once all that were
+  asked
   for are complete.
 - A registered model claims the alias `champion` from the version that holds it, unless the holder
-  is better by the same metric on the same data. A mean over seeds is never beaten by a single value.
+  is better by the same metric on the same data. A mean over seeds is never beaten by a single
+  value.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Evaluate a recorded model on the test split, and record the results with its run.
 
-    `model`: a run's id or name, a trial's, `NAME@champion` or `models:/NAME/VERSION`. The results are
-    written to the store first and then delivered to MLflow, so an outage of MLflow loses nothing.
-    Raises `InputError` if there is no such run, or if its data set has changed.
+    `model`: a run's id or name, a trial's, `NAME@champion` or `models:/NAME/VERSION`. The results
+    are written to the store first and then delivered to MLflow, so an outage of MLflow loses
+    nothing. Raises `InputError` if there is no such run, or if its data set has changed.
 
     >>> import genpipe
     >>> genpipe.evaluate("vae-digits@champion", num=10_000, store="runs").metrics
@@ -102,7 +102,8 @@ def _run(
     num_workers: int,
     address: str | None,
 ) -> HeldOutResults:
-    """Evaluate in this process, or with Ray Train's workers if there are to be several or a cluster
+    """Evaluate in this process, or with Ray Train's workers if there are to be several or a
+    cluster
     is given."""
     num = task.config.num
     if num < _BIASED_BELOW:

@@ -121,7 +121,8 @@ def _mode(family: str, rows: Sequence[RunRow], metric: str) -> Mode:
 
 
 def _value(row: RunRow, metric: str) -> float | None:
-    """Return the metric at the best epoch; with a seed study by this metric, the mean over seeds."""
+    """Return the metric at the best epoch; with a seed study by this metric, the mean over
+    seeds."""
     best = row.metrics.get(f"best/{metric}")
     return row.metrics.get("confirm/mean", best) if row.tags.get("metric") == metric else best
 

@@ -19,7 +19,8 @@ from pipelines.tuning.space import domains, grid_size, settings_kept_apart
 
 
 def describe_run(run: Run) -> str:
-    """Return the resolved config as JSON; of a search also what is searched and how it is fused."""
+    """Return the resolved config as JSON; of a search also what is searched and how it is
+    fused."""
     content = to_dict(run)
     if isinstance(run, Search):
         searched = flatten(domains(run))

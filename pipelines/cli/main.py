@@ -1,7 +1,7 @@
 """The program `genpipe`: finds the command, and turns errors into exit codes.
 
-`genpipe --help` and a mistyped command answer at once, so torch, Ray and MLflow are imported by the
-command that needs them.
+`genpipe --help` and a mistyped command answer at once, so torch, Ray and MLflow are imported by
+the command that needs them.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ record everything in MLflow.
 
 {commands}
 
-families: {families}
-`genpipe COMMAND --help` lists a command's settings; those of train and search depend on the family:
-`genpipe search vae --help`. Every command takes --quiet (warnings only) and --verbose.
+families: {families} `genpipe COMMAND --help` lists a command's settings; those of train and search
+depend on the family: `genpipe search vae --help`. Every command takes --quiet (warnings only) and
+--verbose.
 """
 _VERBOSITY = {"--quiet": logging.WARNING, "--verbose": logging.DEBUG}
 
 
 def run() -> NoReturn:
-    """Run the program, and end the process at once: Python would take seconds to take torch, Ray and
+    """Run the program, and end the process at once: Python would take seconds to take torch, Ray
+    and
     MLflow apart object by object."""
     code = main()
     atexit._run_exitfuncs()
@@ -49,7 +50,8 @@ def run() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 130 if it
+    """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 130 if
+    it
     was interrupted."""
     level, args = _split_verbosity(list(sys.argv[1:] if argv is None else argv))
     if not args or args[0] in ("-h", "--help"):
@@ -103,7 +105,8 @@ def help_text() -> str:
 
 
 def _split_verbosity(args: list[str]) -> tuple[int, list[str]]:
-    """Return the level of the log messages to show, and the other arguments. What follows `--` belongs
+    """Return the level of the log messages to show, and the other arguments. What follows `--`
+    belongs
     to another command."""
     at = args.index("--") if "--" in args else len(args)
     own, rest = args[:at], args[at:]

@@ -71,7 +71,8 @@ def given_settings(args: Sequence[str]) -> set[str]:
 def _split_objectives(
     args: Sequence[str], prog: str
 ) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    """Return the values of every `--metric`, those of every `--mode`, and the other arguments: tyro
+    """Return the values of every `--metric`, those of every `--mode`, and the other arguments:
+    tyro
     takes a flag once."""
     parser = ArgumentParser(prog=prog, usage=SUPPRESS, add_help=False, allow_abbrev=False)
     parser.add_argument("--metric", action="append", default=[])

@@ -13,7 +13,8 @@ from tune_spaces import space
 Mode = Literal["min", "max"]
 
 _WORST = 1e30
-"""A finite stand-in for a metric that is not finite: Tune never stops a trial that reports NaN, and
+"""A finite stand-in for a metric that is not finite: Tune never stops a trial that reports NaN,
+and
 Optuna refuses NaN."""
 
 _KNOWN: dict[Mode, set[str]] = {

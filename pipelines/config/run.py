@@ -73,9 +73,9 @@ class Run:
 
     features: Features = "auto"
     """Feature space in which samples are compared with the data: lenet, features of a small
-    classifier of labelled images, trained once per store; pca, principal components; inception, the
-    network of the FID (needs torch-fidelity and its weights); auto: lenet for labelled images, else
-    pca. Metric names contain it, as in val/fd/inception/2k."""
+    classifier of labelled images, trained once per store; pca, principal components; inception,
+    the network of the FID (needs torch-fidelity and its weights); auto: lenet for labelled images,
+    else pca. Metric names contain it, as in val/fd/inception/2k."""
     metric: str
     """Metric that selects the best epoch and ranks trials."""
     mode: Mode

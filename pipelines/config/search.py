@@ -41,7 +41,8 @@ class Search(Run):
     other beats in every metric. A trial's values are those of its best epoch by the first metric,
     whose checkpoint is kept; the champion is the best trial by the first metric."""
     mode: Mode
-    """Whether a small or a large metric is good; by default what is known of the metric. With several
+    """Whether a small or a large metric is good; by default what is known of the metric. With
+    several
     metrics, as many as --metric, in the same order."""
     further: tyro.conf.Suppress[tuple[tuple[str, Mode], ...]] = ()
     """The metrics after the first, with their modes."""

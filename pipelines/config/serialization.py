@@ -2,8 +2,8 @@
 
     {"format": 1, "command": "search", "config": {"family": "vae", "model": {…}, …}}
 
-A run's folder and its MLflow run both hold the file. It is what `--resume`, `confirm` and `evaluate`
-read; the command line in the tag `rerun` is text for people.
+A run's folder and its MLflow run both hold the file. It is what `--resume`, `confirm` and
+`evaluate` read; the command line in the tag `rerun` is text for people.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def train_content(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def result_settings(run: Run) -> dict[str, Any]:
-    """Return the settings that the result depends on, flat: the run's parameters in MLflow. Several
+    """Return the settings that the result depends on, flat: the run's parameters in MLflow.
+    Several
     objectives are a tag instead."""
     left_out = WHERE | WHICH | {"further"}
     return flatten({k: v for k, v in to_dict(run).items() if k not in left_out})
@@ -105,8 +106,8 @@ def dump_config(run: Run) -> str:
 def load_config(text: str | bytes, where: str) -> Run:
     """Return the config in a `config.json` of this version or an older one.
 
-    `where` names the file in errors. Raises `InputError` if the file is damaged, of a newer format,
-    or holds a field that this version does not know.
+    `where` names the file in errors. Raises `InputError` if the file is damaged, of a newer
+    format, or holds a field that this version does not know.
     """
     try:
         content = json.loads(text)

@@ -5,8 +5,8 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
+import pipelines.data.sources as source_modules
 from gen_models.core.errors import InputError, require
-from pipelines.data import sources as source_modules
 from pipelines.data.dataset import Dataset, assemble
 from pipelines.data.source import (
     CHANNELS,

@@ -81,7 +81,8 @@ code { font-size: 13px; }
 def write_report(
     folder: SearchFolder, ranking: Sequence[TrialResult], objectives: Sequence[Objective]
 ) -> None:
-    """Write the page into the search's folder. `ranking`: the trials that have ended, the best first.
+    """Write the page into the search's folder. `ranking`: the trials that have ended, the best
+    first.
     With several objectives the page shows the Pareto front."""
     folder.files.write(folder.report, render(folder, ranking, objectives))
 

@@ -1,6 +1,7 @@
 """Results of commands: what the public functions return and `--json` prints.
 
-`docs/results.schema.json` is the JSON schema of these classes, written by `python -m docs.generate`.
+`docs/results.schema.json` is the JSON schema of these classes, written by `python -m
+docs.generate`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checkpoints of a run: their folders, and THE rule that says which of them are kept.
 
-A run keeps the checkpoints of its N best epochs (`--keep-checkpoints N`) and of its newest one, while
-it is going on and after it has ended, whoever trained it.
+A run keeps the checkpoints of its N best epochs (`--keep-checkpoints N`) and of its newest one,
+while it is going on and after it has ended, whoever trained it.
 """
 
 from __future__ import annotations

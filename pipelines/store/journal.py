@@ -1,9 +1,9 @@
 """The journal of a run: everything that is recorded of it, on disk before anything is delivered.
 
-The process that trains a run (rank 0, or the fused worker) writes one file per epoch into the run's
-folder. The tracker (`pipelines.tracking`) delivers the journal to MLflow. So an outage, a kill or a
-restart can delay what MLflow shows, but loses no point and logs none twice: an epoch that is
-trained again overwrites its own file with the same content.
+The process that trains a run (rank 0, or the fused worker) writes one file per epoch into the
+run's folder. The tracker (`pipelines.tracking`) delivers the journal to MLflow. So an outage, a
+kill or a restart can delay what MLflow shows, but loses no point and logs none twice: an epoch
+that is trained again overwrites its own file with the same content.
 
     <run folder>/journal/
         identity.json               `RunInfo`: written once, when the run starts
@@ -27,7 +27,8 @@ from pipelines.store.files import LOCAL, Files
 RunStatus = Literal[
     "completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"
 ]
-"""How a run ended. `superseded`: the search was killed before Tune had saved the trial, so that its
+"""How a run ended. `superseded`: the search was killed before Tune had saved the trial, so that
+its
 config was tried again under another trial id."""
 
 RunKind = Literal["run", "search", "confirmation", "trial"]

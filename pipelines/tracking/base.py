@@ -31,12 +31,13 @@ class RunWriter(Protocol):
         """Connect, and create what is missing, such as a new database's tables. May raise."""
 
     def deliver(self, journal: Journal, upto: int | None = None) -> None:
-        """Bring the tracking system up to the journal: to the epoch `upto`, or to the journal's end
+        """Bring the tracking system up to the journal: to the epoch `upto`, or to the journal's
+        end
         if the run has ended. May be called again after an error: it loses and repeats nothing.
 
-        Writes with `Journal.mark_delivered` at least `{"uri", "run_id", "outcome"}`, and of a model
-        `{"model_uri", "version", "is_champion"}` or `{"model_error"}`. Raises whatever the tracking
-        system raises.
+        Writes with `Journal.mark_delivered` at least `{"uri", "run_id", "outcome"}`, and of a
+        model `{"model_uri", "version", "is_champion"}` or `{"model_error"}`. Raises whatever the
+        tracking system raises.
         """
 
     def deliver_evaluation(self, journal: EvaluationJournal) -> None:
@@ -130,8 +131,8 @@ def tracking_uri(store: Store, uri: str | None = None) -> str:
     """Return the tracking URI: `uri`, or the environment's MLFLOW_TRACKING_URI, or the database
     `mlflow.db` in the store, which is created if need be.
 
-    Raises `InputError` if the store cannot be written, or if nothing answers at the URI within some
-    ten seconds.
+    Raises `InputError` if the store cannot be written, or if nothing answers at the URI within
+    some ten seconds.
     """
     _require_writable(store.root)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"

@@ -1,8 +1,8 @@
 """The queue between training and the tracking system, and the thread that empties it.
 
-A caller puts a journal into the queue and goes on. The thread delivers it, again and again until it
-succeeds, so that an outage of the tracking system neither stops nor slows training. What is left at
-the end stays in the journals, from which the next command delivers it.
+A caller puts a journal into the queue and goes on. The thread delivers it, again and again until
+it succeeds, so that an outage of the tracking system neither stops nor slows training. What is
+left at the end stays in the journals, from which the next command delivers it.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def reason(error: BaseException) -> str:
 
 
 _NOT_DELIVERED = (
-    "MLflow at %s does not take what is recorded (%s): training goes on, and the rest is delivered "
-    "later"
+    "MLflow at %s does not take what is recorded (%s): training goes on, and the rest is "
+    "delivered later"
 )
 _DELIVERED_AGAIN = "MLflow takes what is recorded again, after %.0f s"

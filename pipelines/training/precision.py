@@ -1,8 +1,9 @@
 """The choice between float32 and bfloat16, by a short measurement on the device that trains.
 
-Reduced precision pays where matrix products take most of a step's time, which depends on the model's
-size as much as on the hardware. So a few steps of the run's first config are timed both ways. The
-choice is recorded with the run; a run that is resumed or trained again does not measure again.
+Reduced precision pays where matrix products take most of a step's time, which depends on the
+model's size as much as on the hardware. So a few steps of the run's first config are timed both
+ways. The choice is recorded with the run; a run that is resumed or trained again does not measure
+again.
 """
 
 from __future__ import annotations

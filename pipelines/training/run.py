@@ -45,8 +45,9 @@ _FREE = {"num_workers", "max_failures"}
 def train(family: str, **settings: Any) -> TrainResult:
     """Train one config, and record it.
 
-    `settings` are those of `genpipe train FAMILY --help`, with `_` in place of `-`; `model` and `optim`
-    are mappings. Raises `InputError` at an unknown setting or a wrong value, before Ray starts.
+    `settings` are those of `genpipe train FAMILY --help`, with `_` in place of `-`; `model` and
+    `optim` are mappings. Raises `InputError` at an unknown setting or a wrong value, before Ray
+    starts.
 
     >>> import genpipe
     >>> result = genpipe.train("vae", data="digits", epochs=5, model={"latent_dim": 8})

@@ -1,7 +1,7 @@
 """The trainer with which Ray Train starts a run's workers.
 
-Ray starts half a dozen processes for a run, and each imports what it is sent. So this module imports
-little, and the config travels as plain values: the workers alone load the rest.
+Ray starts half a dozen processes for a run, and each imports what it is sent. So this module
+imports little, and the config travels as plain values: the workers alone load the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tune's callback: it passes Tune's events to the search that this process runs.
 
-Tune pickles its callbacks, and brings the pickled ones back when a search is resumed. So the callback
-holds the search's id and nothing else, and finds the search of this process by it.
+Tune pickles its callbacks, and brings the pickled ones back when a search is resumed. So the
+callback holds the search's id and nothing else, and finds the search of this process by it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """What is recorded of a search, as a state machine without I/O: events in, actions out.
 
-`pipelines.tuning.search_run` turns Tune's callbacks into events and performs the actions, and nothing
-else writes the journals' ends. So every event in every state is a plain unit test.
+`pipelines.tuning.search_run` turns Tune's callbacks into events and performs the actions, and
+nothing else writes the journals' ends. So every event in every state is a plain unit test.
 
-    state of a trial    Started         Reported              Ended                Closed
-    unknown             open            -                     close                -
-    running             open            deliver (seldom)      close                close: interrupted
-    ended               open            -                     -                    -
+    state of a trial    Started    Reported            Ended    Closed
+    unknown             open       -                   close    -
+    running             open       deliver (seldom)    close    close: interrupted
+    ended               open       -                   -        -
 
-`Started` in the state ended is a trial that Tune restarts: after a failure, or a resumed search.
+`Started` in the state ended is a trial that Tune starts again: after a failure, or when the search
+is resumed.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ def search(
 ) -> SearchResult:
     """Search over a family's configs, and record every trial.
 
-    `metric`, `mode`: one, or several for a Pareto front. The other settings are those of
-    `genpipe search FAMILY --help`, with `_` in place of `-`; `model` and `optim` are mappings. A setting
-    of the space that is given is not searched. Raises `InputError` at an unknown setting or a wrong
+    `metric`, `mode`: one, or several for a Pareto front. The other settings are those of `genpipe
+    search FAMILY --help`, with `_` in place of `-`; `model` and `optim` are mappings. A setting of
+    the space that is given is not searched. Raises `InputError` at an unknown setting or a wrong
     value, before Ray starts.
 
     >>> import genpipe
@@ -83,11 +83,12 @@ def search(
 
 
 def resolve_search(run: Search, given: Collection[str]) -> Search:
-    """Return the search that a command means: a new one without the given settings in its space, or
+    """Return the search that a command means: a new one without the given settings in its space,
+    or
     the recorded one that it resumes.
 
-    `given`: names of the settings that were given, flat. Raises `InputError` if the search to resume
-    is unknown, or if a given setting differs from the recorded one and cannot be applied.
+    `given`: names of the settings that were given, flat. Raises `InputError` if the search to
+    resume is unknown, or if a given setting differs from the recorded one and cannot be applied.
     """
     if run.resume:
         return _resumed(run, given)

@@ -1,4 +1,5 @@
-"""A search while it runs: performs what the recorder decides, ranks the trials, selects the champion.
+"""A search while it runs: performs what the recorder decides, ranks the trials, selects the
+champion.
 
 The search is a parent run in MLflow and each trial a child, recorded by the process that runs the
 search and by no other.
@@ -77,7 +78,8 @@ class SearchRun:
 
     # -- the search ---------------------------------------------------------------------------
     def start(self, run: Search) -> None:
-        """Record that the search starts or is resumed. `run`: its config with every choice made."""
+        """Record that the search starts or is resumed. `run`: its config with every choice
+        made."""
         self.run = run
         self.folder.files.write(self.folder.config, dump_config(run))
         info = search_info(

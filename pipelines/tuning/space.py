@@ -21,7 +21,8 @@ from tune_spaces import space
 
 
 def domains(run: Search) -> dict[str, Any]:
-    """Return the domains that are searched: the family's space without the settings that were given.
+    """Return the domains that are searched: the family's space without the settings that were
+    given.
 
     Of a seed study, the seeds after the studied run's own, which was selected for its result.
     Raises `InputError` if nothing is left to search.
@@ -75,7 +76,8 @@ def default_point(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def grid(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the space as a grid, in the same shape: every choice, and `grid_points` values of each
+    """Return the space as a grid, in the same shape: every choice, and `grid_points` values of
+    each
     continuous setting, spaced evenly, or by equal factors if its scale is logarithmic."""
 
     def points(domain: Any) -> Any:
@@ -106,7 +108,8 @@ def _points(domain: Domain, num: int) -> list[Any]:
 
 
 def continuous_domains(searched: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the domains that may change within a trial: numbers on which no tensor's shape depends."""
+    """Return the domains that may change within a trial: numbers on which no tensor's shape
+    depends."""
     kept: dict[str, Any] = {}
     for name, domain in searched.items():
         if isinstance(domain, Mapping):

@@ -1,7 +1,8 @@
 """Seed studies: a config trained again with other seeds, to tell a good config from a lucky one.
 
-A seed study is a search over the seed of one recorded config. A search makes one of each of its best
-configs when `--confirm` asks for it; `pipelines.tuning.replication` makes one of any recorded run.
+A seed study is a search over the seed of one recorded config. A search makes one of each of its
+best configs when `--confirm` asks for it; `pipelines.tuning.replication` makes one of any recorded
+run.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def study_of_trial(search: SearchRun, trial_id: str) -> Search:
 
 
 def make_study(config: Train, study: SeedStudy, seeds: int, fuse: Fuse) -> Search:
-    """Return a search with one trial per seed, each run to its end. Fused trials have one worker: the
+    """Return a search with one trial per seed, each run to its end. Fused trials have one worker:
+    the
     result does not depend on how many the run had."""
     content = {f.name: getattr(config, f.name) for f in fields(Run)}
     if fuse != "off":

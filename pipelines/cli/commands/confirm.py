@@ -18,10 +18,11 @@ ORDER, USAGE = 3, "confirm RUN"
 
 @dataclass(frozen=True, kw_only=True)
 class Confirm(RecordedSettings):
-    """Train a recorded run's config again with other seeds, to tell a good config from a lucky one.
+    """Train a recorded run's config again with other seeds, to tell a good config from a lucky
+    one.
 
-    Prints statistics of the metric over the seeds. The run's own seed is not among them, because it
-    was selected for its result. Registers no model; `genpipe search --confirm` does."""
+    Prints statistics of the metric over the seeds. The run's own seed is not among them, because
+    it was selected for its result. Registers no model; `genpipe search --confirm` does."""
 
     run: Positional[str]
     """A run's id or name, a trial's, NAME@champion or models:/NAME/VERSION."""

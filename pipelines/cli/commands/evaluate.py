@@ -15,7 +15,8 @@ ORDER, USAGE = 4, "evaluate MODEL"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(RecordedSettings):
-    """Evaluate a recorded model on the test split: distances between its samples and the test images,
+    """Evaluate a recorded model on the test split: distances between its samples and the test
+    images,
     modes found, and its likelihood if it has one. The results are recorded with its run."""
 
     model: Positional[str]
@@ -27,7 +28,8 @@ class Evaluate(RecordedSettings):
     images: int = 1_000
     """Test images, the first ones, whose likelihood is bounded."""
     features: Features | None = None
-    """Feature space in which samples are compared with the test images; by default the run's own."""
+    """Feature space in which samples are compared with the test images; by default the run's
+    own."""
     data_root: Path | None = None
     """Folder of torchvision's data sets; by default where the run found them."""
     download: bool = False

@@ -1,7 +1,7 @@
 """Logs a run's pictures into MLflow's image grid: each key once per step.
 
-The grid shows the files under `images/` whose names `log_image` made, and these names hold a random
-part: a picture that is logged twice is shown twice. So what is there is listed first.
+The grid shows the files under `images/` whose names `log_image` made, and these names hold a
+random part: a picture that is logged twice is shown twice. So what is there is listed first.
 """
 
 from __future__ import annotations

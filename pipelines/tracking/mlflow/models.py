@@ -1,9 +1,9 @@
 """Logs a run's checkpoint as an MLflow model, registers it, and claims the alias `champion`.
 
-The model is exported to a folder before MLflow hears of it. So an export that fails leaves no FAILED
-model behind and is told apart from an outage: what is raised here comes from MLflow, and another
-attempt may succeed. A checkpoint is known by a digest of its files; one that was logged is not logged
-again.
+The model is exported to a folder before MLflow hears of it. So an export that fails leaves no
+FAILED model behind and is told apart from an outage: what is raised here comes from MLflow, and
+another attempt may succeed. A checkpoint is known by a digest of its files; one that was logged is
+not logged again.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class CheckpointModel:
     def deliver(self, step: int, load_sampler: LoadSampler | None) -> dict[str, Any]:
         """Copy the checkpoint, log it as a model with the metrics of epoch `step`, register it.
 
-        Returns `{"model_uri", "version", "is_champion"}`, as far as there are such; of a model that
-        cannot be exported `{"model_error": reason}`, which the run has as a tag too. May be repeated.
+        Returns `{"model_uri", "version", "is_champion"}`, as far as there are such; of a model
+        that cannot be exported `{"model_error": reason}`, which the run has as a tag too. May be
+        repeated.
         """
         self._copy()
         model = self._logged()
@@ -98,7 +99,8 @@ class CheckpointModel:
 
     # -- the logged model ---------------------------------------------------------------------
     def _logged(self) -> LoggedModel | None:
-        """Return the model that was logged of this checkpoint, or None. Unfinished ones are deleted,
+        """Return the model that was logged of this checkpoint, or None. Unfinished ones are
+        deleted,
         such as that of a request which MLflow's client repeated."""
         mine = f"source_run_id = '{self._run_id}'"
         found = None
@@ -210,7 +212,8 @@ class CheckpointModel:
 
 @contextmanager
 def _global_tracking_uri(uri: str) -> Iterator[None]:
-    """Set MLflow's global tracking URI, which MLflow also puts into the environment, for the block:
+    """Set MLflow's global tracking URI, which MLflow also puts into the environment, for the
+    block:
     where this process recorded last must not decide where it records next."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)

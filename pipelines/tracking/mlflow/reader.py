@@ -66,7 +66,8 @@ class MlflowReader:
         return as_row(run, experiment_names(self._client))
 
     def config(self, row: RunRow) -> Run:
-        """Return the config that a run was recorded with: from its artifact `config.json`; of a run
+        """Return the config that a run was recorded with: from its artifact `config.json`; of a
+        run
         of an older version, from its parameters."""
         artifacts = {file.path for file in self._client.list_artifacts(row.run_id)}
         if _CONFIG not in artifacts:
@@ -76,7 +77,8 @@ class MlflowReader:
             return load_config(path.read_bytes(), f"{_CONFIG} of run {row.name}")
 
     def checkpoint(self, name: str, into: Path) -> Path:
-        """Return the checkpoint folder that `name` means: a folder, or what `run` takes; download it
+        """Return the checkpoint folder that `name` means: a folder, or what `run` takes; download
+        it
         under `into` if it is not on this machine.
 
         Raises `InputError` if nothing, or more than one thing, is meant.
@@ -88,7 +90,8 @@ class MlflowReader:
             return self._checkpoint(run, digest, into)
 
     def _resolve(self, name: str) -> tuple[MlflowRun, str]:
-        """Return the run; of a registered version also its checkpoint's digest, because the run may
+        """Return the run; of a registered version also its checkpoint's digest, because the run
+        may
         have been resumed since."""
         if named := re.fullmatch(r"(?:models:/)?([^/@]+)@([^/@]+)", name):
             version = self._client.get_model_version_by_alias(named[1], named[2])

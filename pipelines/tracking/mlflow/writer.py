@@ -3,7 +3,8 @@
 The writer asks MLflow itself what it holds, once per run and again after every error, because a
 write may have succeeded although its answer was lost. Three things make a repetition harmless:
 
-- The metric `epoch` is the watermark, and the last of an epoch's points. A batch is written whole or
+- The metric `epoch` is the watermark, and the last of an epoch's points. A batch is written whole
+  or
   not at all, so no epoch at or below the watermark lacks a point.
 - A point has the time of its file in the journal. MLflow keeps one of two points that are equal in
   key, step, time and value, which covers a request that MLflow's own client repeats.
@@ -66,7 +67,8 @@ class MlflowWriter:
     def deliver(self, journal: Journal, upto: int | None = None) -> None:
         """Bring MLflow up to the journal: to the epoch `upto`, or to its end if it has ended.
 
-        May be called again after an error: it loses and repeats nothing. Raises what MLflow raises.
+        May be called again after an error: it loses and repeats nothing. Raises what MLflow
+        raises.
         """
         outcome = journal.outcome()
         if outcome and self._is_delivered(journal, outcome):

@@ -1,8 +1,8 @@
 """Placement of fused trials: how many fused workers there are, and how many trials each trains.
 
-A fused worker takes a GPU or a CPU core. Its trials take next to nothing: a share of a resource that
-every head node has, cut so that exactly as many fit as are trained at a time. Given a share of a CPU,
-Tune would start new trial processes faster than it reuses idle ones.
+A fused worker takes a GPU or a CPU core. Its trials take next to nothing: a share of a resource
+that every head node has, cut so that exactly as many fit as are trained at a time. Given a share
+of a CPU, Tune would start new trial processes faster than it reuses idle ones.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def plan_placement(run: Search, spec: DataSpec, devices: Devices) -> Placement:
 def trial_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
     """Estimate the memory of a trial of the config's own size.
 
-    On a GPU trials are trained as one, on a stacked copy of their state, and while a step is recorded
-    there are two more copies. On a CPU they are trained in turn, so that a step's memory counts once.
-    Each holds the random numbers of a block of steps.
+    On a GPU trials are trained as one, on a stacked copy of their state, and while a step is
+    recorded there are two more copies. On a CPU they are trained in turn, so that a step's memory
+    counts once. Each holds the random numbers of a block of steps.
     """
     model: Model = gen_models.family(run.family).Model(run.model, spec)
     size = footprint(model, run.optim, run.batch_size)
@@ -143,7 +143,8 @@ def make_trainable(workers: Sequence[Worker], run: Search, placement: Placement)
 
 
 def execution_notes(workers: Sequence[Worker]) -> list[str]:
-    """Return how the workers train their trials, vectorised or in turn, and why; each note once."""
+    """Return how the workers train their trials, vectorised or in turn, and why; each note
+    once."""
     try:
         notes = ray.get([worker.describe.remote() for worker in workers], timeout=_NOTE_SECONDS)
     except (RayActorError, GetTimeoutError):

@@ -38,7 +38,7 @@ from pipelines.training.loop import (
     repeated_report,
 )
 from pipelines.training.payload import SharedDataset, TrainingPayload
-from pipelines.tuning.fused.worker import TrialRequest
+from pipelines.tuning.fused.requests import TrialRequest
 
 
 class ResidentTrials:
@@ -191,7 +191,8 @@ class _FusedOutputs:
         return {f"config/{k}": float(v) for k, v in settings if isinstance(v, (int, float))}
 
     def draws_pictures(self, trial: TrialState, metrics: Metrics) -> bool:
-        """Return whether the trial is the best so far: 1,000 trials need not draw 1,000 pictures."""
+        """Return whether the trial is the best so far: 1,000 trials need not draw 1,000
+        pictures."""
         cost = self.run.objective.cost(metrics[self.run.metric])
         if self._best_cost is not None and cost >= self._best_cost:
             return False

@@ -1,8 +1,8 @@
 """A fused trial as Tune sees it: it asks a fused worker for one epoch after the other.
 
 Tune starts a process for each trial that runs at a time, so this module imports neither torch nor
-mlflow; the process is reused by the next trial. The state lies in the fused worker, which writes it to
-disk at the end of every epoch, so that any worker can take the trial over.
+mlflow; the process is reused by the next trial. The state lies in the fused worker, which writes
+it to disk at the end of every epoch, so that any worker can take the trial over.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import ray
 from ray import tune
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from pipelines.tuning.fused.worker import TrialRequest
+from pipelines.tuning.fused.requests import TrialRequest
 
 _RETURN_SECONDS = 300.0
 """How long a worker that died may take to come back."""

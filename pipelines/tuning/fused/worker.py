@@ -19,22 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import cloudpickle
 
+from pipelines.tuning.fused.requests import TrialRequest
+
 if TYPE_CHECKING:
     from pipelines.training.payload import TrainingPayload
 
 _GATHER_SECONDS = 0.1
 """How long trials that are trained as one wait for the next one's request."""
-
-
-@dataclass(frozen=True)
-class TrialRequest:
-    """A trial, and the epoch that it is at."""
-
-    trial_id: str
-    config: Mapping[str, Any]
-    """The searched settings, in the config's shape."""
-    epoch: int | None = None
-    """The last epoch whose report the trial received; None after its start or restart."""
 
 
 @dataclass(frozen=True)
