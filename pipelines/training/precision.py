@@ -18,7 +18,8 @@ import torch
 
 from gen_models.core.data import Batch, DataSpec
 from gen_models.training.batches import TrainingImages
-from gen_models.training.cpu import prepare_thread
+from gen_models.training.cpu import cpu_thread_settings
+from gen_models.training.learner import Learner
 from gen_models.training.precision import Precision
 from pipelines.cluster.connection import Cluster
 from pipelines.config.run import Run, Train, as_train
@@ -54,9 +55,7 @@ def fastest_precision(content: Mapping[str, Any], spec: DataSpec, on_gpu: bool) 
 
     The fastest, because other work on the machine can only slow a step down. `content`: a run's
     config, from `to_dict`.
-    """
-    prepare_thread()
-    device = "cuda" if on_gpu else "cpu"
+       device = "cuda" if on_gpu else "cpu"
     run = from_dict(Train, content)
     images = torch.randint(0, 256, (run.batch_size, *spec.shape), dtype=torch.uint8)
     data = TrainingImages(Batch.of(images.to(device)), run.batch_size, drop_last=False)
@@ -68,18 +67,31 @@ def fastest_precision(content: Mapping[str, Any], spec: DataSpec, on_gpu: bool) 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as a worker has
     try:
-        fastest = dict.fromkeys(learners, float("inf"))
-        deadline = time.perf_counter() + _SECONDS
-        for index in range(_ROUNDS):
-            for name, learner in learners.items():
-                start = time.perf_counter()
-                learner.step(batch)
-                if on_gpu:
-                    torch.cuda.synchronize()
-                if index:  # the first warms up
-                    fastest[name] = min(fastest[name], time.perf_counter() - start)
-            if index and time.perf_counter() > deadline:
-                break
+        with cpu_thread_settings():
+            return faster_precision(_fastest_steps(learners, batch, on_gpu))
     finally:
         torch.set_num_threads(threads)
-    return "bf16" if fastest["fp32"] > _FASTER * fastest["bf16"] else "fp32"
+
+
+def faster_precision(seconds: Mapping[Precision, float]) -> Precision:
+    """Return the precision to train in, given the seconds of a step in each."""
+    return "bf16" if seconds["fp32"] > _FASTER * seconds["bf16"] else "fp32"
+
+
+def _fastest_steps(
+    learners: Mapping[Precision, Learner], batch: Batch, on_gpu: bool
+) -> dict[Precision, float]:
+    """Return the seconds of each learner's fastest step, of steps that they take in turn."""
+    fastest = dict.fromkeys(learners, float("inf"))
+    deadline = time.perf_counter() + _SECONDS
+    for index in range(_ROUNDS):
+        for name, learner in learners.items():
+            start = time.perf_counter()
+            learner.step(batch)
+            if on_gpu:
+                torch.cuda.synchronize()
+            if index:  # the first warms up
+                fastest[name] = min(fastest[name], time.perf_counter() - start)
+        if index and time.perf_counter() > deadline:
+            break
+    return fastest

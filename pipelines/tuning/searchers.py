@@ -57,7 +57,6 @@ class ParetoSearch(OptunaSearch):
 def _tpe(run: Search, searched: Mapping[str, Any]) -> AnySearcher:
     """Optuna's TPE; of several objectives it weighs good trials by what they add to the
     hypervolume (Ozaki et al. 2022, doi:10.1613/jair.1.13188)."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=run.seed, multivariate=True, constant_liar=True)
     points = [flatten_dict(default_point(run, searched), "/")]
     if run.further:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
@@ -32,8 +36,12 @@ def run_tuner(
 
     Returns the ids of the trials that Tune knows. Ctrl-C ends it early, without an error.
     """
-    # A resumed trial repeats its last report.
-    with environment(_SETTINGS), ignored_warnings("The reported value is ignored"):
+    with (
+        environment(_SETTINGS),
+        ignored_warnings("The reported value is ignored"),  # a resumed trial repeats a report
+        _quiet_optuna(),
+        _signal_handlers_restored(),
+    ):
         results = _make_tuner(run, folder, trainable, concurrent, callbacks).fit()
     return [result.metrics["trial_id"] for result in results if result.metrics]
 
@@ -71,3 +79,30 @@ def _make_tuner(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Show Optuna's warnings only, for the block: it logs a line for each trial."""
+    logger = logging.getLogger("optuna")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _signal_handlers_restored() -> Iterator[None]:
+    """Restore the process's signal handlers after the block: Tune installs its own, with which
+    Ctrl-C ends a search in order, and leaves them behind (`ray.tune.tune.run`)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal handler can be set here, so Tune sets none
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
