@@ -54,10 +54,13 @@ def fastest_precision(content: Mapping[str, Any], spec: DataSpec, on_gpu: bool) 
     """Return the precision whose fastest step is faster, of a few steps each way, in turn.
 
     The fastest, because other work on the machine can only slow a step down. `content`: a run's
-    config, from `to_dict`.
-       device = "cuda" if on_gpu else "cpu"
+    config, from `to_dict`. Thread settings are restored.
+    """
+    device = "cuda" if on_gpu else "cpu"
     run = from_dict(Train, content)
-    images = torch.randint(0, 256, (run.batch_size, *spec.shape), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    shape = (run.batch_size, *spec.shape)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     data = TrainingImages(Batch.of(images.to(device)), run.batch_size, drop_last=False)
     batch = data.gather(torch.arange(run.batch_size, device=device))
     learners = {
