@@ -55,8 +55,12 @@ class LocalFiles:
     def write(self, path: Path, content: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = _aside(path)
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(aside, path)
+        try:
+            aside.write_bytes(content.encode() if isinstance(content, str) else content)
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
     def exists(self, path: Path) -> bool:
         return path.exists()
