@@ -6,6 +6,7 @@ the command that needs them.
 
 from __future__ import annotations
 
+import ast
 import atexit
 import logging
 import os
@@ -14,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import gen_models
 from gen_models.core.errors import InputError
@@ -31,9 +33,9 @@ record everything in MLflow.
 
 {commands}
 
-families: {families} `genpipe COMMAND --help` lists a command's settings; those of train and search
-depend on the family: `genpipe search vae --help`. Every command takes --quiet (warnings only) and
---verbose.
+families: {families}
+`genpipe COMMAND --help` lists a command's settings; those of train and search depend on the
+family: `genpipe search vae --help`. Every command takes --quiet (warnings only) and --verbose.
 """
 _VERBOSITY = {"--quiet": logging.WARNING, "--verbose": logging.DEBUG}
 
@@ -95,13 +97,30 @@ def command(name: str) -> ModuleType:
 
 def help_text() -> str:
     """Return the text of `genpipe --help`."""
-    modules = sorted(map(command, names()), key=lambda module: module.ORDER)
-    width = max(len(module.USAGE) for module in modules)
-    lines = [
-        f"  {module.USAGE:<{width}}  {(module.__doc__ or '').splitlines()[0].rstrip('.')}"
-        for module in modules
-    ]
+    described = sorted(map(describe, names()), key=lambda each: each.order)
+    width = max(len(each.usage) for each in described)
+    lines = [f"  {each.usage:<{width}}  {each.summary}" for each in described]
     return _HELP.format(commands="\n".join(lines), families=", ".join(gen_models.names()))
+
+
+class Description(NamedTuple):
+    """What the help shows of a command."""
+
+    order: int
+    usage: str
+    summary: str
+
+
+def describe(name: str) -> Description:
+    """Return what a command's module says of it. Reads the source and does not import it, because
+    its settings need imports that take a second."""
+    tree = ast.parse((Path(commands.__path__[0]) / f"{name}.py").read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "(ORDER, USAGE)":
+            order, usage = ast.literal_eval(node.value)
+            summary = (ast.get_docstring(tree) or "").splitlines()[0].rstrip(".")
+            return Description(order, usage, summary)
+    raise SyntaxError(f"the command {name} assigns no ORDER, USAGE")
 
 
 def _split_verbosity(args: list[str]) -> tuple[int, list[str]]:
