@@ -1,0 +1,156 @@
+"""Commands as tests run them, in this process or in one of their own, and what they record."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from gen_models.training.batches import TrainingImages
+from pipelines.cli.main import main
+from pipelines.cli.parsing import parse_run
+from pipelines.config.run import Train
+from pipelines.data import load
+from pipelines.data.batches import as_batch
+from pipelines.evaluation.feature_spaces import make_extractor
+from pipelines.evaluation.validation import Evaluator
+from pipelines.store.layout import Store
+from pipelines.training.loop import make_learner
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = ("--model.hidden", "32", "--batch-size", "256", "--precision", "fp32")
+"""A VAE or an autoencoder of arch mlp that trains an epoch of the digits in milliseconds."""
+
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(args: list[str], capsys: Capture) -> str:
+    """Run a command that exits with 2; return its message, in one line."""
+    try:
+        code = main(args)
+    except SystemExit as stop:  # tyro exits by itself
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    text = " ".join((captured.err + captured.out).replace("│", " ").split())
+    assert code == 2, text
+    assert "Traceback" not in text
+    return text
+
+
+def last_json(out: str) -> dict[str, Any]:
+    """Return the result that a command with `--json` printed last."""
+    result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return result
+
+
+def run_here(args: list[str], capsys: Capture, expect: int = 0) -> tuple[dict[str, Any], str]:
+    """Run a command with `--json` in this process; return its result and its log."""
+    code = main([*args, "--json"])
+    out, log = capsys.readouterr()
+    assert code == expect, log + out
+    return last_json(out), log
+
+
+def start(args: list[str], log: Path, **variables: str) -> "subprocess.Popen[str]":
+    """Start a command in a process of its own, whose stderr goes to the file `log`."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *args],
+        stdout=subprocess.PIPE,
+        stderr=log.open("w"),
+        text=True,
+        cwd=ROOT,
+        env=environment | variables,
+    )
+
+
+def run_process(args: list[str], log: Path, expect: int = 0) -> dict[str, Any]:
+    """Run a command with `--json` in a process of its own; return its result."""
+    process = start([*args, "--json"], log)
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == expect, log.read_text() + out
+    return last_json(out)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a command with SIGKILL, and Ray's agents, which outlive a driver."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for child in alive:
+        os.kill(child.pid, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=30)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait until a condition holds; fail after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not happen within {seconds:.0f} s"
+        time.sleep(0.1)
+
+
+def recorded_epochs(store: Path, epoch: int) -> int:
+    """Return how many trials of a store have recorded an epoch."""
+    return len(list(store.glob(f"searches/*/trials/*/journal/reports/{epoch:06d}.json")))
+
+
+def client(store: Path) -> Any:
+    """Return MLflow's client of a store's database."""
+    from mlflow import MlflowClient  # light: takes seconds
+
+    return MlflowClient(f"sqlite:///{store}/mlflow.db")
+
+
+def steps(mlflow: Any, run_id: str, metric: str) -> list[int]:
+    """Return the epochs at which MLflow holds a metric of a run, in their order."""
+    return [point.step for point in mlflow.get_metric_history(run_id, metric)]
+
+
+def check_recorded(store: Path, result: dict[str, Any]) -> None:
+    """Check that each trial is one MLflow run below its search's, with each epoch once, and that
+    its best checkpoint is there."""
+    mlflow = client(store)
+    ids = [trial["run_id"] for trial in result["ranking"]]
+    assert len(set(ids)) == len(ids)
+    for trial in result["ranking"]:
+        run = mlflow.get_run(trial["run_id"])
+        assert run.info.status in ("FINISHED", "KILLED")
+        assert run.data.tags["mlflow.parentRunId"] == result["run_id"]
+        epochs = steps(mlflow, trial["run_id"], result["metric"])
+        assert epochs == list(range(1, trial["epochs"] + 1))
+        assert Path(trial["checkpoint"], "model.json").is_file()
+
+
+def check_champion(store: Path, result: dict[str, Any]) -> None:
+    """Check that the champion's value is what its own command gives, alone and without Ray."""
+    champion = result["champion"]
+    run = client(store).get_run(champion["run_id"])
+    alone = parse_run(Train, "train", run.data.tags["rerun"].split()[2:])
+    assert alone and alone.precision == "fp32"
+    values = train_alone(alone, store, champion["best_epoch"])
+    assert champion["value"] == pytest.approx(values["val/nll/iw8"], rel=1e-4)
+
+
+def train_alone(run: Train, store: Path, epoch: int | None = None) -> dict[str, float]:
+    """Train a config with a learner alone, up to an epoch or to its end; return the validation
+    metrics after it."""
+    dataset = load(run.data, run.data_root)
+    train, validation = as_batch(dataset.part("train")), as_batch(dataset.part("validation"))
+    data = TrainingImages(train, run.batch_size, run.drop_last)
+    learner = make_learner(run, data, dataset.num_classes)
+    for each in range(1, (epoch or run.epochs) + 1):
+        for batch, share in data.batches(run.seed, each):
+            learner.step(batch, share)
+    space = make_extractor(dataset, Store.at(store)).space(validation.images, dataset.num_classes)
+    evaluator = Evaluator(train, validation, space)
+    return evaluator.metrics([learner.model], [learner.sampling_networks()])[0]

@@ -1,0 +1,134 @@
+"""The commands as modules, verbosity, and exit codes."""
+
+import logging
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support.pipeline import Capture, refused
+
+from gen_models.core.errors import InputError
+from pipelines.cli import commands, main
+from pipelines.report import console
+
+NAMES = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+
+
+@pytest.fixture(params=NAMES)
+def command(request: pytest.FixtureRequest) -> ModuleType:
+    return import_module(f"{commands.__name__}.{request.param}")
+
+
+@pytest.fixture
+def loggers() -> Iterator[list[logging.Logger]]:
+    """The project's loggers, without handlers before and after the test."""
+    found = [logging.getLogger(name) for name in ("pipelines", "gen_models")]
+    before = [(logger.level, logger.handlers[:]) for logger in found]
+    for logger in found:
+        logger.handlers.clear()
+    yield found
+    for logger, (level, handlers) in zip(found, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+def test_a_command_has_what_the_help_shows(command: ModuleType) -> None:
+    name = command.__name__.rpartition(".")[2]
+    assert callable(command.main)
+    described = main.describe(name)
+    assert (described.order, described.usage) == (command.ORDER, command.USAGE)
+    assert described.usage.split()[0] == name
+    assert f"{described.summary}." in (command.__doc__ or "") or "?" in described.summary
+    line = next(line for line in main.help_text().splitlines() if line.split()[:1] == [name])
+    assert described.summary in line
+
+
+def test_commands_stand_in_the_order_that_they_give() -> None:
+    orders = [main.describe(name).order for name in NAMES]
+    assert len(set(orders)) == len(NAMES)
+    text = main.help_text()
+    by_order = sorted(NAMES, key=lambda name: main.describe(name).order)
+    places = [text.index(f"\n  {main.describe(name).usage}") for name in by_order]
+    assert places == sorted(places)
+
+
+def test_the_help_of_a_command_exits_with_0(command: ModuleType, capsys: Capture) -> None:
+    name = command.__name__.rpartition(".")[2]
+    try:
+        code = main.main([name, "--help"])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 0 and name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "level"),
+    [
+        (["runs"], logging.INFO),
+        (["runs", "--quiet"], logging.WARNING),
+        (["--verbose", "runs"], logging.DEBUG),
+        (["runs", "--quiet", "--verbose"], logging.DEBUG),
+        # What follows -- belongs to the submitted command.
+        (["submit", "--", "runs", "--quiet"], logging.INFO),
+    ],
+)
+def test_verbosity_sets_the_level_of_our_loggers(
+    args: list[str],
+    level: int,
+    loggers: list[logging.Logger],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where nothing is recorded
+    refused(args, capsys)
+    assert {logger.level for logger in loggers} == {level}
+    assert all(
+        [type(handler) for handler in logger.handlers] == [console.ConsoleHandler]
+        for logger in loggers
+    )
+
+
+def test_quiet_hides_progress_and_not_warnings(
+    loggers: list[logging.Logger], capsys: Capture
+) -> None:
+    console.set_verbosity(logging.WARNING)
+    log = logging.getLogger("pipelines.tuning.search")
+    log.info("progress")
+    log.warning("trouble")
+    assert capsys.readouterr().err.split() == ["warning:", "trouble"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("epochs = 0: expected more"), 2, "genpipe runs: error: epochs = 0: expected"),
+        (ConnectionError("the cluster is gone"), 1, "genpipe runs: the cluster is gone"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_become_exit_codes(
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    def fail(args: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(import_module("pipelines.cli.commands.runs"), "main", fail)
+    assert main.main(["runs"]) == code
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_an_error_of_ours_is_not_taken_for_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(args: list[str]) -> int:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(import_module("pipelines.cli.commands.runs"), "main", fail)
+    with pytest.raises(ValueError, match="a fault"):
+        main.main(["runs"])
