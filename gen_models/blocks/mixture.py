@@ -41,8 +41,8 @@ class GaussianMixture(nn.Module):
         Fewer components than asked for are used where there are fewer than ten codes for each;
         the others get weight 0. Codes that are not finite leave the density as it is.
         """
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import GaussianMixture as Fit
+        from sklearn.exceptions import ConvergenceWarning  # light: networks are built without it
+        from sklearn.mixture import GaussianMixture as Fit  # light: networks are built without it
 
         if not bool(torch.isfinite(codes).all()):
             return

@@ -29,6 +29,7 @@ class Inception(nn.Module):
 
     def __init__(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """`weights`: as `load_weights` returns them."""
+        # light: torch-fidelity is optional
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         super().__init__()
@@ -96,6 +97,7 @@ def _url() -> str:
             "features = 'inception': expected torch-fidelity to be installed: "
             "pip install 'genpipe[inception]'"
         )
+    # light: torch-fidelity is optional
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     url: str = URL_INCEPTION_V3

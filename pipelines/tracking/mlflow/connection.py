@@ -43,7 +43,7 @@ def artifact_location(uri: str, store: Store, experiment: str) -> str | None:
 
 def connect(uri: str) -> MlflowClient:
     """Return a client of the tracking server and the registry at `uri`. Sets no global state."""
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient  # light: commands check a URI without a client
 
     return MlflowClient(uri, uri)
 
@@ -56,9 +56,12 @@ def without_password(uri: str) -> str:
 
 
 def _require_server(uri: str) -> None:
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request, verify_rest_response
+    from mlflow.exceptions import MlflowException  # light: of a server only
+    from mlflow.utils.credentials import get_default_host_creds  # light: of a server only
+    from mlflow.utils.rest_utils import (  # light: of a server only
+        http_request,
+        verify_rest_response,
+    )
 
     endpoint = "/api/2.0/mlflow/experiments/search"
     try:
@@ -82,7 +85,7 @@ def _require_server(uri: str) -> None:
 def _require_database(uri: str) -> str:
     """Return the URI with an absolute path. The database has MLflow's tables, or it is a new file,
     in which MLflow creates them when the first run is recorded."""
-    import sqlalchemy
+    import sqlalchemy  # light: of a database only
 
     try:
         url = _absolute(sqlalchemy.make_url(uri))
@@ -106,8 +109,8 @@ def make_tables(uri: str) -> None:
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    from mlflow.exceptions import MlflowException  # light: after an error only
+    from sqlalchemy.exc import SQLAlchemyError  # light: after an error only
 
     return SQLAlchemyError, MlflowException, ImportError, OSError
 

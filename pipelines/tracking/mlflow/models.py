@@ -231,8 +231,8 @@ def champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 def export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) -> Model:
     """Write the checkpoint's sampler into `folder` as a model of MLflow's pytorch flavor."""
-    import mlflow.pytorch
-    import numpy as np
+    import mlflow.pytorch  # light: an export alone needs it
+    import numpy as np  # light: an export alone needs it
 
     module, in_features = (load_sampler or checkpoints.load_sampler)(checkpoint)
     description = Model()
