@@ -80,9 +80,9 @@ class Cluster:
             if amount == 0:
                 continue
             at = f"the Ray cluster at {self.address} has {has[kind]:g} {kind}s"
-            require(amount <= has[kind], field, amount, f"at most {has[kind]:g}, for {at}")
+            require(amount <= has[kind], field, amount, f"at most {has[kind]:g}, because {at}")
             most = int(has[kind] / amount + 1e-9)
-            expected = f"at most {most}, for {at} and each worker takes {amount:g}"
+            expected = f"at most {most}, because {at} and each worker takes {amount:g}"
             require(num_workers <= most, "num_workers", num_workers, expected)
 
 
@@ -114,7 +114,9 @@ def connect(
             else:
                 given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
                 for field, value in given.items():
-                    expected = f"nothing, for the Ray cluster at {address} has its own resources"
+                    expected = (
+                        f"nothing, because the Ray cluster at {address} has its own resources"
+                    )
                     require(value is None, field, value, expected)
                 gcs_address = _attach(address)
             capacity = _capacity()

@@ -68,10 +68,10 @@ def check_machine(address: str | None, device: Device, num_workers: int) -> None
         return
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
     if device == "cuda":
-        require(gpus > 0, "device", device, "cpu or auto, for this machine has no GPU")
+        require(gpus > 0, "device", device, "cpu or auto, because this machine has no GPU")
     on_gpu = gpus > 0 and device != "cpu"
     most, kind = (gpus, "GPUs") if on_gpu else (cores, "CPU cores")
-    expected = f"at most {most}, for this machine has {most} {kind} and a worker takes one"
+    expected = f"at most {most}, because this machine has {most} {kind} and a worker takes one"
     require(num_workers <= most, "num_workers", num_workers, expected)
 
 
