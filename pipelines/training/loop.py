@@ -73,7 +73,7 @@ class EpochLoop:
     def run(
         self, trials: Sequence[TrialState], train: Callable[[Sequence[Learner]], None]
     ) -> list[dict[str, float]]:
-        """Run the next epoch of each trial; return what Ray is to be told of each.
+        """Run the next epoch of each trial; return the report of each to Ray.
 
         `train` steps the learners through one epoch. Several trials must be of one structure.
         """
@@ -160,7 +160,7 @@ def write_epoch_record(
 
 
 def ray_report(run: Run, epoch: int, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return what Ray is told of an epoch: finite numbers, and for a run that diverged the worst
+    """Return the report of an epoch to Ray: finite numbers, and of a run that diverged the worst
     value of the metric that ranks."""
     diverged = has_diverged(metrics)
     report = {**_finite(metrics), "epoch": epoch, "diverged": int(diverged)}
