@@ -103,8 +103,7 @@ def _run(
     address: str | None,
 ) -> HeldOutResults:
     """Evaluate in this process, or with Ray Train's workers if there are to be several or a
-    cluster
-    is given."""
+    cluster is given."""
     num = task.config.num
     if num < _BIASED_BELOW:
         _log.warning(

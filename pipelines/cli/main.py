@@ -42,8 +42,7 @@ _VERBOSITY = {"--quiet": logging.WARNING, "--verbose": logging.DEBUG}
 
 def run() -> NoReturn:
     """Run the program, and end the process at once: Python would take seconds to take torch, Ray
-    and
-    MLflow apart object by object."""
+    and MLflow apart object by object."""
     code = main()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -53,8 +52,7 @@ def run() -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 130 if
-    it
-    was interrupted."""
+    it was interrupted."""
     level, args = _split_verbosity(list(sys.argv[1:] if argv is None else argv))
     if not args or args[0] in ("-h", "--help"):
         print(help_text())
@@ -125,8 +123,7 @@ def describe(name: str) -> Description:
 
 def _split_verbosity(args: list[str]) -> tuple[int, list[str]]:
     """Return the level of the log messages to show, and the other arguments. What follows `--`
-    belongs
-    to another command."""
+    belongs to another command."""
     at = args.index("--") if "--" in args else len(args)
     own, rest = args[:at], args[at:]
     levels = [_VERBOSITY[arg] for arg in own if arg in _VERBOSITY]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,18 +63,17 @@ def parse_run(kind: type[R], command: str, args: Sequence[str]) -> R | None:
 
 def given_settings(args: Sequence[str]) -> set[str]:
     """Return the names of the settings that are given as flags: `--model.latent-dim 4` gives
-    `model.latent_dim`."""
+    `model.latent_dim`, `--model.no-spectral-norm` gives `model.spectral_norm`."""
     flags = [arg.split("=")[0] for arg in args if arg.startswith("--")]
     names = {flag.lstrip("-").replace("-", "_") for flag in flags}
-    return names | {name.removeprefix("no_") for name in names}
+    return names | {re.sub(r"(^|\.)no_", r"\1", name) for name in names}
 
 
 def _split_objectives(
     args: Sequence[str], prog: str
 ) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     """Return the values of every `--metric`, those of every `--mode`, and the other arguments:
-    tyro
-    takes a flag once."""
+    tyro takes a flag once."""
     parser = ArgumentParser(prog=prog, usage=SUPPRESS, add_help=False, allow_abbrev=False)
     parser.add_argument("--metric", action="append", default=[])
     parser.add_argument("--mode", action="append", default=[])

@@ -35,8 +35,11 @@ def rerun_command(run: Run) -> str:
 
 
 def _flag(name: str, value: Any) -> list[str]:
-    flag = "--" + name.replace("_", "-")
+    *groups, last = name.replace("_", "-").split(".")
+    if value is False:
+        last = f"no-{last}"  # --no-drop-last, --model.no-spectral-norm
+    flag = "--" + ".".join([*groups, last])
     if isinstance(value, bool):
-        return [flag if value else "--no-" + flag[2:]]
+        return [flag]
     values = value if isinstance(value, tuple) else [value]
     return [flag, *(str(each) for each in values)]

@@ -14,8 +14,7 @@ Mode = Literal["min", "max"]
 
 _WORST = 1e30
 """A finite stand-in for a metric that is not finite: Tune never stops a trial that reports NaN,
-and
-Optuna refuses NaN."""
+and Optuna refuses NaN."""
 
 _KNOWN: dict[Mode, set[str]] = {
     "max": {"elbo", "bound", "likelihood", "precision", "recall", "density", "coverage"},

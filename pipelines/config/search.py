@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -42,8 +42,7 @@ class Search(Run):
     whose checkpoint is kept; the champion is the best trial by the first metric."""
     mode: Mode
     """Whether a small or a large metric is good; by default what is known of the metric. With
-    several
-    metrics, as many as --metric, in the same order."""
+    several metrics, as many as --metric, in the same order."""
     further: tyro.conf.Suppress[tuple[tuple[str, Mode], ...]] = ()
     """The metrics after the first, with their modes."""
 
@@ -158,7 +157,7 @@ def with_objectives(run: R, objectives: Sequence[Objective]) -> R:
     several = " ".join(each.metric for each in objectives)
     one = "one, because only a search takes several"
     require(not further or isinstance(run, Search), "metric", several, one)
-    run = replace(run, metric=first.metric, mode=first.mode)
+    changes: dict[str, Any] = {"metric": first.metric, "mode": first.mode}
     if isinstance(run, Search):
-        return replace(run, further=tuple((each.metric, each.mode) for each in further))
-    return run
+        changes["further"] = tuple((each.metric, each.mode) for each in further)
+    return replace(run, **changes)

@@ -121,8 +121,7 @@ def pareto_diagram(
     objectives: Sequence[Objective],
 ) -> bytes:
     """Draw each further objective of the trials against the first. `front`: the trials of the
-    Pareto
-    front with their ranks, in order of the first objective."""
+    Pareto front with their ranks, in order of the first objective."""
     points, members = (_points(each, objectives) for each in (trials, [t for _, t in front]))
     limits = [
         _limits(points[:, column].tolist(), objective, members[:, column].tolist())
@@ -149,8 +148,8 @@ def _draw_front(
     joined: bool,
 ) -> None:
     """Draw the front's trials at `points` (N, 2), with ranks on their good side, where no trial
-    is.
-    `joined`: with the line that bounds what was reached, which exists for two objectives only."""
+    is. `joined`: with the line that bounds what was reached, which exists for two objectives
+    only."""
     if joined:
         axes.plot(points[:, 0], points[:, 1], color="C0", drawstyle="steps-post")
     axes.scatter(points[:, 0], points[:, 1], color="C0", s=32, zorder=3)

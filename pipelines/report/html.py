@@ -82,8 +82,7 @@ def write_report(
     folder: SearchFolder, ranking: Sequence[TrialResult], objectives: Sequence[Objective]
 ) -> None:
     """Write the page into the search's folder. `ranking`: the trials that have ended, the best
-    first.
-    With several objectives the page shows the Pareto front."""
+    first. With several objectives the page shows the Pareto front."""
     folder.files.write(folder.report, render(folder, ranking, objectives))
 
 

@@ -28,8 +28,7 @@ RunStatus = Literal[
     "completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"
 ]
 """How a run ended. `superseded`: the search was killed before Tune had saved the trial, so that
-its
-config was tried again under another trial id."""
+its config was tried again under another trial id."""
 
 RunKind = Literal["run", "search", "confirmation", "trial"]
 """`confirmation` is a seed study: a search over the seed of one recorded config."""

@@ -32,8 +32,7 @@ class RunWriter(Protocol):
 
     def deliver(self, journal: Journal, upto: int | None = None) -> None:
         """Bring the tracking system up to the journal: to the epoch `upto`, or to the journal's
-        end
-        if the run has ended. May be called again after an error: it loses and repeats nothing.
+        end if the run has ended. May be called again after an error: it loses and repeats nothing.
 
         Writes with `Journal.mark_delivered` at least `{"uri", "run_id", "outcome"}`, and of a
         model `{"model_uri", "version", "is_champion"}` or `{"model_error"}`. Raises whatever the

@@ -48,8 +48,7 @@ class RunContext(Generic[R]):
     @cached_property
     def extractor(self) -> Extractor:
         """The run's feature space, with the moments of the validation data. Computing it takes up
-        to
-        minutes, once per store."""
+        to minutes, once per store."""
         run = self.run
         extractor = make_extractor(self.dataset, self.store, run.features, run.download)
         return with_moments(extractor, self.dataset, self.store)

@@ -1,6 +1,5 @@
 """Progress of a search for people: a line that is kept current on a terminal, else a log line now
-and
-then, and a log line for each trial that ends."""
+and then, and a log line for each trial that ends."""
 
 from __future__ import annotations
 

@@ -53,8 +53,7 @@ def confirm(
 
 def study_of_run(name: str, seeds: int, fuse: Fuse, where: dict[str, Any]) -> Search:
     """Return the seed study of a recorded run. `where`: settings of the study that say where and
-    how
-    it runs, such as `store`.
+    how it runs, such as `store`.
 
     Raises `InputError` if there is no such run, or if it is not a run of one config.
     """

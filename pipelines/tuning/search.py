@@ -84,8 +84,7 @@ def search(
 
 def resolve_search(run: Search, given: Collection[str]) -> Search:
     """Return the search that a command means: a new one without the given settings in its space,
-    or
-    the recorded one that it resumes.
+    or the recorded one that it resumes.
 
     `given`: names of the settings that were given, flat. Raises `InputError` if the search to
     resume is unknown, or if a given setting differs from the recorded one and cannot be applied.

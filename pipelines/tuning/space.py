@@ -77,8 +77,7 @@ def default_point(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
 
 def grid(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
     """Return the space as a grid, in the same shape: every choice, and `grid_points` values of
-    each
-    continuous setting, spaced evenly, or by equal factors if its scale is logarithmic."""
+    each continuous setting, spaced evenly, or by equal factors if its scale is logarithmic."""
 
     def points(domain: Any) -> Any:
         if isinstance(domain, Mapping):

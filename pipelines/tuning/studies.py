@@ -77,8 +77,7 @@ def study_of_trial(search: SearchRun, trial_id: str) -> Search:
 
 def make_study(config: Train, study: SeedStudy, seeds: int, fuse: Fuse) -> Search:
     """Return a search with one trial per seed, each run to its end. Fused trials have one worker:
-    the
-    result does not depend on how many the run had."""
+    the result does not depend on how many the run had."""
     content = {f.name: getattr(config, f.name) for f in fields(Run)}
     if fuse != "off":
         content["num_workers"] = 1

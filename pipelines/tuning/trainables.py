@@ -19,8 +19,7 @@ from pipelines.training.trainer import make_trainer
 
 DRIVER_RESOURCES = {"CPU": 0, "node:__internal_head__": 0.001}
 """What the trial itself takes: none of the CPUs that its workers need, and a place on the head
-node,
-which is not a spot instance."""
+node, which is not a spot instance."""
 
 
 def train_trial(config: dict[str, Any], search: TrainingPayload) -> None:

@@ -16,8 +16,8 @@ ORDER, USAGE = 4, "evaluate MODEL"
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(RecordedSettings):
     """Evaluate a recorded model on the test split: distances between its samples and the test
-    images,
-    modes found, and its likelihood if it has one. The results are recorded with its run."""
+    images, modes found, and its likelihood if it has one. The results are recorded with its
+    run."""
 
     model: Positional[str]
     """A run's id or name, a trial's, NAME@champion or models:/NAME/VERSION."""

@@ -117,8 +117,7 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 def _is_new(url: URL) -> bool:
     """Return whether the URL is a SQLite file that does not exist and can be created: then there
-    is
-    nothing to check with mlflow, whose import takes seconds."""
+    is nothing to check with mlflow, whose import takes seconds."""
     if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
         return False
     return os.access(Path(url.database or "").parent, os.W_OK)

@@ -100,8 +100,7 @@ class CheckpointModel:
     # -- the logged model ---------------------------------------------------------------------
     def _logged(self) -> LoggedModel | None:
         """Return the model that was logged of this checkpoint, or None. Unfinished ones are
-        deleted,
-        such as that of a request which MLflow's client repeated."""
+        deleted, such as that of a request which MLflow's client repeated."""
         mine = f"source_run_id = '{self._run_id}'"
         found = None
         for model in self._client.search_logged_models([self._run.experiment_id], mine):
@@ -213,8 +212,7 @@ class CheckpointModel:
 @contextmanager
 def _global_tracking_uri(uri: str) -> Iterator[None]:
     """Set MLflow's global tracking URI, which MLflow also puts into the environment, for the
-    block:
-    where this process recorded last must not decide where it records next."""
+    block: where this process recorded last must not decide where it records next."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:

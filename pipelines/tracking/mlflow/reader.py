@@ -67,8 +67,7 @@ class MlflowReader:
 
     def config(self, row: RunRow) -> Run:
         """Return the config that a run was recorded with: from its artifact `config.json`; of a
-        run
-        of an older version, from its parameters."""
+        run of an older version, from its parameters."""
         artifacts = {file.path for file in self._client.list_artifacts(row.run_id)}
         if _CONFIG not in artifacts:
             return config_from_params(row.params, row.tags)
@@ -78,8 +77,7 @@ class MlflowReader:
 
     def checkpoint(self, name: str, into: Path) -> Path:
         """Return the checkpoint folder that `name` means: a folder, or what `run` takes; download
-        it
-        under `into` if it is not on this machine.
+        it under `into` if it is not on this machine.
 
         Raises `InputError` if nothing, or more than one thing, is meant.
         """
@@ -91,8 +89,7 @@ class MlflowReader:
 
     def _resolve(self, name: str) -> tuple[MlflowRun, str]:
         """Return the run; of a registered version also its checkpoint's digest, because the run
-        may
-        have been resumed since."""
+        may have been resumed since."""
         if named := re.fullmatch(r"(?:models:/)?([^/@]+)@([^/@]+)", name):
             version = self._client.get_model_version_by_alias(named[1], named[2])
         elif named := re.fullmatch(r"models:/([^/@]+)/(\d+)", name):
