@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.models import needs
+from support.pipeline import client, run_process
 
 pytestmark = [
     pytest.mark.gpu,
@@ -16,11 +17,9 @@ pytestmark = [
 @pytest.mark.slow
 @needs("ray", "mlflow", "tyro", "sklearn")
 def test_the_command_line_trains_on_the_gpu(tmp_path: Path) -> None:
-    from test_pipeline import client, genpipe
-
     args = ["train", "vae", "--data", "digits", "--epochs", "3", "--batch-size", "64"]
     args += ["--device", "cuda", "--store", str(tmp_path / "runs")]
-    result = genpipe(args, tmp_path / "log")
+    result = run_process(args, tmp_path / "log")
     assert math.isfinite(result["value"]) and result["outcome"] == "completed"
     run = client(tmp_path / "runs").get_run(result["run_id"])
     assert run.data.params["device"] == "cuda"
@@ -29,13 +28,11 @@ def test_the_command_line_trains_on_the_gpu(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs("ray", "mlflow", "tyro", "sklearn")
 def test_the_command_line_searches_on_the_gpu(tmp_path: Path) -> None:
-    from test_pipeline import client, genpipe
-
     args = ["search", "vae", "--data", "digits", "--trials", "4", "--epochs", "3"]
     args += ["--grace-period", "1", "--device", "cuda", "--store", str(tmp_path / "runs")]
-    result = genpipe(args, tmp_path / "log")
+    result = run_process(args, tmp_path / "log")
     assert "each on a GPU" in (tmp_path / "log").read_text()
-    assert len(result["trials"]) == 4 and math.isfinite(result["champion"]["value"])
-    assert "failed" not in {trial["outcome"] for trial in result["trials"]}
+    assert len(result["ranking"]) == 4 and math.isfinite(result["champion"]["value"])
+    assert "failed" not in {trial["outcome"] for trial in result["ranking"]}
     run = client(tmp_path / "runs").get_run(result["champion"]["run_id"])
     assert run.data.params["device"] == "cuda"

@@ -131,6 +131,25 @@ def check_recorded(store: Path, result: dict[str, Any]) -> None:
         assert Path(trial["checkpoint"], "model.json").is_file()
 
 
+def kept_epochs(run_folder: Path) -> set[int]:
+    """Return the epochs whose checkpoint a run folder holds."""
+    return {int(path.name.split("_")[1]) for path in run_folder.glob("checkpoint_*")}
+
+
+def check_kept(store: Path, trial: dict[str, Any], num: int) -> None:
+    """Check that a trial that has ended keeps the checkpoints of its `num` best epochs and of its
+    newest one. Its metric is one that should be small."""
+    (folder,) = store.glob(f"searches/*/trials/{trial['trial_id']}")
+    records = {
+        int(path.stem): json.loads(path.read_text())["metrics"]
+        for path in folder.glob("journal/reports/*.json")
+        if int(path.stem) <= trial["epochs"]
+    }
+    metric = next(name for name in trial["values"])
+    best = sorted(records, key=lambda epoch: (records[epoch][metric], epoch))[:num]
+    assert kept_epochs(folder) == {*best, trial["epochs"]}
+
+
 def check_champion(store: Path, result: dict[str, Any]) -> None:
     """Check that the champion's value is what its own command gives, alone and without Ray."""
     champion = result["champion"]

@@ -1,7 +1,6 @@
 """Fused search on real Ray: every scheduler and searcher through Tune's own code, restarts, and
-trials that turn out the same whoever is trained beside them."""
+trials whose results do not depend on those that are trained beside them."""
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,78 +10,59 @@ from typing import Any
 import psutil
 import pytest
 from ray import tune
-from test_pipeline import client, genpipe, kill, start, steps, train_alone, wait_until
+from support.pipeline import (
+    SMALL,
+    Capture,
+    check_champion,
+    check_kept,
+    check_recorded,
+    client,
+    kill,
+    last_json,
+    recorded_epochs,
+    run_here,
+    run_process,
+    start,
+    wait_until,
+)
 
-from pipelines.cli.main import main, parse_run
-from pipelines.config.run import Train
 from tune_spaces import vae
 
 pytestmark = pytest.mark.slow
 Search = Callable[..., tuple[dict[str, Any], str]]
-SMALL = ["--model.hidden", "32", "--batch-size", "256", "--precision", "fp32"]
 
 
 @pytest.fixture
-def search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Search:
-    """Runs a search in this process: its result, and what it said."""
+def search(tmp_path: Path, capsys: Capture) -> Search:
+    """Runs a search in this process; returns its result and its log."""
 
     def run(family: str, *args: str) -> tuple[dict[str, Any], str]:
-        code = main(["search", family, "--store", str(tmp_path), *args, "--json"])
-        out, said = capsys.readouterr()
-        assert code == 0, said
-        return json.loads(out.splitlines()[-1]), said
+        return run_here(["search", family, "--store", str(tmp_path), *args], capsys)
 
     return run
 
 
-def check_recorded(store: Path, result: dict[str, Any]) -> None:
-    """Each trial is one MLflow run, with each of its epochs once, and what ranks it is what it
-    becomes alone."""
-    mlflow = client(store)
-    ids = [trial["run_id"] for trial in result["trials"]]
-    assert len(set(ids)) == len(ids)
-    for trial in result["trials"]:
-        run = mlflow.get_run(trial["run_id"])
-        assert run.info.status in ("FINISHED", "KILLED")
-        assert run.data.tags["mlflow.parentRunId"] == result["run_id"]
-        epochs = steps(mlflow, trial["run_id"], result["metric"])
-        assert epochs == list(range(1, trial["epochs"] + 1))
-        assert Path(trial["checkpoint"], "model.json").is_file()
-
-
-def check_champion(store: Path, result: dict[str, Any]) -> None:
-    """The champion's value is the one that its own command gives, alone and without Ray."""
-    champion = result["champion"]
-    run = client(store).get_run(champion["run_id"])
-    alone = parse_run("train", run.data.tags["rerun"].split()[2:])
-    assert isinstance(alone, Train) and alone.precision == "fp32"
-    if champion["best_epoch"] == alone.epochs:
-        expected = train_alone(alone, store)["val/nll/iw8"]
-        assert champion["value"] == pytest.approx(expected, rel=1e-4)
-
-
 def test_asha_with_tpe(search: Search, tmp_path: Path) -> None:
     args = ("--trials", "10", "--epochs", "6", "--grace-period", "2", "--fuse", "3")
-    result, said = search("vae", *SMALL, *args)
-    assert "trials fused" in said and "trials/min" in said
-    assert len(result["trials"]) == 10
-    assert {trial["outcome"] for trial in result["trials"]} == {"completed", "stopped_early"}
+    result, log = search("vae", *SMALL, *args, "--keep-checkpoints", "2")
+    assert "trials fused" in log and "trials/min" in log
+    assert len(result["ranking"]) == 10
+    assert {trial["outcome"] for trial in result["ranking"]} == {"completed", "stopped_early"}
     check_recorded(tmp_path, result)
     check_champion(tmp_path, result)
     # Pictures of those that led, and not of every trial.
     pictures = tmp_path.glob("searches/*/trials/*/journal/**/*.png")
     assert 1 <= len({path.parents[2] for path in pictures}) < 10
-    # A trial that has ended keeps its best checkpoint alone.
-    for trial in result["trials"]:
-        folder = Path(trial["checkpoint"]).parent
-        assert [p.name for p in folder.glob("checkpoint_*")] == [Path(trial["checkpoint"]).name]
+    # A trial that has ended keeps its two best checkpoints and its newest.
+    for trial in result["ranking"]:
+        check_kept(tmp_path, trial, 2)
 
 
 @pytest.mark.parametrize("scheduler", ["hyperband", "pbt"])
 def test_schedulers_that_pause_trials(scheduler: str, search: Search, tmp_path: Path) -> None:
     args = ("--trials", "6", "--epochs", "9", "--grace-period", "2", "--searcher", "random")
     result, _ = search("vae", *SMALL, *args, "--scheduler", scheduler)
-    outcomes = [trial["outcome"] for trial in result["trials"]]
+    outcomes = [trial["outcome"] for trial in result["ranking"]]
     assert len(outcomes) == 6 and "failed" not in outcomes and "completed" in outcomes
     check_recorded(tmp_path, result)
     if scheduler == "pbt":
@@ -94,7 +74,7 @@ def _check_exploits(store: Path, result: dict[str, Any]) -> None:
     mlflow = client(store)
     histories = [
         {p.value for p in mlflow.get_metric_history(trial["run_id"], "config/optim.lr")}
-        for trial in result["trials"]
+        for trial in result["ranking"]
     ]
     assert max(len(history) for history in histories) > 1
 
@@ -102,9 +82,9 @@ def _check_exploits(store: Path, result: dict[str, Any]) -> None:
 def test_a_grid_is_searched_whole(search: Search) -> None:
     args = ("--searcher", "grid", "--grid-points", "2", "--epochs", "1", "--grace-period", "1")
     result, _ = search("vae", *SMALL, *args, "--scheduler", "fifo", "--model.latent-dim", "4")
-    rates = {trial["config"]["optim.lr"] for trial in result["trials"]}
-    weights = {trial["config"]["model.kl_weight"] for trial in result["trials"]}
-    assert len(result["trials"]) == 4
+    rates = {trial["config"]["optim.lr"] for trial in result["ranking"]}
+    weights = {trial["config"]["model.kl_weight"] for trial in result["ranking"]}
+    assert len(result["ranking"]) == 4
     assert sorted(rates) == pytest.approx([3e-4, 1e-2])
     assert sorted(weights) == pytest.approx([0.25, 4.0])
 
@@ -112,7 +92,7 @@ def test_a_grid_is_searched_whole(search: Search) -> None:
 def test_structure_is_searched_too(
     search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Members of different networks and depths, side by side in a population."""
+    """Networks and depths differ between the trials of a worker."""
     model = {
         "arch": tune.choice(["mlp", "conv"]),
         "hidden": tune.choice([(32,), (16, 16)]),
@@ -122,37 +102,37 @@ def test_structure_is_searched_too(
     args = ("--trials", "6", "--epochs", "2", "--grace-period", "1", "--searcher", "random")
     result, _ = search("vae", "--batch-size", "256", "--model.channels", "4", *args, "--fuse", "3")
     check_recorded(tmp_path, result)
-    configs = [trial["config"] for trial in result["trials"]]
+    configs = [trial["config"] for trial in result["ranking"]]
     assert {config["model.arch"] for config in configs} == {"mlp", "conv"}
     # The default comes first.
     assert {c["model.hidden"] for c in configs} == {"(512,)", "(32,)", "(16, 16)"}
 
 
-def test_a_population_that_dies_is_restarted_and_its_trials_go_on(tmp_path: Path) -> None:
+def test_a_fused_worker_that_dies_is_restarted_and_its_trials_go_on(tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     args = ["--trials", "4", "--epochs", "60", "--scheduler", "fifo", "--searcher", "random"]
     args = ["search", "vae", "--store", str(store), *SMALL, *args, "--batch-size", "64", "--json"]
     process = start(args, log)
-    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/reports/*10.json"))) > 1)
-    victim = next(populations(process.pid))
+    wait_until(lambda: recorded_epochs(store, 10) > 1)
+    victim = next(fused_workers(process.pid))
     victim.kill()
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, log.read_text()
-    result = json.loads(out.splitlines()[-1])
-    assert {trial["outcome"] for trial in result["trials"]} == {"completed"}
+    result = last_json(out)
+    assert {trial["outcome"] for trial in result["ranking"]} == {"completed"}
     check_recorded(store, result)
-    # Killed or not, it is what the same command gives undisturbed.
+    # The same command gives the same values undisturbed.
     other = tmp_path / "undisturbed"
-    again = genpipe([*args[:3], str(other), *args[4:-1]], log)
-    values = [sorted(t["value"] for t in r["trials"]) for r in (result, again)]
-    # Up to rounding: whether members take their steps as one is measured each time.
+    again = run_process([*args[:3], str(other), *args[4:-1]], log)
+    values = [sorted(t["value"] for t in r["ranking"]) for r in (result, again)]
+    # Up to rounding: whether trials take their steps as one is measured each time.
     assert values[0] == pytest.approx(values[1], rel=1e-3)
 
 
-def populations(pid: int) -> Iterator[psutil.Process]:
+def fused_workers(pid: int) -> Iterator[psutil.Process]:
     for process in psutil.Process(pid).children(recursive=True):
         try:
-            if process.cmdline()[0].startswith("ray::Population"):
+            if process.cmdline()[0].startswith("ray::FusedWorker"):
                 yield process
         except (psutil.Error, IndexError):
             continue
@@ -163,7 +143,7 @@ def test_a_fused_search_is_interrupted_killed_and_resumed(tmp_path: Path) -> Non
     args = ["--trials", "6", "--epochs", "40", "--scheduler", "fifo", "--batch-size", "64"]
     search = ["search", "vae", "--store", str(store)]
     process = start([*search, *SMALL, *args], log)
-    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/reports/*3.json"))) > 0)
+    wait_until(lambda: recorded_epochs(store, 3) > 0)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130, log.read_text()
@@ -177,25 +157,25 @@ def test_a_fused_search_is_interrupted_killed_and_resumed(tmp_path: Path) -> Non
     process = start([*search, "--resume", search_id], log)
     wait_until(lambda: "completed" in log.read_text())
     kill(process)
-    result = genpipe([*search, "--resume", search_id], log)
-    assert len(result["trials"]) == 6
-    assert {trial["outcome"] for trial in result["trials"]} == {"completed"}
+    result = run_process([*search, "--resume", search_id], log)
+    assert len(result["ranking"]) == 6
+    assert {trial["outcome"] for trial in result["ranking"]} == {"completed"}
     check_recorded(store, result)
     check_champion(store, result)
 
 
-def test_members_that_diverge_are_stopped_and_marked(search: Search, tmp_path: Path) -> None:
+def test_trials_that_diverge_are_stopped_and_marked(search: Search, tmp_path: Path) -> None:
     tiny = ("--model.likelihood", "gaussian", "--model.decoder-std", "1e-25")
     args = ("--epochs", "3", "--grace-period", "1", "--trials", "2")
     result, _ = search("vae", *SMALL, *tiny, *args)
-    for trial in result["trials"]:
+    for trial in result["ranking"]:
         assert trial["outcome"] == "diverged" and trial["value"] is None
         run = client(tmp_path).get_run(trial["run_id"])
         assert run.data.tags["outcome"] == "diverged" and run.info.status == "FAILED"
     assert result["champion"] is None
 
 
-def test_an_autoencoder_s_sampler_is_fitted_in_the_population(
+def test_an_autoencoder_s_sampler_is_fitted_in_the_fused_worker(
     search: Search, tmp_path: Path
 ) -> None:
     args = ("--trials", "3", "--epochs", "2", "--grace-period", "1", "--model.hidden", "32")
@@ -206,7 +186,7 @@ def test_an_autoencoder_s_sampler_is_fitted_in_the_population(
 
 def test_trials_of_two_workers_are_not_fused(search: Search, tmp_path: Path) -> None:
     args = ("--trials", "1", "--epochs", "2", "--grace-period", "1", "--num-workers", "2")
-    result, said = search("vae", *SMALL, *args)
-    assert "not fused" in said
-    assert result["trials"][0]["outcome"] == "completed"
+    result, log = search("vae", *SMALL, *args)
+    assert "not fused" in log
+    assert result["ranking"][0]["outcome"] == "completed"
     check_recorded(tmp_path, result)

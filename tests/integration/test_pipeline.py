@@ -1,94 +1,44 @@
-"""The main job on real Ray with a real MLflow store: train, search, kill, resume, use."""
+"""Training and searching with Ray Train's workers and a real MLflow store."""
 
-import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image
+from support.pipeline import (
+    Capture,
+    check_kept,
+    client,
+    kept_epochs,
+    last_json,
+    recorded_epochs,
+    run_process,
+    start,
+    steps,
+    train_alone,
+    wait_until,
+)
 
-from gen_models.core import load_sampler
-from gen_models.training.batches import TrainingImages
-from pipelines.cli.main import main, parse_run
+from gen_models.core.checkpoint import load_sampler
+from pipelines.cli.main import main
+from pipelines.cli.parsing import parse_run
 from pipelines.config.run import Train
-from pipelines.data import load
-from pipelines.data.batches import as_batch
-from pipelines.evaluation.feature_spaces import make_extractor
-from pipelines.evaluation.validation import Evaluator
-from pipelines.store.layout import Store
-from pipelines.training.loop import make_learner
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
-def start(args: list[str], log: Path) -> "subprocess.Popen[str]":
-    """A genpipe command in a process of its own; what it says on stderr goes to `log`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines", *args],
-        stdout=subprocess.PIPE,
-        stderr=log.open("w"),
-        text=True,
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS",)},
-    )
-
-
-def genpipe(args: list[str], log: Path, expect: int = 0) -> dict[str, Any]:
-    """Run a command with `--json`; its result."""
-    process = start([*args, "--json"], log)
-    out, _ = process.communicate(timeout=400)
-    assert process.returncode == expect, log.read_text() + out
-    result: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return result
-
-
-def kill(process: "subprocess.Popen[str]") -> None:
-    """As the machine's owner may: without a word, Ray's agents too, which outlive a driver."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    for child in alive:
-        os.kill(child.pid, signal.SIGKILL)
-    time.sleep(1)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-
-
-def client(store: Path) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(f"sqlite:///{store}/mlflow.db")
-
-
-def steps(mlflow: Any, run_id: str, metric: str) -> list[int]:
-    return [point.step for point in mlflow.get_metric_history(run_id, metric)]
-
-
-def test_train_on_two_workers_then_use_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_train_on_two_workers_then_use_it(tmp_path: Path, capsys: Capture) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     args = ["train", "vae", "--epochs", "3", "--batch-size", "64", "--store", str(store)]
     args += ["--precision", "fp32"]
-    result = genpipe([*args, "--num-workers", "2"], log)
+    result = run_process([*args, "--num-workers", "2"], log)
     assert "epoch 3/3" in log.read_text()
+    assert kept_epochs(store / "runs" / result["name"]) == {result["best_epoch"], 3}
 
     mlflow = client(store)
     run = mlflow.get_run(result["run_id"])
@@ -108,8 +58,8 @@ def test_train_on_two_workers_then_use_it(
     # The same result on one worker, without Ray, from the command that the run itself names.
     rerun = run.data.tags["rerun"].split()
     assert rerun[:2] == ["genpipe", "train"]
-    alone = parse_run("train", rerun[2:])
-    assert isinstance(alone, Train)
+    alone = parse_run(Train, "train", rerun[2:])
+    assert alone
     expected = train_alone(alone, store)
     for name in ("val/nll/iw8", "val/fd/lenet-digits/2k"):
         assert result["metrics"][name] == pytest.approx(expected[name], rel=1e-3)
@@ -128,7 +78,7 @@ def test_train_on_two_workers_then_use_it(
     assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.std() > 10
     few = ["--num", "300", "--importance-samples", "50", "--images", "40", "--json"]
     assert main(["evaluate", result["run_id"], "--store", str(store), *few]) == 0
-    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    measured = last_json(capsys.readouterr().out)
     recorded = mlflow.get_run(result["run_id"])
     assert measured["metrics"].items() <= recorded.data.metrics.items()
     assert recorded.data.tags["collapsed"] in ("True", "False")
@@ -137,25 +87,11 @@ def test_train_on_two_workers_then_use_it(
     pictures = [file.path for file in mlflow.list_artifacts(result["run_id"], "evaluation")]
     assert pictures == ["evaluation/nearest.png"]
     assert main(["best", "vae", "--store", str(store), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = last_json(capsys.readouterr().out)
     assert [row["name"] for row in found["ranking"]] == [result["name"]]
     assert found["rerun"] == run.data.tags["rerun"]
     assert main(["runs", "--store", str(store)]) == 0
     assert result["run_id"] in capsys.readouterr().out
-
-
-def train_alone(run: Train, store: Path) -> dict[str, float]:
-    """The validation metrics after a run of one worker, by the learner and the evaluator."""
-    dataset = load(run.data, run.data_root)
-    train, validation = as_batch(dataset.part("train")), as_batch(dataset.part("validation"))
-    data = TrainingImages(train, run.batch_size, run.drop_last)
-    learner = make_learner(run, data, dataset.num_classes)
-    for epoch in range(1, run.epochs + 1):
-        for batch, share in data.batches(run.seed, epoch):
-            learner.step(batch, share)
-    space = make_extractor(dataset, Store.at(store)).space(validation.images, dataset.num_classes)
-    evaluator = Evaluator(train, validation, space)
-    return evaluator.metrics([learner.model], [learner.sampling_networks()])[0]
 
 
 def test_a_search_with_workers_is_killed_and_resumed(tmp_path: Path) -> None:
@@ -174,16 +110,18 @@ def test_a_search_with_workers_is_killed_and_resumed(tmp_path: Path) -> None:
         "32",
         "--max-concurrent",
         "1",
+        "--keep-checkpoints",
+        "2",
     ]
 
     process = start([*search, *settings], log)  # SIGKILL in the second trial
-    wait_until(lambda: len(list(store.glob("searches/*/trials/*/journal/reports/*3.json"))) > 1)
+    wait_until(lambda: recorded_epochs(store, 3) > 1)
     process.kill()
     process.communicate()
     (search_id,) = (path.name for path in (store / "searches").iterdir())
 
-    result = genpipe([*search, "--resume", search_id], log)
-    assert result["search_id"] == search_id and len(result["trials"]) == 2
+    result = run_process([*search, "--resume", search_id], log)
+    assert result["search_id"] == search_id and len(result["ranking"]) == 2
 
     mlflow = client(store)
     (experiment,) = (e for e in mlflow.search_experiments() if e.name == "vae-digits")
@@ -192,22 +130,23 @@ def test_a_search_with_workers_is_killed_and_resumed(tmp_path: Path) -> None:
     assert kinds == {"trial": 2, "search": 1}
     assert "RUNNING" not in {run.info.status for run in runs}
     by_id = {run.info.run_id: run for run in runs}
-    for trial in result["trials"]:
+    for trial in result["ranking"]:
         run = by_id[trial["run_id"]]
         epochs = steps(mlflow, run.info.run_id, "val/nll/iw8")
         assert epochs == list(range(1, trial["epochs"] + 1))
         assert run.data.metrics["best/val/nll/iw8"] == trial["value"]
         assert run.data.tags["outcome"] == trial["outcome"]
         assert {k: float(run.data.params[k]) for k in trial["config"]} == trial["config"]
-    first = result["trials"][0]
+        check_kept(store, trial, 2)
+    first = result["ranking"][0]
     assert result["champion"] == first
-    assert first["value"] == min(trial["value"] for trial in result["trials"])
+    assert first["value"] == min(trial["value"] for trial in result["ranking"])
 
     _check_champion(store, result, tmp_path)
 
 
 def _check_champion(store: Path, result: dict[str, Any], folder: Path) -> None:
-    """The alias, the picture, and a fresh process that knows nothing of us but MLflow."""
+    """Check the alias, the picture, and the model in a process that has MLflow alone."""
     champion = client(store).get_model_version_by_alias("vae-digits", "champion")
     assert str(champion.version) == result["champion"]["version"] == "1"
     assert champion.run_id == result["champion"]["run_id"]
