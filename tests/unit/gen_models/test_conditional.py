@@ -12,7 +12,7 @@ from support.models import (
 from torch import Tensor
 
 import gen_models
-from gen_models.core import Batch, DataSpec, Learner, TrainingImages
+from gen_models.core import Adam, Batch, DataSpec, Learner, TrainingImages
 from gen_models.core.networks import build_networks
 from gen_models.core.sampling import block_labels, sample
 
@@ -39,22 +39,22 @@ def test_samples_are_of_the_classes_asked_for_in_turn(device: torch.device) -> N
 
 
 @needs("sklearn")
-@pytest.mark.parametrize(("family", "epochs"), [("vae", 30), ("gan", 60)])
-def test_digits_are_of_the_class_that_was_asked_for(
-    family: str, epochs: int, device: torch.device
-) -> None:
+@pytest.mark.parametrize("family", ["vae", "gan"])
+def test_digits_are_of_the_class_that_was_asked_for(family: str, device: torch.device) -> None:
     train = digits(device)
     data = TrainingImages(train, 32, drop_last=True)
     module = gen_models.family(family)
     settings: dict[str, Any] = {"arch": "mlp", "hidden": (128,), "latent_dim": 8}
     model = module.Model(module.Config(**settings, conditional=True), DataSpec((1, 8, 8), 10))
+    adam = Adam(lr=2e-3, betas=(0.0, 0.9), ema_decay=0.99)  # ten times a GAN's default rate
+    optim = module.Optim(adam, adam) if family == "gan" else module.Optim(lr=2e-3)
     steps = data.steps_per_epoch
-    learner = Learner(model, module.Optim(), seed=0, steps_per_epoch=steps, device=device)
-    for epoch in range(1, epochs + 1):
+    learner = Learner(model, optim, seed=0, steps_per_epoch=steps, device=device)
+    for epoch in range(1, 11):
         for batch, _ in data.batches(0, epoch):
             learner.step(batch)
-    made = sample(model, learner.sampling_networks(), 500, 0, device)
-    assert share_right(made, torch.arange(500, device=device) % 10, train) > 0.8
+    images = sample(model, learner.sampling_networks(), 500, 0, device)
+    assert share_right(images, torch.arange(500, device=device) % 10, train) > 0.8
 
 
 def digits(device: torch.device) -> Batch:

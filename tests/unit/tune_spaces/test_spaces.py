@@ -1,7 +1,11 @@
-"""Spaces fit their families: what is searched exists, is valid, and holds the defaults."""
+"""Spaces fit their families: searched fields exist, samples are valid, defaults lie within."""
 
+import pkgutil
 import random
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +16,14 @@ import gen_models
 import tune_spaces
 from gen_models.core.config import flatten
 from gen_models.core.errors import InputError
-from pipelines.config.run import Search, defaults, run_from_dict, to_dict, with_sampled
+from pipelines.config.run import defaults
+from pipelines.config.search import Search
+from pipelines.config.serialization import from_dict, to_dict, with_settings
 from pipelines.evaluation.metric_names import matching
 from pipelines.evaluation.validation import metric_names
 from pipelines.tuning.space import default_point
+
+ROOT = Path(__file__).parents[3]
 
 
 def _sample(content: dict) -> dict:
@@ -38,8 +46,8 @@ def test_a_hundred_samples_are_valid_configs(family: str) -> None:
     np.random.seed(0)
     base = defaults(Search, family)
     for _ in range(100):
-        run = with_sampled(base, _sample(dict(tune_spaces.space(family).domains)))
-        assert run_from_dict(Search, to_dict(run)) == run
+        run = with_settings(base, _sample(dict(tune_spaces.space(family).domains)))
+        assert from_dict(Search, to_dict(run)) == run
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,14 +69,26 @@ def test_a_setting_of_the_run_s_own_is_searched_like_a_model_s() -> None:
     base = defaults(Search, "vae")
     searched = {"seed": tune.choice([1, 2]), "model": {"latent_dim": tune.choice([4, 16])}}
     assert default_point(base, searched) == {"seed": 0, "model": {"latent_dim": 16}}
-    run = with_sampled(base, {"seed": 2, "model": {"latent_dim": 4}})
+    run = with_settings(base, {"seed": 2, "model": {"latent_dim": 4}})
     assert (run.seed, run.model.latent_dim) == (2, 4)
     assert replace(run, seed=0, model=base.model) == base
     with pytest.raises(InputError, match="sede = 2: expected one of"):
-        with_sampled(base, {"sede": 2})
+        with_settings(base, {"sede": 2})
 
 
 def test_families_and_spaces_have_the_same_names() -> None:
-    import pkgutil
-
     assert sorted(m.name for m in pkgutil.iter_modules(tune_spaces.__path__)) == FAMILIES
+
+
+def test_spaces_import_no_torch() -> None:
+    program = (
+        "import sys, gen_models, tune_spaces\n"
+        "for name in gen_models.names(): tune_spaces.space(name)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_an_unknown_family_has_no_space() -> None:
+    with pytest.raises(InputError, match=r"unknown family 'vea' \(did you mean 'vae'"):
+        tune_spaces.space("vea")

@@ -1,4 +1,4 @@
-"""Fusion: what a learner becomes does not depend on who is trained beside it."""
+"""Fused training: a learner's result does not depend on those that are trained beside it."""
 
 import math
 from collections.abc import Mapping
@@ -19,12 +19,16 @@ from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.training.batches import TrainingImages
 from gen_models.training.precision import Precision
 
-STEPS = 10  # an epoch
+STEPS = 5
+"""In an epoch."""
+EACH_FAMILY = pytest.mark.parametrize(
+    "variant", ["autoencoder-mlp", "vae-conv", "gan-conditional-mlp"]
+)
 
 
 @pytest.fixture
 def data(device: torch.device) -> TrainingImages:
-    return TrainingImages(some_pixels(170, device), 16, drop_last=True)
+    return TrainingImages(some_pixels(16 * STEPS + 10, device), 16, drop_last=True)
 
 
 def member(
@@ -103,11 +107,11 @@ def trained(
     """Four members after five epochs; the second enters after the first epoch, the third, which
     has trained alone before, after the second, and the fourth leaves for an epoch."""
     learners = [member(variant, index, data.device, **changes) for index in range(4)]
-    population, alone = FusedTrainer(data, execution), FusedTrainer(data, "in_turn")
+    trainer, alone = FusedTrainer(data, execution), FusedTrainer(data, "in_turn")
     alone.run_epoch(learners[2:3])
     alone.run_epoch(learners[2:3])
     for chosen in ([0, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], [1, 3]):
-        population.run_epoch([learners[index] for index in chosen])
+        trainer.run_epoch([learners[index] for index in chosen])
     return learners
 
 
@@ -122,24 +126,25 @@ def test_members_become_what_they_become_alone(
     alone = trained(data, variant, "in_turn", changes)
     assert len({kind(learner) for learner in fused}) < len(fused)
     for one, other in zip(fused, alone, strict=True):
-        assert one.step_count == other.step_count >= 50
+        assert one.step_count == other.step_count >= 5 * STEPS
         assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8, abs=1e-8)
         assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
     assert largest_difference(fused[0].state_dict(), fused[1].state_dict()) > 1e-4
 
 
 @pytest.mark.usefixtures("float64")
+@EACH_FAMILY
 def test_members_take_the_place_of_others(variant: str, data: TrainingImages) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     fused, alone = (
         [member(variant, index, data.device, **changes) for index in (0, 2, 3, 1, 3)]
         for _ in range(2)
     )
-    population = FusedTrainer(data, "vectorised")
-    population.run_epoch(fused[:3])
-    kept = dict(population._kept)
-    population.run_epoch(fused[2:])  # one stays, as many come as go
-    assert population._kept == kept
+    trainer = FusedTrainer(data, "vectorised")
+    trainer.run_epoch(fused[:3])
+    kept = dict(trainer._kept)
+    trainer.run_epoch(fused[2:])  # one stays, as many come as go
+    assert trainer._kept == kept
     for group in (alone[:3], alone[2:]):
         FusedTrainer(data, "in_turn").run_epoch(group)
     for one, other in zip(fused, alone, strict=True):
@@ -148,6 +153,7 @@ def test_members_take_the_place_of_others(variant: str, data: TrainingImages) ->
 
 
 @pytest.mark.usefixtures("float64")
+@EACH_FAMILY
 def test_members_see_the_binarised_images_that_they_see_alone(
     variant: str, data: TrainingImages
 ) -> None:
@@ -185,6 +191,7 @@ def test_in_single_precision_an_epoch_s_metrics_agree(variant: str, data: Traini
 
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("execution", ["vectorised", "in_turn"])
+@EACH_FAMILY
 def test_a_member_that_diverges_leaves_its_neighbours_as_they_are(
     variant: str, execution: Any, data: TrainingImages
 ) -> None:
@@ -211,23 +218,24 @@ def test_different_structures_are_kept_apart(data: TrainingImages) -> None:
         member("vae-conv", 0, data.device, free_bits=0.0),
         member("gan-mlp", 0, data.device),
     ]
-    population = FusedTrainer(data, "vectorised")
-    sizes = [len(group) for group in population.groups(learners)]
+    trainer = FusedTrainer(data, "vectorised")
+    sizes = [len(group) for group in trainer.groups(learners)]
     assert sizes == [2, 1, 1, 1, 1]
-    population.run_epoch(learners)
-    assert {learner.step_count for learner in learners} == {10}
+    trainer.run_epoch(learners)
+    assert {learner.step_count for learner in learners} == {STEPS}
 
 
+@EACH_FAMILY
 def test_the_faster_way_is_measured_and_leaves_no_trace(
     variant: str, data: TrainingImages
 ) -> None:
     changes = {"free_bits": 0.0} if variant.startswith("vae") else {}
     learners = [member(variant, index, data.device, **changes) for index in range(2)]
     before = [learner.clone().state_dict() for learner in learners]
-    population = FusedTrainer(data, "auto")
-    choice = population.choice(learners)
+    trainer = FusedTrainer(data, "auto")
+    choice = trainer.choice(learners)
     assert "ms in turn" in choice.reason
-    assert population.choice(learners) is choice
+    assert trainer.choice(learners) is choice
     for learner, state in zip(learners, before, strict=True):
         assert largest_difference(learner.state_dict(), state) == 0.0
         assert learner.pop_metrics() == {}
@@ -237,12 +245,12 @@ def test_what_vmap_cannot_do_runs_in_turn_and_says_why(data: TrainingImages) -> 
     learners = [member("autoencoder-mlp", 0, data.device) for _ in range(2)]
     for learner in learners:
         _spoil(learner)
-    population = FusedTrainer(data, "auto")
-    choice = population.choice(learners)
+    trainer = FusedTrainer(data, "auto")
+    choice = trainer.choice(learners)
     assert choice.execution == "in_turn"
     assert "cannot be vectorised" in choice.reason
-    population.run_epoch(learners)
-    assert learners[0].step_count == 10
+    trainer.run_epoch(learners)
+    assert learners[0].step_count == STEPS
 
 
 def _spoil(learner: Learner) -> None:
@@ -255,7 +263,7 @@ def _spoil(learner: Learner) -> None:
 
             def loss(*args: Any) -> Any:
                 found, metrics = objective.loss(*args)
-                return (found if float(found) > 0 else -found), metrics
+                return (found if found.detach().item() > 0 else -found), metrics
 
             return (replace(objective, loss=loss),)
 

@@ -1,0 +1,43 @@
+"""What two worker processes compute for the tests of `gen_models.training.distributed`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from gen_models.training.distributed import check_replicas, share_batch_norm
+
+ROWS = (slice(0, 5), slice(5, 14))
+"""The rows of each worker."""
+
+
+def batch_norm_inputs(mean: float, std: float) -> tuple[Tensor, Tensor]:
+    """Return float32 values (14, 3, 5, 5) of a mean and deviation, and weights for a loss."""
+    generator = Generator().manual_seed(0)
+    values, weights = torch.randn(2, 14, 3, 5, 5, generator=generator)
+    return mean + std * values, weights
+
+
+def run_checks(rank: int, folder: Path) -> None:
+    """Normalise this worker's rows, compare differing replicas, and write the results."""
+    for mean, std in ((0.0, 1.0), (10.0, 0.1), (100.0, 0.03)):
+        values, weights = (tensor[ROWS[rank]] for tensor in batch_norm_inputs(mean, std))
+        network = share_batch_norm({"network": nn.Sequential(nn.BatchNorm2d(3))})["network"]
+        assert isinstance(network, nn.Sequential)
+        values = values.clone().requires_grad_()
+        output = network(values)
+        (output * weights).sum().backward()
+        results = {
+            "output": output.detach(),
+            "gradient": values.grad,
+            "weight_gradient": network[0].weight.grad,
+            "bias_gradient": network[0].bias.grad,
+            **dict(network[0].named_buffers()),
+        }
+        torch.save(results, folder / f"{mean}.{rank}.pt")
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, float(rank))
+    with pytest.raises(RuntimeError) as raised:
+        check_replicas({"layer": layer})
+    (folder / f"differing.{rank}").write_text(str(raised.value))

@@ -1,0 +1,106 @@
+"""Training on several workers: batch norm over all rows, and the check that replicas are equal.
+That two workers compute what one does is in the conformance suite of families."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.workers import ROWS, batch_norm_inputs, run_checks
+from torch import nn
+
+from gen_models.core.networks import convert_modules
+from gen_models.testing.workers import run_two_workers
+from gen_models.training.distributed import GlobalBatchNorm, share_batch_norm
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what two workers computed."""
+    folder = tmp_path_factory.mktemp("workers")
+    run_two_workers(run_checks, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (10.0, 0.1), (100.0, 0.03)])
+def test_batch_norm_in_float32_is_that_of_one_worker_in_float64(
+    mean: float, std: float, two_workers: Path
+) -> None:
+    """Workers hold unequal numbers of rows."""
+    values, weights = (tensor.double() for tensor in batch_norm_inputs(mean, std))
+    expected = nn.BatchNorm2d(3).double()
+    values.requires_grad_()
+    output = expected(values)
+    (output * weights).sum().backward()
+    for rank in (0, 1):
+        found = torch.load(two_workers / f"{mean}.{rank}.pt", weights_only=True)
+        rows = ROWS[rank]
+        assert found["output"].dtype == torch.float32
+        torch.testing.assert_close(found["output"].double(), output[rows], rtol=0, atol=1e-5)
+        assert values.grad is not None
+        largest = float(values.grad.abs().max())
+        torch.testing.assert_close(
+            found["gradient"].double(), values.grad[rows], rtol=0, atol=1e-6 * largest
+        )
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            statistic = getattr(expected, name).detach()
+            torch.testing.assert_close(
+                found[name].to(statistic.dtype), statistic, rtol=1e-6, atol=1e-7
+            )
+
+
+def test_parameter_gradients_add_up_to_those_of_one_worker(two_workers: Path) -> None:
+    values, weights = batch_norm_inputs(10.0, 0.1)
+    norm = nn.BatchNorm2d(3).double()
+    (norm(values.double()) * weights.double()).sum().backward()
+    parts = [torch.load(two_workers / f"10.0.{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name in ("weight", "bias"):
+        total = sum(part[f"{name}_gradient"].double() for part in parts)
+        torch.testing.assert_close(total, getattr(norm, name).grad, rtol=1e-5, atol=1e-5)
+
+
+def test_differing_replicas_are_noticed(two_workers: Path) -> None:
+    for rank in (0, 1):
+        assert "the workers' networks differ" in (two_workers / f"differing.{rank}").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (nn.BatchNorm1d, (6, 4)),
+        (nn.BatchNorm1d, (6, 4, 3)),
+        (nn.BatchNorm2d, (6, 4, 3, 2)),
+        (nn.BatchNorm3d, (6, 4, 3, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_on_one_worker_it_is_torch_s_batch_norm(
+    kind: type[nn.BatchNorm2d], shape: tuple[int, ...], momentum: float | None
+) -> None:
+    norm, ours = kind(4, momentum=momentum), GlobalBatchNorm.of(kind(4, momentum=momentum))
+    for step in range(3):
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+        torch.testing.assert_close(ours(values), norm(values))
+    torch.testing.assert_close(ours.state_dict(), norm.state_dict())
+    torch.testing.assert_close(ours.eval()(values), norm.eval()(values))
+
+
+def test_converted_modules_keep_names_parameters_and_the_class_of_others() -> None:
+    shared = nn.BatchNorm2d(3)
+    network = nn.Sequential(nn.Conv2d(1, 3, 1), shared, nn.Sequential(shared, nn.ReLU()))
+    before, classes = dict(network.state_dict(keep_vars=True)), type(shared)
+
+    def convert(module: nn.Module) -> nn.Module | None:
+        return GlobalBatchNorm.of(module) if isinstance(module, nn.BatchNorm2d) else None
+
+    converted = convert_modules(network, convert)
+    after = dict(converted.state_dict(keep_vars=True))
+    assert after.keys() == before.keys() and all(after[n] is before[n] for n in before)
+    assert type(converted[1]) is GlobalBatchNorm and converted[1] is converted[2][0]
+    assert type(shared) is classes is nn.BatchNorm2d
+    root = convert_modules(nn.BatchNorm2d(3), convert)
+    assert type(root) is GlobalBatchNorm
+
+
+def test_one_worker_keeps_its_networks() -> None:
+    networks = {"network": nn.Sequential(nn.BatchNorm2d(3))}
+    assert share_batch_norm(networks)["network"] is networks["network"]
