@@ -90,8 +90,7 @@ def train_content(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def result_settings(run: Run) -> dict[str, Any]:
     """Return the settings that the result depends on, flat: the run's parameters in MLflow.
-    Several
-    objectives are a tag instead."""
+    Several objectives are a tag instead."""
     left_out = WHERE | WHICH | {"further"}
     return flatten({k: v for k, v in to_dict(run).items() if k not in left_out})
 
@@ -113,6 +112,8 @@ def load_config(text: str | bytes, where: str) -> Run:
         content = json.loads(text)
     except ValueError as error:
         raise InputError(f"{where}: damaged, no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: damaged: expected a JSON object, found {content!r}")
     number = content.get("format", 0)
     if number not in range(FORMAT + 1):
         raise InputError(
@@ -125,6 +126,12 @@ def load_config(text: str | bytes, where: str) -> Run:
         return from_dict(_KINDS[content["command"]], content["config"])
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+    ) as error:  # a field is missing, or of another type
+        raise InputError(f"{where}: damaged ({type(error).__name__}: {error})") from error
 
 
 def _from_format_0(content: Mapping[str, Any]) -> dict[str, Any]:
