@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test test-slow test-fast bench bench-gpu check ui clean
+.PHONY: install demo test test-slow test-fast check docs bench bench-gpu ui clean
 
 install: .venv/installed
 
@@ -18,15 +18,29 @@ demo: install
 	$(BIN)/genpipe search vae --data digits --trials 24 --epochs 60 --grace-period 6 \
 		--batch-size 32 --store $(STORE)
 
-# What starts Ray or a server waits most of its time, so the rest runs beside it.
+# Tests that start Ray or a server wait most of their time, so the others run beside them. One thread:
+# on a busy machine the threads of small operations wait for each other.
+test test-slow test-fast check: export OMP_NUM_THREADS = 1
+
 test: install
 	@$(MAKE) --no-print-directory --jobs=2 test-slow test-fast
 
-test-slow:
+test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-test-fast:
-	$(BIN)/python -m pytest -m "not slow"
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow" tests/unit
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_docs.py
+
+# Write what docs/ has of the code: the JSON schema of results, and the pictures.
+docs: install
+	$(BIN)/python -m docs.generate
 
 # The figures of benchmarks/README.md that need no GPU: two hours, and MNIST under
 # GENPIPE_DATA_ROOT. Let nothing else run.
@@ -57,12 +71,6 @@ bench-gpu: install
 	$(PYTHON) -m venv .venv-bench
 	$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --requirement $<
 	touch $@
-
-check: install
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py
 
 ui: install
 	$(BIN)/genpipe browse --store $(STORE)

@@ -1,0 +1,1 @@
+"""Trains many learners on one device, stacked where they are of one structure."""

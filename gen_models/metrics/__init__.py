@@ -1,4 +1,4 @@
-"""How good a model is, measured against real data."""
+"""Compares samples and likelihoods with real data: Fréchet, kernel, PRDC, likelihood, modes."""
 
 from gen_models.metrics.features import FeatureSpace, PCAFeatures, features_in_blocks
 from gen_models.metrics.frechet import Moments, frechet_distance

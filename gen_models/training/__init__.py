@@ -1,0 +1,1 @@
+"""Trains one model: the learner, its optimizer, batches, precision, CUDA graphs, DDP."""

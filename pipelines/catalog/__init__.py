@@ -1,1 +1,1 @@
-"""What is recorded: runs and models, found again to be listed, loaded, sampled and evaluated."""
+"""Finds recorded runs and models, to list, load, sample and evaluate them."""

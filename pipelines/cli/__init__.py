@@ -1,1 +1,1 @@
-"""The command line: arguments become a config, a config becomes a call."""
+"""The command line: parses arguments into configs, calls the public functions, prints results."""

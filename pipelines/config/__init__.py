@@ -1,0 +1,1 @@
+"""Configs of runs and searches: settings, checks, objectives, `config.json`."""

@@ -1,1 +1,1 @@
-"""Results, and how they are shown: typed results, the console, a search's page."""
+"""Results as dataclasses and JSON, on the console, and as a search's HTML page."""

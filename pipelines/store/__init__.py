@@ -1,0 +1,1 @@
+"""Reads and writes everything in a store: layout, journals, checkpoints, cache."""

@@ -1,4 +1,4 @@
-"""Tracking: journals are delivered to MLflow, and runs are read back from it.
+"""Delivers journals to MLflow, and reads runs back from it.
 
 The journals on disk are the record (`pipelines.store.journal`); MLflow shows them. One process,
 the one that runs the command, delivers.

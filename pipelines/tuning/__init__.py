@@ -1,0 +1,1 @@
+"""Searches over configs with Ray Tune, and records every trial."""

@@ -3,6 +3,7 @@
 import copy
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 AWS = ROOT / "ray_cluster.yaml"
-ON_PREM = ROOT / "docs" / "ray_cluster_onprem.yaml"
+ON_PREM = ROOT / "deploy" / "ray_cluster_onprem.yaml"
 FILES = pytest.mark.parametrize("path", [AWS, ON_PREM], ids=["aws", "on-prem"])
 START_COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 
@@ -41,6 +42,16 @@ def ray_starts(config: dict[str, Any]) -> list[str]:
 def test_cluster_file_passes_rays_validator(path: Path) -> None:
     prepared = validate(read_config(path))
     assert prepared["cluster_name"].startswith("genpipe")
+
+
+@FILES
+def test_the_nodes_have_the_files_that_the_package_is_installed_from(path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tools = project["tool"]["setuptools"]
+    needed = {"pyproject.toml", "constraints.txt", project["project"]["readme"]}
+    needed |= {*project["project"]["license-files"], *(f"{m}.py" for m in tools["py-modules"])}
+    needed |= {pattern.rstrip("*") for pattern in tools["packages"]["find"]["include"]}
+    assert needed <= set(read_config(path)["file_mounts"].values())
 
 
 def set_unknown_key(config: dict[str, Any]) -> None:
