@@ -12,7 +12,6 @@ import torch
 
 from gen_models.core.errors import require
 from pipelines.catalog.models import fetch_checkpoint, reading
-from pipelines.cluster.connection import connect
 from pipelines.cluster.resources import check_machine, uses_gpu
 from pipelines.config.evaluation import HeldOutConfig
 from pipelines.config.run import Device, Features, Run
@@ -22,7 +21,6 @@ from pipelines.evaluation.held_out import (
     evaluate_held_out,
     make_task,
 )
-from pipelines.evaluation.workers import evaluate_on_workers
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import EvaluationResult
 from pipelines.store.journal import EvaluationJournal
@@ -115,6 +113,9 @@ def _run(
     if num_workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
         on_gpu = device != "cpu" and torch.cuda.is_available()
         return evaluate_held_out(task, torch.device("cuda" if on_gpu else "cpu"))
+    from pipelines.cluster.connection import connect  # light: imports Ray
+    from pipelines.evaluation.workers import evaluate_on_workers  # light: imports Ray
+
     with connect(address) as cluster:
         on_gpu = uses_gpu(cluster, device, num_workers)
         folder = journal.folder / "workers"

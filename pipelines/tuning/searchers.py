@@ -37,6 +37,12 @@ class ParetoSearch(OptunaSearch):
         self._objectives = objectives
         self._best: dict[str, Mapping[str, Any]] = {}
 
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore the state of a search that is resumed, also one that version 0.1 saved."""
+        super().restore(checkpoint_path)
+        pairs = [each for each in self._objectives if isinstance(each, tuple)]
+        self._objectives = [Objective(*pair) for pair in pairs] or self._objectives
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         first, best = self._objectives[0], self._best.get(trial_id)
         if best is None or first.better(result[first.metric], best[first.metric]):
@@ -85,3 +91,7 @@ default config."""
 def make_searcher(run: Search, searched: Mapping[str, Any]) -> AnySearcher:
     """Return the searcher of a search, which chooses the configs of its trials."""
     return SEARCHERS[run.chosen_searcher](run, searched)
+
+
+FrontSearch = ParetoSearch
+"""The name of the class in version 0.1, by which Tune's state of an old search refers to it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from ray import tune
 from pipelines.cluster.environment import environment, ignored_warnings
 from pipelines.config.search import Search
 from pipelines.store.layout import SearchFolder
+from pipelines.tuning import callbacks, searchers
 from pipelines.tuning.schedulers import make_scheduler
 from pipelines.tuning.searchers import make_searcher
 from pipelines.tuning.space import domains, grid
@@ -30,7 +32,7 @@ def run_tuner(
     folder: SearchFolder,
     trainable: Any,
     concurrent: int,
-    callbacks: Sequence[tune.Callback],
+    tune_callbacks: Sequence[tune.Callback],
 ) -> list[str]:
     """Run the trials of a search to their end, from where Tune stood if it was interrupted.
 
@@ -42,7 +44,7 @@ def run_tuner(
         _quiet_optuna(),
         _signal_handlers_restored(),
     ):
-        results = _make_tuner(run, folder, trainable, concurrent, callbacks).fit()
+        results = _make_tuner(run, folder, trainable, concurrent, tune_callbacks).fit()
     return [result.metrics["trial_id"] for result in results if result.metrics]
 
 
@@ -51,11 +53,12 @@ def _make_tuner(
     folder: SearchFolder,
     trainable: Any,
     concurrent: int,
-    callbacks: Sequence[tune.Callback],
+    tune_callbacks: Sequence[tune.Callback],
 ) -> tune.Tuner:
     path = str(folder.tune)
     if tune.Tuner.can_restore(path):
-        return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
+        with _modules_of_version_0_1():
+            return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
     searched, by_grid = domains(run), run.chosen_searcher == "grid"
     return tune.Tuner(
         trainable,
@@ -73,7 +76,7 @@ def _make_tuner(
             name=folder.tune.name,
             storage_path=str(folder.path),
             verbose=0,
-            callbacks=[*callbacks, tune.logger.JsonLoggerCallback()],
+            callbacks=[*tune_callbacks, tune.logger.JsonLoggerCallback()],
             failure_config=tune.FailureConfig(max_failures=run.max_failures),
             # A trial's last checkpoint lies in its run folder already.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -106,3 +109,16 @@ def _signal_handlers_restored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _modules_of_version_0_1() -> Iterator[None]:
+    """Make the classes that version 0.1 pickled into Tune's state known under their old names, for
+    the block, so that its searches can be resumed."""
+    modules = {"pipelines.recorder": callbacks, "pipelines.tpe": searchers}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in modules:
+            del sys.modules[name]

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 import torch
 
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
@@ -45,13 +44,16 @@ class ResidentTrials:
     """Trains the trials that reside on this device. Not thread-safe: it seeds torch's global
     generator, and sets this process's torch threads."""
 
-    def __init__(self, payload: TrainingPayload, capacity: int, num_threads: int) -> None:
+    def __init__(
+        self, payload: TrainingPayload, dataset: SharedDataset, capacity: int, num_threads: int
+    ) -> None:
+        """Put the data on the device. `dataset`: what `payload.dataset` refers to. `capacity`:
+        trials at a time."""
         torch.set_num_threads(num_threads)
         prepare_thread()
         self.run = from_dict(Search, payload.config)
         self.folder = SearchFolder.at(payload.folder)
         self.capacity = capacity
-        dataset: SharedDataset = ray.get(payload.dataset[0])
         self.num_classes = dataset.num_classes
         device = torch.device("cuda" if payload.on_gpu else "cpu")
         self.data, evaluator = make_data(self.run, dataset, device)

@@ -17,12 +17,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import ray
 from ray import cloudpickle
 
 from pipelines.tuning.fused.requests import TrialRequest
 
 if TYPE_CHECKING:
-    from pipelines.training.payload import TrainingPayload
+    from pipelines.training.payload import SharedDataset, TrainingPayload
 
 _GATHER_SECONDS = 0.1
 """How long trials that are trained as one wait for the next one's request."""
@@ -158,15 +159,18 @@ def _answer(request: Request, trials: Trials) -> None:
 
 
 def _run_epochs(trials: Trials, epochs: Mapping[Future[Any], TrialRequest]) -> None:
+    error: Exception = RuntimeError("the fused worker did not run this trial's epoch")
     try:
         trials.run_epochs(epochs)
-    except Exception as error:
-        for reply in epochs:
-            if not reply.done():
-                reply.set_exception(error)
+    except Exception as raised:
+        error = raised
+    for reply in epochs:
+        if not reply.done():
+            reply.set_exception(error)
 
 
 def _resident_trials(payload: TrainingPayload, capacity: int, num_threads: int) -> Trials:
     from pipelines.tuning.fused.resident import ResidentTrials  # light: imports torch
 
-    return ResidentTrials(payload, capacity, num_threads)
+    dataset: SharedDataset = ray.get(payload.dataset[0])
+    return ResidentTrials(payload, dataset, capacity, num_threads)
