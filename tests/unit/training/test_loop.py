@@ -1,0 +1,211 @@
+"""The epoch loop with a real learner and evaluator, and outputs that are recorded."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.training import SmallData, small_data, small_run
+
+from gen_models.training.learner import Learner
+from pipelines.config.run import Train
+from pipelines.store.journal import Journal
+from pipelines.training.loop import (
+    EpochLoop,
+    Metrics,
+    TrialState,
+    has_diverged,
+    is_picture_epoch,
+    make_learner,
+    ray_report,
+    repeated_report,
+    write_epoch_record,
+)
+
+METRIC = "val/nll/iw8"
+
+
+@dataclass
+class RecordedOutputs:
+    """Outputs that keep what they are given."""
+
+    writes: bool = True
+    pictures: bool = True
+    saved: list[tuple[int, bool, dict[str, float]]] = field(default_factory=list)
+    """Epoch, whether it diverged, report."""
+    asked: list[int] = field(default_factory=list)
+    """Epochs at which pictures were asked for."""
+
+    def extra_metrics(self, trial: TrialState) -> Metrics:
+        return {"config/optim.lr": 0.5}
+
+    def draws_pictures(self, trial: TrialState, metrics: Metrics) -> bool:
+        self.asked.append(trial.epoch)
+        return self.pictures and is_picture_epoch(trial.run, trial.epoch)
+
+    def save(self, trial: TrialState, report: Mapping[str, float], *, diverged: bool) -> None:
+        assert Journal(trial.folder).epochs()[-1:] == ([trial.epoch] if self.writes else [])
+        self.saved.append((trial.epoch, diverged, dict(report)))
+
+
+RUN = small_run(Train, epochs=5, picture_every=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SmallData:
+    return small_data(RUN, tmp_path_factory.mktemp("store"))
+
+
+def make_trial(data: SmallData, folder: Path, run: Train = RUN) -> TrialState:
+    return TrialState(run, make_learner(run, data.images, data.num_classes), folder)
+
+
+def train(data: SmallData) -> Any:
+    def run(learners: Sequence[Learner]) -> None:
+        for learner in learners:
+            for batch, share in data.images.batches(learner.seed, int(learner.epoch) + 1):
+                learner.step(batch, share)
+
+    return run
+
+
+def diverge(learners: Sequence[Learner]) -> None:
+    """Train a step, after which the first network's weights are not finite."""
+    for learner in learners:
+        next(iter(learner.networks["decoder"].parameters())).data.fill_(math.nan)
+
+
+def run_epochs(
+    data: SmallData, trial: TrialState, outputs: RecordedOutputs, num: int
+) -> list[Any]:
+    loop = EpochLoop(data.images, data.evaluator, outputs)
+    return [loop.run([trial], train(data))[0] for _ in range(num)]
+
+
+# -- an epoch -----------------------------------------------------------------------------------
+def test_an_epoch_is_trained_validated_recorded_and_reported(
+    data: SmallData, tmp_path: Path
+) -> None:
+    trial, outputs = make_trial(data, tmp_path), RecordedOutputs()
+    (report,) = run_epochs(data, trial, outputs, 1)
+    assert trial.epoch == 1 and trial.learner.epoch == 1.0
+    assert outputs.saved == [(1, False, report)]
+    assert report["epoch"] == 1 and report["diverged"] == 0
+    record = Journal(tmp_path).record(1)
+    assert record.metrics["diverged"] == 0.0
+    assert {**record.metrics, "epoch": 1} == report
+    expected = {"train/elbo", METRIC, "val/fd/pca-digits/2k", "epoch_seconds", "images_per_second"}
+    assert expected <= record.metrics.keys()
+    assert record.metrics["config/optim.lr"] == 0.5
+    assert record.metrics["images_per_second"] == pytest.approx(
+        data.images.images_per_epoch / record.metrics["epoch_seconds"]
+    )
+    assert trial.costs == {1: report[METRIC]}  # a metric that should be small
+
+
+def test_training_lowers_the_metric_that_ranks(data: SmallData, tmp_path: Path) -> None:
+    trial = make_trial(data, tmp_path)
+    reports = run_epochs(data, trial, RecordedOutputs(), 4)
+    assert reports[-1][METRIC] < reports[0][METRIC] - 0.2
+    assert list(trial.costs) == [1, 2, 3, 4]
+
+
+def test_pictures_are_drawn_where_they_are_due(data: SmallData, tmp_path: Path) -> None:
+    outputs = RecordedOutputs()
+    run_epochs(data, make_trial(data, tmp_path), outputs, 5)
+    assert outputs.asked == [1, 2, 3, 4, 5]
+    pictures = {r.epoch: set(r.pictures) for r in Journal(tmp_path).records()}
+    both = {"samples", "reconstructions"}
+    assert pictures == {1: both, 2: both, 3: set(), 4: both, 5: both}
+    for record in Journal(tmp_path).records():
+        for path in record.pictures.values():
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_outputs_decide_about_pictures(data: SmallData, tmp_path: Path) -> None:
+    run_epochs(data, make_trial(data, tmp_path), RecordedOutputs(pictures=False), 1)
+    assert Journal(tmp_path).record(1).pictures == {}
+
+
+def test_a_process_that_does_not_write_leaves_the_journal_alone(
+    data: SmallData, tmp_path: Path
+) -> None:
+    outputs = RecordedOutputs(writes=False)
+    (report,) = run_epochs(data, make_trial(data, tmp_path), outputs, 1)
+    assert not Journal(tmp_path).epochs() and not outputs.asked
+    assert outputs.saved == [(1, False, report)]  # it reports nevertheless
+
+
+def test_several_trials_share_the_time_and_nothing_else(data: SmallData, tmp_path: Path) -> None:
+    runs = [small_run(Train, epochs=5, seed=seed) for seed in (0, 1)]
+    together = [make_trial(data, tmp_path / f"t{run.seed}", run) for run in runs]
+    loop = EpochLoop(data.images, data.evaluator, RecordedOutputs(pictures=False))
+    reports = loop.run(together, train(data))
+    assert reports[0]["epoch_seconds"] == reports[1]["epoch_seconds"]
+    for run, report in zip(runs, reports, strict=True):
+        trial = make_trial(data, tmp_path / f"alone{run.seed}", run)
+        (alone,) = run_epochs(data, trial, RecordedOutputs(pictures=False), 1)
+        assert report[METRIC] == pytest.approx(alone[METRIC], rel=1e-5)
+    assert reports[0][METRIC] != reports[1][METRIC]
+
+
+# -- divergence -----------------------------------------------------------------------------------
+def test_an_epoch_that_diverged_is_recorded_and_reports_the_worst_value(
+    data: SmallData, tmp_path: Path
+) -> None:
+    trial, outputs = make_trial(data, tmp_path), RecordedOutputs()
+    run_epochs(data, trial, outputs, 1)
+    loop = EpochLoop(data.images, data.evaluator, outputs)
+    (report,) = loop.run([trial], diverge)
+    assert (report["epoch"], report["diverged"], report[METRIC]) == (2, 1, 1e30)
+    assert all(math.isfinite(value) for value in report.values())
+    assert outputs.saved[-1] == (2, True, report)
+    record = Journal(tmp_path).record(2)
+    assert record.metrics["diverged"] == 1.0 and METRIC not in record.metrics
+    assert record.pictures == {} and outputs.asked == [1]
+    assert list(trial.costs) == [1]  # never the best epoch
+
+
+@pytest.mark.parametrize(("mode", "worst"), [("min", 1e30), ("max", -1e30)])
+def test_the_worst_value_follows_the_direction(mode: Any, worst: float) -> None:
+    run = small_run(Train, mode=mode)
+    assert ray_report(run, 3, {METRIC: math.nan, "x": 1.0}) == {
+        **{METRIC: worst, "x": 1.0, "epoch": 3, "diverged": 1}
+    }
+    assert ray_report(run, 3, {METRIC: 2.0, "x": math.inf})[METRIC] == worst
+    assert ray_report(run, 3, {METRIC: 2.0})[METRIC] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("value", "diverged"), [(0.0, False), (1e30, False), (math.nan, True), (-math.inf, True)]
+)
+def test_what_diverged(value: float, diverged: bool) -> None:
+    assert has_diverged({"a": 1.0, "b": value}) is diverged
+
+
+# -- reports ------------------------------------------------------------------------------------
+def test_the_report_of_an_epoch_can_be_repeated(data: SmallData, tmp_path: Path) -> None:
+    reports = run_epochs(data, make_trial(data, tmp_path), RecordedOutputs(), 2)
+    for epoch, report in enumerate(reports, 1):
+        assert repeated_report(tmp_path, epoch) == report
+    with pytest.raises(FileNotFoundError):
+        repeated_report(tmp_path, 3)
+
+
+def test_a_record_holds_finite_numbers_alone(tmp_path: Path) -> None:
+    write_epoch_record(tmp_path, 7, {"a": 1.5, "b": math.nan, "c": math.inf}, {"samples": b"png"})
+    content = json.loads((tmp_path / "journal/reports/000007.json").read_text())
+    assert content == {"epoch": 7, "metrics": {"a": 1.5, "diverged": 1.0}, "pictures": ["samples"]}
+    assert Journal(tmp_path).record(7).pictures["samples"].read_bytes() == b"png"
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs", "due"),
+    [(1, 4, [1, 2, 3, 4]), (2, 5, [1, 2, 4, 5]), (3, 7, [1, 3, 6, 7]), (100, 5, [1, 5])],
+)
+def test_epochs_with_pictures(every: int, epochs: int, due: list[int]) -> None:
+    run = small_run(Train, epochs=epochs, picture_every=every)
+    assert [e for e in range(1, epochs + 1) if is_picture_epoch(run, e)] == due
