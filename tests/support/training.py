@@ -43,7 +43,7 @@ def _digits() -> Dataset:
 
 
 def small_dataset(store: Path) -> SharedDataset:
-    """Return 96 training digits and 32 validation digits, with principal components as features."""
+    """Return 96 training and 32 validation digits, compared by their principal components."""
     digits = _digits()
     parts = [
         Part(part.images[:num], None if part.labels is None else part.labels[:num])
