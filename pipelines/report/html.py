@@ -166,12 +166,14 @@ def _diagrams(ranking: Sequence[TrialResult], objective: Objective) -> list[dict
 
 def _samples(folder: SearchFolder, ranking: Sequence[TrialResult]) -> list[dict[str, str]]:
     """Return the champion's samples, and the last ones drawn of the best trials that have any."""
-    champion = folder.champion_samples
-    shown = [("of the search's model", champion)] if champion.is_file() else []
+    trials = []
     for rank, result in enumerate(ranking, 1):
         drawn = [r.pictures["samples"] for r in result.record.counted() if "samples" in r.pictures]
-        if drawn and len(shown) <= _SAMPLES:
-            shown.append((f"rank {rank}, trial {result.trial_id}", drawn[-1]))
+        if drawn:
+            trials.append((f"rank {rank}, trial {result.trial_id}", drawn[-1]))
+    champion = folder.champion_samples
+    shown = [("of the search's model", champion)] if champion.is_file() else []
+    shown += trials[:_SAMPLES]
     return [{"text": text, "picture": _embedded(path.read_bytes())} for text, path in shown]
 
 
