@@ -60,9 +60,8 @@ def test_a_trial_that_ended_is_logged_with_its_config(
     progress = SearchProgress(make_state(), 5)
     config = {"optim.lr": 0.0012345, "model.hidden": "(32,)"}
     progress.trial_ended("a1", "stopped_early", "epoch 3, val/nll 9.5", config)
-    expected = (
-        "trial a1 stopped early: epoch 3, val/nll 9.5  [optim.lr=0.00123 model.hidden=(32,)]"
-    )
+    settings = "optim.lr=0.00123 model.hidden=(32,)"
+    expected = f"trial a1 stopped early: epoch 3, val/nll 9.5  [{settings}]"
     assert caplog.messages[0] == expected
 
 

@@ -199,7 +199,7 @@ def test_vectorised_trials_wait_for_each_other() -> None:
     with ThreadPoolExecutor() as pool:
         replies = [pool.submit(worker.run_epoch, request(name, 0)) for name in ("a", "b")]
         assert [reply.result(SECONDS) for reply in replies] == [{"epoch": 1}] * 2
-    assert sorted(sum(trials.batches, [])) == ["a", "b"]
+    assert sorted(name for batch in trials.batches for name in batch) == ["a", "b"]
 
 
 def test_a_vectorised_trial_does_not_wait_for_ever_for_one_that_sends_nothing() -> None:
