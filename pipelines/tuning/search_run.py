@@ -148,7 +148,8 @@ class SearchRun:
         checkpoint as a model, registered if asked for, with a claim to the alias `champion`."""
         if self.status != "completed":
             return
-        selection, pareto = self.selection(), self._mark_pareto_front()
+        pareto = self._mark_pareto_front()
+        selection = self.selection()  # after it, because the winner may be on the front
         table = as_csv(self.ranking(), self.run.objectives, pareto)
         self.folder.files.write(self.folder.table, table)
         artifacts = {"search": str(self.folder.table)}

@@ -1,0 +1,237 @@
+"""A search while it runs: what it records of Tune's events, its champion and its end."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from support.search import METRIC, RecordingTracker, finish_tune, make_search, run_trial
+
+from pipelines.config.objectives import Objective
+from pipelines.config.search import Search
+from pipelines.config.serialization import load_config
+from pipelines.store.checkpoints import saved_epochs
+from pipelines.store.journal import Outcome
+from pipelines.tuning.recorder import Closed, TrialEnded, TrialStarted
+from pipelines.tuning.result import search_result
+from pipelines.tuning.search_run import SearchRun
+
+
+def outcome(search: SearchRun, trial_id: str) -> Outcome:
+    found = search.folder.trial(trial_id).journal.outcome()
+    assert found
+    return found
+
+
+def synced(search: SearchRun) -> list[tuple[str, int | None]]:
+    assert isinstance(search.tracker, RecordingTracker)
+    return search.tracker.synced
+
+
+# -- trials -----------------------------------------------------------------------------------
+def test_a_search_that_starts_is_recorded_with_its_config(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    config = load_config(search.folder.config.read_bytes(), "config.json")
+    assert config == search.run and isinstance(config, Search)
+    info = search.folder.journal.info()
+    assert info and info.kind == "search" and info.search_id == "search-1"
+    assert info.params["searched"] == "model.latent_dim model.kl_weight optim.lr"
+    assert synced(search) == [("search-1", None)]
+    assert search.status == "interrupted"
+
+
+def test_a_trial_is_recorded_from_its_start_to_its_end(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    run_trial(search, "t1", [5.0, 3.0, 4.0, 3.5], {"optim": {"lr": 0.25}})
+    info = search.folder.trial("t1").journal.info()
+    assert info and (info.kind, info.trial_id, info.parent) == ("trial", "t1", "../..")
+    assert info.params["optim.lr"] == 0.25
+    config = load_config(search.folder.trial("t1").config.read_bytes(), "config.json")
+    assert config.optim.lr == 0.25 and not isinstance(config, Search)
+    found = outcome(search, "t1")
+    assert (found.ending, found.last_epoch) == ("completed", 4)
+    assert found.summary[f"best/{METRIC}"] == 3.0 and found.tags["best_epoch"] == "2"
+    assert synced(search)[1:] == [
+        *[("t1", None), ("t1", 1), ("t1", 2), ("t1", 3), ("t1", 4), ("t1", None)]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num", "values", "kept"),
+    [
+        (1, [5.0, 3.0, 4.0, 3.5], [2, 4]),
+        (2, [5.0, 3.0, 4.0, 3.5], [2, 4]),
+        (2, [2.0, 3.0, 4.0, 9.0], [1, 2, 4]),
+        (9, [2.0, 3.0, 4.0, 9.0], [1, 2, 3, 4]),
+        (1, [9.0, 8.0, 7.0], [3]),
+    ],
+)
+def test_an_ended_trial_keeps_its_best_checkpoints_and_the_newest(
+    num: int, values: list[float], kept: list[int], tmp_path: Path
+) -> None:
+    search = make_search(tmp_path, keep_checkpoints=num)
+    run_trial(search, "t1", values)
+    assert saved_epochs(search.folder.trial("t1").path) == kept
+
+
+def test_epochs_after_a_stopped_trial_s_last_report_do_not_count(tmp_path: Path) -> None:
+    """A worker may train on before it learns that its trial was stopped."""
+    search = make_search(tmp_path)
+    run_trial(search, "t1", [5.0, 4.0, 1.0], end=False)
+    search.handle(TrialEnded("t1", reported_epoch=2, recorded_epoch=3, diverged=False))
+    found = outcome(search, "t1")
+    assert (found.ending, found.last_epoch) == ("stopped_early", 2)
+    assert found.summary[f"best/{METRIC}"] == 4.0
+    assert saved_epochs(search.folder.trial("t1").path) == [2]
+
+
+def test_a_failed_trial_keeps_its_checkpoints_and_its_reason(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    run_trial(search, "t1", [5.0, 1.0, 4.0], error="CUDA out of memory")
+    assert outcome(search, "t1").tags["message"] == "CUDA out of memory"
+    assert outcome(search, "t1").ending == "failed"
+    assert saved_epochs(search.folder.trial("t1").path) == [1, 2, 3]  # it may be taken up again
+
+
+def test_a_trial_that_tune_lost_is_superseded_and_not_ranked(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    run_trial(search, "t1", [5.0])
+    run_trial(search, "t2", [4.0], end=False)
+    resumed = SearchRun(search.context, search.folder, search.tracker, search.searched)
+    resumed.start(search.run)
+    resumed.tune_ended(["t1"])
+    assert outcome(resumed, "t2").ending == "superseded"
+    assert [result.trial_id for result in resumed.ranking()] == ["t1"]
+
+
+def test_a_search_that_is_cut_off_is_resumed_where_it_stood(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    run_trial(search, "t1", [5.0, 2.0, 3.0, 4.0])
+    run_trial(search, "t2", [4.0], end=False)
+    search.close_open_trials()
+    assert outcome(search, "t2").ending == "interrupted"
+    assert search.folder.journal.outcome() == Outcome(
+        "interrupted", 0, (search.folder.journal.outcome() or Outcome("failed", 0)).summary
+    )
+    resumed = SearchRun(search.context, search.folder, search.tracker, search.searched)
+    resumed.start(search.run)
+    assert resumed.folder.journal.outcome() is None
+    assert resumed.state.best == ("t1", 2.0)
+    assert resumed.state.ended == {"t1": "completed", "t2": "interrupted"}
+    resumed.handle(TrialStarted("t2", {"optim": {"lr": 0.003}}, 1))
+    assert resumed.folder.trial("t2").journal.outcome() is None
+    resumed.handle(Closed({"t2": 1}))
+    assert outcome(resumed, "t2").ending == "interrupted"
+
+
+def test_closing_a_search_that_never_started_writes_nothing(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    other = SearchRun(
+        search.context, search.context.store.search("other"), search.tracker, search.searched
+    )
+    other.close_open_trials()
+    assert not other.has_started and not other.folder.path.exists()
+
+
+# -- the end ------------------------------------------------------------------------------------
+def complete(root: Path, register: bool = True) -> SearchRun:
+    search = make_search(root)
+    for name, values in (("t1", [5.0, 3.0]), ("t2", [4.0, 2.0, 2.5]), ("t3", [9.0, 8.0])):
+        run_trial(search, name, values)
+    finish_tune(search)
+    search.finish(register=register)
+    return search
+
+
+def test_a_search_is_complete_when_every_trial_has_ended(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    run_trial(search, "t1", [5.0])
+    run_trial(search, "t2", [4.0])
+    finish_tune(search)
+    assert search.status == "interrupted"
+    search.finish(register=True)
+    assert not search.folder.table.exists() and not outcome(search, "t2").checkpoint
+    run_trial(search, "t3", [3.0], error="died")
+    assert search.status == "completed"
+
+
+@pytest.mark.parametrize("register", [True, False])
+def test_the_best_trial_becomes_the_champion(register: bool, tmp_path: Path) -> None:
+    search = complete(tmp_path, register)
+    found = outcome(search, "t2")
+    assert found.checkpoint.endswith("trials/t2/checkpoint_000002")
+    assert found.register == ("vae-digits" if register else "")
+    claim = {"metric": METRIC, "mode": "min", "value": 2.0} if register else {}
+    assert dict(found.champion) == claim
+    assert not outcome(search, "t1").checkpoint
+    assert search.folder.champion_samples.read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader(search.folder.table.read_text().splitlines()))
+    assert [row["trial_id"] for row in rows] == ["t2", "t1", "t3"]
+    assert "t2" in search.folder.report.read_text()
+    whole = search.folder.journal.outcome()
+    assert (
+        whole
+        and whole.ending == "completed"
+        and whole.artifacts.keys()
+        == {
+            "search",
+            "samples",
+            "report",
+        }
+    )
+    assert whole.summary["trials/stopped_early"] == 3.0
+    assert whole.summary[f"best/{METRIC}"] == 2.0
+
+
+def test_a_page_that_cannot_be_written_leaves_the_search_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pipelines.tuning.search_run.write_report", fail)
+    search = complete(tmp_path)
+    whole = search.folder.journal.outcome()
+    assert whole and whole.ending == "completed" and "report" not in whole.artifacts
+    assert "the report of search-1 could not be written" in caplog.text
+
+
+def test_the_result_of_a_search(tmp_path: Path) -> None:
+    search = complete(tmp_path)
+    result = search_result(search, {})
+    assert result.outcome == "completed" and result.exit_code == 0
+    assert result.champion and result.champion.trial_id == "t2"
+    assert [row.trial_id for row in result.ranking] == ["t2", "t1", "t3"]
+    assert [row.value for row in result.ranking] == [2.0, 3.0, 8.0]
+    assert result.champion.run_id == "id-of-t2" and result.pareto == ()
+    assert json.loads(result.to_json())["champion"]["metrics"][METRIC] == 2.0
+
+
+def test_a_champion_without_a_model_fails_the_search(tmp_path: Path) -> None:
+    search = complete(tmp_path)
+    journal = search.folder.trial("t2").journal
+    journal.mark_delivered({"uri": "x", "run_id": "1", "model_error": "cannot be exported"})
+    result = search_result(search, {})
+    assert result.champion and result.champion.model_error == "cannot be exported"
+    assert result.outcome == "completed" and result.exit_code == 1
+    # A model that nobody asked for fails nothing.
+    other = search.folder.trial("t1").journal
+    journal.mark_delivered({"uri": "x", "run_id": "1"})
+    other.mark_delivered({"uri": "x", "run_id": "2", "model_error": "cannot be exported"})
+    assert search_result(search, {}).exit_code == 0
+
+
+def test_the_trials_of_the_pareto_front_are_marked(tmp_path: Path) -> None:
+    further = Objective("val/kl", "max")
+    search = make_search(tmp_path, further=((further.metric, further.mode),))
+    assert search.run.chosen_scheduler == "fifo"
+    for name, value, second in (("t1", 5.0, 9.0), ("t2", 4.0, 8.0), ("t3", 4.5, 7.0)):
+        run_trial(search, name, [value], metrics={further.metric: second})
+    finish_tune(search)
+    search.finish(register=False)
+    assert [result.trial_id for result in search.pareto()] == ["t2", "t1"]
+    marked = [n for n in ("t1", "t2", "t3") if "pareto_front" in outcome(search, n).tags]
+    assert marked == ["t1", "t2"]
+    result = search_result(search, {})
+    assert [row.trial_id for row in result.pareto] == ["t2", "t1"]
+    assert result.objectives == (Objective(METRIC, "min"), further)
