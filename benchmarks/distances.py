@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-NEIGHBOURS = 5
+K_NEAREST = 5
 _WARM_UP = 1_200
 """Features that each distance is computed of before it is timed: a kernel distance's subset of
 1,000 and some more."""
@@ -40,7 +40,7 @@ def ours() -> dict[str, Distance]:
     return {
         "frechet": lambda real, fake: frechet_distance(Moments.of(real), Moments.of(fake)),
         "kernel": kernel_distance,
-        "prdc": lambda real, fake: compute_prdc(Neighbours.of(real, NEIGHBOURS), fake),
+        "prdc": lambda real, fake: compute_prdc(Neighbours.of(real, K_NEAREST), fake),
     }
 
 
@@ -84,7 +84,7 @@ def torch_fidelity() -> dict[str, Distance]:
         "frechet": frechet,
         "kernel": lambda real, fake: kid_features_to_metric(real, fake, verbose=False),
         "prdc": lambda real, fake: prc_features_to_metric(
-            fake, real, prc_neighborhood=NEIGHBOURS, verbose=False
+            fake, real, prc_neighborhood=K_NEAREST, verbose=False
         ),
     }
 

@@ -1,7 +1,7 @@
 """Autoencoder (Hinton & Salakhutdinov 2006): plain, denoising (Vincent et al. 2008) or sparse.
 
-It is no generative model by itself. Samples come from a density fitted to the training images'
-codes once the networks are trained (Ghosh et al. 2020), kept in the network `density`.
+Samples are decoded from a density that is fitted to the codes of training images after training
+(Ghosh et al. 2020) and kept in the network `density`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Optim = Adam
 
 @dataclass(frozen=True)
 class Config:
+    """Hyperparameters of an autoencoder."""
+
     latent_dim: int = 16
     """Dimensions of the code."""
     arch: Literal["mlp", "conv"] = "mlp"

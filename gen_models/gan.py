@@ -1,12 +1,12 @@
 """Generative adversarial network (Goodfellow et al. 2014).
 
 Losses: non-saturating, hinge (Lim & Ye 2017), least squares (Mao et al. 2017), Wasserstein
-(Arjovsky et al. 2017). What keeps the discriminator smooth: spectral normalisation (Miyato et
-al. 2018), gradient penalty (Gulrajani et al. 2017), R1 (Mescheder et al. 2018). What shows it that
-samples are all alike: packing (Lin et al. 2018), minibatch deviation (Karras et al. 2018). What a
-class-conditional one judges by: a projection (Miyato & Koyama 2018).
+(Arjovsky et al. 2017). Regularisation of the discriminator: spectral normalisation (Miyato et
+al. 2018), gradient penalty (Gulrajani et al. 2017), R1 (Mescheder et al. 2018). Against mode
+collapse: packing (Lin et al. 2018), minibatch deviation (Karras et al. 2018). Class-conditional
+discriminators use a projection (Miyato & Koyama 2018).
 
-The defaults are SNGAN's, which converge without tuning.
+The defaults are SNGAN's, which train without tuning.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from gen_models.core.errors import require, require_sizes
 
 @dataclass(frozen=True)
 class Optim:
+    """Optimizers of a GAN."""
+
     discriminator: Adam = field(default_factory=lambda: Adam(lr=2e-4, betas=(0.0, 0.9)))
     """The discriminator's optimizer."""
     generator: Adam = field(
@@ -46,6 +48,8 @@ class Optim:
 
 @dataclass(frozen=True)
 class Config:
+    """Hyperparameters of a GAN."""
+
     latent_dim: int = 64
     """Dimensions of the generator's noise."""
     arch: Literal["conv", "mlp"] = "conv"
@@ -55,22 +59,23 @@ class Config:
     channels: int = 32
     """conv: channels of the largest feature map."""
     loss: Literal["hinge", "non_saturating", "least_squares", "wasserstein"] = "hinge"
-    """What the two networks play for."""
+    """Loss functions of the two networks."""
     spectral_norm: bool = True
     """Spectral normalisation of the discriminator."""
     gradient_penalty: float = 0.0
-    """Weight of (|grad D| - 1)^2 between real and generated images."""
+    """Weight of (|grad D| - 1)^2 at points between real and generated images."""
     r1_penalty: float = 0.0
     """gamma in gamma/2 |grad D|^2 at real images."""
     pac: int = 1
-    """Images that the discriminator judges together, as one."""
+    """Number of images that the discriminator scores together."""
     minibatch_std: int = 0
-    """Images, or packs of them, in a group whose deviation the discriminator's last layer sees;
-    0: none. The rows of a batch on each worker are a multiple of `pac` times this."""
+    """Number of images, or of packs, in a group whose deviation is a feature of the
+    discriminator's last layer; 0: none. Each worker's rows of a batch must be a multiple of
+    `pac` times this."""
     discriminator_steps: int = 1
     """Discriminator steps per generator step."""
     conditional: bool = False
-    """The generator is told the class of the image to make, the discriminator that of an image."""
+    """Class-conditional: both networks take the class of an image as input."""
 
     def __post_init__(self) -> None:
         require_sizes(self.latent_dim, self.hidden, self.channels)
@@ -86,8 +91,8 @@ class Config:
 
 
 class Model:
-    """Draws: `z_discriminator`, `z_generator` (N, latent_dim), the noise of the generated images
-    in either step; with a gradient penalty `mix` (N, 1, …), uniform in [0, 1)."""
+    """Draws: `z_discriminator`, `z_generator` (N, latent_dim), the noise of generated images in
+    the step of either network; with a gradient penalty `mix` (N, 1, …), uniform in [0, 1)."""
 
     def __init__(self, config: Config, spec: DataSpec) -> None:
         self.config = config
@@ -115,7 +120,7 @@ class Model:
         }
 
     def _conv_body(self) -> tuple[nn.Sequential, tuple[int, ...]]:
-        """The discriminator's, and the shape of its features."""
+        """Build the discriminator's body, and return it with the shape of its features."""
         c, (channels, *size) = self.config, self.spec.shape
         return conv_features((c.pac * channels, *size), c.channels, spectral_norm=c.spectral_norm)
 
@@ -185,7 +190,7 @@ class Model:
         return loss, {"generator_loss": loss}
 
     def _fakes(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
-        """Generated images (N, *shape) in [-1, 1]. Labels come first, before what may be
+        """Generate images (N, *shape) in [-1, 1]. Labels come before the noise, whose end may be
         padding."""
         if self.conditional:
             noise = torch.cat([one_hot(labels, self._num_labels), noise], dim=1)
@@ -193,7 +198,7 @@ class Model:
         return images
 
     def _score(self, networks: Networks, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        """The discriminator, of packed images of these labels."""
+        """Return the discriminator as a function of packed images with these labels."""
         discriminator = networks["discriminator"]
         if not self.conditional:
             return discriminator
@@ -201,7 +206,7 @@ class Model:
         return lambda images: discriminator(images, given)
 
     def _packed(self, images: Tensor) -> Tensor:
-        """As the discriminator takes them, (N / pac, pac C, …)."""
+        """Pack images for the discriminator, (N / pac, pac C, …)."""
         expected = f"a multiple of {self.rows_together}, by pac and minibatch_std"
         require(len(images) % self.rows_together == 0, "rows of a batch", len(images), expected)
         return pack(images, self.config.pac)
@@ -210,12 +215,12 @@ class Model:
         return 0.5 * (self._fakes(networks, noise, labels) + 1.0)
 
     def validate(self, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
-        """Nothing: a GAN is judged by its samples."""
+        """Return {}: a GAN is measured by its samples only."""
         return {}
 
 
 def discriminator_loss(name: str, on_real: Tensor, on_fake: Tensor) -> Tensor:
-    """The discriminator's loss from its scores (N,) of real and of generated images."""
+    """Compute the discriminator's loss from its scores (N,) of real and generated images."""
     if name == "hinge":
         return F.relu(1.0 - on_real).mean() + F.relu(1.0 + on_fake).mean()
     if name == "non_saturating":
@@ -226,7 +231,7 @@ def discriminator_loss(name: str, on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 
 def generator_loss(name: str, on_fake: Tensor) -> Tensor:
-    """The generator's loss from the discriminator's scores (N,) of its images."""
+    """Compute the generator's loss from the discriminator's scores (N,) of its images."""
     if name == "non_saturating":
         return F.softplus(-on_fake).mean()
     if name == "least_squares":
@@ -235,7 +240,7 @@ def generator_loss(name: str, on_fake: Tensor) -> Tensor:
 
 
 def _input_gradient(discriminator: Callable[..., Tensor], images: Tensor) -> Tensor:
-    """d D(x) / d x, same shape as `images`, differentiable again."""
-    # torch.func.grad, for autograd.grad does not work within vmap
+    """Compute d D(x) / d x, of the shape of `images`, differentiable."""
+    # torch.func.grad, because autograd.grad does not work within vmap
     gradient: Tensor = torch.func.grad(lambda x: discriminator(x).sum())(images)
     return gradient

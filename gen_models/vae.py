@@ -1,7 +1,7 @@
 """Variational autoencoder (Kingma & Welling 2014), with beta (Higgins et al. 2017), a linear
-warm-up of the KL term and free bits (Kingma et al. 2016); importance-weighted where it is given
-several samples (Burda et al. 2016); class-conditional where it is asked to be (Sohn et al. 2015).
-Everything is in nats per image.
+warm-up of the KL term and free bits (Kingma et al. 2016); importance-weighted with several
+samples (Burda et al. 2016); optionally class-conditional (Sohn et al. 2015). Losses and metrics
+are in nats per image.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ Optim = Adam
 
 @dataclass(frozen=True)
 class Config:
+    """Hyperparameters of a VAE."""
+
     latent_dim: int = 16
     """Dimensions of z."""
     arch: Literal["mlp", "conv"] = "mlp"
@@ -41,23 +43,24 @@ class Config:
     hidden: tuple[int, ...] = (512,)
     """mlp: widths of the encoder's hidden layers; the decoder's in reverse."""
     activation: Literal["relu", "tanh"] = "relu"
-    """mlp: what follows each hidden layer; with tanh, weights begin as Glorot & Bengio's."""
+    """mlp: activation of hidden layers; with tanh, weights are initialised as by Glorot &
+    Bengio."""
     channels: int = 32
     """conv: channels of the largest feature map."""
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    """p(x|z): Bernoulli on intensities in [0, 1], or Gaussian of fixed deviation."""
+    """p(x|z): Bernoulli on intensities in [0, 1], or Gaussian with a fixed deviation."""
     decoder_std: float = 0.1
     """gaussian: the deviation of p(x|z), on intensities in [0, 1]."""
     kl_weight: float = 1.0
-    """Weight of the KL term in the training loss (beta). Validation uses 1, always."""
+    """Weight of the KL term in the training loss (beta). Validation always uses 1."""
     kl_warmup_epochs: float = 0.0
     """Epochs over which the KL term's weight grows linearly from 0 to `kl_weight`."""
     free_bits: float = 0.0
     """Nats per latent dimension and image below which the KL term is not reduced further."""
     importance_samples: int = 1
-    """z drawn for each image; with more than 1, the loss is the importance-weighted bound."""
+    """Number of z for each image; with more than 1 the loss is the importance-weighted bound."""
     conditional: bool = False
-    """Encoder and decoder are told the class of an image."""
+    """Class-conditional: both networks take the class of an image as input."""
 
     def __post_init__(self) -> None:
         require_sizes(self.latent_dim, self.hidden, self.channels)
@@ -69,7 +72,7 @@ class Config:
         require(self.free_bits >= 0, "free_bits", self.free_bits, "at least 0")
         samples = self.importance_samples
         require(samples >= 1, "importance_samples", samples, "an integer of at least 1")
-        expected = "0, for the importance-weighted bound has no KL term to hold up"
+        expected = "0, because the importance-weighted bound has no KL term"
         require(samples == 1 or self.free_bits == 0, "free_bits", self.free_bits, expected)
 
 
@@ -83,7 +86,7 @@ class Model:
         self.noise_dim = config.latent_dim
         self.conditional = config.conditional
         self._num_labels = num_labels(config.conditional, spec)
-        # Free bits are given to every dimension of z, those of the padding too.
+        # Free bits apply to every dimension of z, and would apply to padding.
         self.widths: tuple[str, ...] = () if on(config.free_bits) else ("latent_dim",)
 
     def networks(self) -> dict[str, nn.Module]:
@@ -126,7 +129,8 @@ class Model:
         return loss, metrics
 
     def _negative_bound(self, terms: _Terms, kl_weight: Tensor | float) -> Tensor:
-        """The training loss. With several samples the weight tempers p(z) / q(z|x)."""
+        """Compute the training loss. With several samples `kl_weight` is an exponent of
+        p(z) / q(z|x)."""
         free_bits = self.config.free_bits
         if terms.log_ratio is not None:
             return -_log_mean_exp(kl_weight * terms.log_ratio - terms.nll).mean()
@@ -150,12 +154,13 @@ class Model:
         return _Terms(self._nll(out, batch.images), kl, log_ratio)
 
     def _metrics(self, terms: _Terms) -> Metrics:
-        """The bound at KL weight 1, and its two terms."""
+        """Compute the bound at KL weight 1, and its two terms."""
         nll, kl = terms.nll, terms.kl.sum(1)
         return {"reconstruction": nll.mean(), "kl": kl.mean(), "elbo": -(nll + kl).mean()}
 
     def _nll(self, out: Tensor, images: Tensor) -> Tensor:
-        """-log p(x|z) (…, N) from the decoder's output (…, N, *shape): logits, or means."""
+        """Compute -log p(x|z) (…, N) from the decoder's output (…, N, *shape): logits, or
+        means."""
         if self.config.likelihood == "bernoulli":
             each = bernoulli_nll(out, images)
         else:
@@ -165,7 +170,7 @@ class Model:
         return each.flatten(-len(self.spec.shape)).sum(-1)
 
     def _mean(self, out: Tensor) -> Tensor:
-        """E[x|z] in [0, 1] from the decoder's output."""
+        """Compute E[x|z] in [0, 1] from the decoder's output."""
         return out.sigmoid() if self.config.likelihood == "bernoulli" else out.clamp(0.0, 1.0)
 
     def generate(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
@@ -193,17 +198,17 @@ class Model:
         return terms
 
     def validate(self, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
-        """The evidence lower bound at KL weight 1, and its two terms."""
+        """Compute the evidence lower bound at KL weight 1, and its two terms."""
         return self._metrics(self._terms(networks, batch, draws))
 
     def _posterior(self, networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z|x), each (N, latent_dim). They take turns in the encoder's
-        output, so that a narrower model's are its first entries."""
+        """Return mean and log variance of q(z|x), each (N, latent_dim). They alternate in the
+        encoder's output, so that a narrower model's are its first entries."""
         mu, logvar = networks["encoder"](self._seen(batch)).unflatten(1, (-1, 2)).unbind(2)
         return mu, logvar
 
     def _seen(self, batch: Batch) -> Tensor:
-        """What the encoder is shown."""
+        """Return the encoder's input: images, and labels if the model is class-conditional."""
         if not self.conditional:
             return batch.images
         labels = one_hot(batch.labels, self._num_labels)
@@ -212,8 +217,8 @@ class Model:
         return torch.cat([labels, batch.images.flatten(1)], dim=1)
 
     def _decode(self, networks: Networks, z: Tensor, labels: Tensor) -> Tensor:
-        """(…, N, latent_dim) -> (…, N, *shape), unbounded. Labels come first, before what may be
-        padding."""
+        """Decode (…, N, latent_dim) to (…, N, *shape), unbounded. Labels come before z, whose end
+        may be padding."""
         if self.conditional:
             given = one_hot(labels, self._num_labels)
             z = torch.cat([given.expand(*z.shape[:-1], -1), z], dim=-1)
@@ -231,11 +236,11 @@ class _Terms(NamedTuple):
 
 
 def _log_ratio(z: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
-    """log p(z) - log q(z|x), (…, N), at z = mu + exp(logvar / 2) eps. A difference in each
-    dimension, so that one of padding, where all three are 0, adds nothing."""
+    """Compute log p(z) - log q(z|x), (…, N), at z = mu + exp(logvar / 2) eps. The difference is
+    taken in each dimension, so that padding, where all three are 0, adds 0."""
     return 0.5 * (eps.square() - z.square() + logvar).sum(-1)
 
 
 def _log_mean_exp(log_weights: Tensor) -> Tensor:
-    """(S, …) -> (…)"""
+    """Compute the logarithm of the mean weight, (S, …) -> (…)."""
     return log_weights.logsumexp(0) - log(len(log_weights))

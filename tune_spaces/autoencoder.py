@@ -1,5 +1,5 @@
-"""The autoencoder's search space. Ranked by the validation squared error without input noise,
-which holds no searched weight."""
+"""Search space of the autoencoder. Trials are ranked by the validation squared error without input
+noise, which contains no searched weight."""
 
 from ray import tune
 

@@ -1,5 +1,5 @@
-"""The GAN's search space. Ranked by a Fréchet distance of samples to validation images: the
-losses of its two networks say nothing of how good the samples are."""
+"""Search space of the GAN. Trials are ranked by a Fréchet distance of samples to validation
+images, because the losses of the two networks do not measure the quality of samples."""
 
 from ray import tune
 

@@ -1,5 +1,6 @@
-"""The VAE's search space. Ranked by the importance-weighted bound on -log p(x), whatever KL weight
-it was trained with: a loss that holds the searched weight would make the smallest weight win."""
+"""Search space of the VAE. Trials are ranked by the importance-weighted bound on -log p(x),
+which does not contain the searched KL weight: by the training loss the smallest weight would
+rank best."""
 
 from ray import tune
 

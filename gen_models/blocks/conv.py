@@ -1,8 +1,8 @@
 """Convolutional networks in the shape of DCGAN (Radford et al. 2016) and SNGAN (Miyato et al.
 2018).
 
-An image is halved while its sides are even and above 4, so a 32x32 image ends at 4x4 and a
-28x28 image at 7x7; decoders and generators start from there. Channels double at each halving.
+Encoders halve an image while its sides are even and above 4, so a 32x32 image ends at 4x4 and a
+28x28 image at 7x7; decoders and generators start there. Channels double at each halving.
 """
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 def halvings(height: int, width: int) -> int:
-    """How often an image of this size is halved."""
+    """Return how often an image of this size is halved."""
     num = 0
     while height % 2 == 0 and width % 2 == 0 and min(height, width) > 4:
         height, width, num = height // 2, width // 2, num + 1
@@ -22,11 +22,11 @@ def halvings(height: int, width: int) -> int:
 
 
 def _plan(shape: Shape, channels: int) -> tuple[list[int], Shape]:
-    """The channels at each halving, and the shape at the end.
+    """Return the channels at each halving, and the shape after the last.
 
-    Raises `InputError` where the data are not images.
+    Raises `InputError` if the data are not images.
     """
-    expected = f"mlp, for the data are of shape {shape}, not images of channels, height, width"
+    expected = f"mlp, because the data have shape {shape}, not channels, height, width"
     require(len(shape) == 3, "arch", "conv", expected)
     _, height, width = shape
     num = halvings(height, width)
@@ -35,7 +35,8 @@ def _plan(shape: Shape, channels: int) -> tuple[list[int], Shape]:
 
 
 def dcgan_init(network: nn.Module) -> None:
-    """Weights from N(0, 0.02), biases 0, batch norm scales from N(1, 0.02): DCGAN's."""
+    """Initialise as DCGAN: weights from N(0, 0.02), biases 0, batch norm scales from N(1,
+    0.02)."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(module.weight, 0.0, 0.02)
@@ -72,7 +73,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         widths, start = _plan(shape, channels)
-        bias = not batch_norm  # the norm would take it away again
+        bias = not batch_norm  # batch norm subtracts it again
         self.start = nn.Sequential(
             nn.Linear(in_features, start[0] * start[1] * start[2], bias=bias),
             nn.Unflatten(1, start),
@@ -106,8 +107,8 @@ class ConvGenerator(ConvDecoder):
 def conv_features(
     shape: Shape, channels: int, *, spectral_norm: bool
 ) -> tuple[nn.Sequential, Shape]:
-    """Images (N, C, H, W) -> (N, *F), and F; SNGAN's discriminator but for its last layer: a 3x3
-    and a strided 4x4 convolution a size."""
+    """Build images (N, C, H, W) -> (N, *F), and return it with F: SNGAN's discriminator without
+    its last layer, a 3x3 and a strided 4x4 convolution for each size."""
     conv = SpectralConv2d if spectral_norm else nn.Conv2d
     widths, end = _plan(shape, channels)
     num = halvings(*shape[1:])

@@ -1,4 +1,4 @@
-"""The last layer of a discriminator, whatever its body is made of."""
+"""Discriminators: the last layer after any body."""
 
 from math import prod
 
@@ -11,10 +11,10 @@ from gen_models.blocks.spectral import SpectralLinear
 class Discriminator(nn.Module):
     """Images (N, C, …) -> scores (N,).
 
-    `body`: images -> features (N, *shape). `minibatch_std`: the last layer sees the deviation
-    within groups of this many rows; 0: not. With `num_labels`, an image is judged as one of its
-    classes, by the product of its features and an embedding of its labels, one-hot
-    (N, num_labels): the projection of Miyato & Koyama 2018.
+    `body`: images -> features (N, *shape). `minibatch_std`: the last layer has the deviation
+    within groups of this many rows as a further feature; 0: not. `num_labels`: scores are
+    conditional on one-hot labels (N, num_labels), by the product of features and an embedding of
+    the labels: the projection of Miyato & Koyama 2018.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Likelihoods of images given a decoder's output."""
+"""Negative log-likelihoods of images, given a decoder's output."""
 
 from functools import cache
 from typing import Any
@@ -10,8 +10,9 @@ _MOST_FACTORS = 120
 
 
 class _BernoulliNLL(torch.autograd.Function):
-    """Twice as fast on a CPU as torch's `binary_cross_entropy_with_logits`, forward and
-    backward, which is a tenth of a small model's step: log1p is what takes its time there."""
+    """Binary cross-entropy of logits, forward and backward twice as fast on a CPU as torch's
+    `binary_cross_entropy_with_logits`, which computes a slow log1p: a tenth of a small model's
+    step."""
 
     generate_vmap_rule = True
 
@@ -34,18 +35,19 @@ class _BernoulliNLL(torch.autograd.Function):
 
 
 def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
-    """-log p(target) of each value, in nats, same shape as `logits`; `target` in [0, 1], and of a
-    shape that broadcasts to it."""
+    """Return -log p(target) of each value in nats, of the shape of `logits`. `target` has values
+    in [0, 1] and a shape that broadcasts to that of `logits`."""
     nll: Tensor = _BernoulliNLL.apply(logits, target)[0]
     return nll
 
 
 def bernoulli_image_nll(logits: Tensor, target: Tensor) -> Tensor:
-    """-log p(target) of each image (…, N), in nats; logits (…, N, *shape), target (N, *shape).
+    """Return -log p(target) of each image (…, N) in nats; logits (…, N, *shape), target (N,
+    *shape).
 
-    For evaluation, without gradients: several times as fast as the sum of `bernoulli_nll`. With
-    log(1 + exp(x)) = x / 2 + |x| / 2 + log(1 + exp(-|x|)), the arguments of the last logarithm lie
-    in [1, 2], and the product of many of them takes one logarithm.
+    Several times as fast as the sum of `bernoulli_nll`; without gradients, for evaluation. In
+    log(1 + exp(x)) = x / 2 + |x| / 2 + log(1 + exp(-|x|)) the arguments of the last logarithm are
+    in [1, 2], so one logarithm of the product of many replaces many logarithms.
     """
     x = logits.flatten(1 - target.dim())
     linear = torch.einsum("...np,np->...n", x, 0.5 - target.flatten(1))
@@ -59,5 +61,5 @@ def bernoulli_image_nll(logits: Tensor, target: Tensor) -> Tensor:
 
 @cache
 def _factors(num_values: int) -> int:
-    """The largest divisor of `num_values` such that 2 to its power is a float32."""
+    """Return the largest divisor d of `num_values` for which 2**d is a float32."""
     return max(n for n in range(1, _MOST_FACTORS + 1) if num_values % n == 0)

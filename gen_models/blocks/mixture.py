@@ -1,5 +1,5 @@
-"""A density over codes that is sampled by a function of standard normal noise, so that it can be
-exported with the decoder behind it."""
+"""A density of codes, sampled by a function of standard normal noise, so that it can be exported
+together with the decoder."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class GaussianMixture(nn.Module):
     def fit(self, codes: Tensor, seed: int) -> None:
         """Fit to codes (N, dim) by expectation maximisation.
 
-        Fewer components than asked for are used where there are fewer than ten codes for each;
-        the others get weight 0. Codes that are not finite leave the density as it is.
+        Uses fewer components if there are fewer than ten codes for each; the others get weight 0.
+        Does nothing if a code is not finite.
         """
         from sklearn.exceptions import ConvergenceWarning  # light: networks are built without it
         from sklearn.mixture import GaussianMixture as Fit  # light: networks are built without it
@@ -57,7 +57,9 @@ class GaussianMixture(nn.Module):
             init_params="k-means++",
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # close is good enough to sample
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # near convergence is enough to sample
             fitted = fit.fit(values)
         factors = torch.linalg.cholesky(torch.from_numpy(fitted.covariances_))
         self.weights.zero_()[:num] = torch.from_numpy(fitted.weights_).to(self.weights)

@@ -10,8 +10,8 @@ Layer = Callable[[int, int], nn.Module]
 
 
 def glorot_init(network: nn.Module) -> None:
-    """Linear layers' weights uniform, of variance 2 / (inputs + outputs), and biases 0: for tanh
-    (Glorot & Bengio 2010)."""
+    """Initialise linear layers for tanh: weights uniform with variance 2 / (inputs + outputs),
+    biases 0 (Glorot & Bengio 2010)."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -25,7 +25,7 @@ def mlp(
     *,
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """(N, …) flattened to (N, in_features) -> (N, out_features), through the `hidden` widths."""
+    """Build (N, …), flattened to (N, in_features), -> (N, out_features) with `hidden` widths."""
     body, features = mlp_features(in_features, hidden, activation=activation)
     return nn.Sequential(*body, nn.Linear(features, out_features))
 
@@ -37,7 +37,8 @@ def mlp_features(
     activation: Callable[[], nn.Module],
     layer: Layer = nn.Linear,
 ) -> tuple[nn.Sequential, int]:
-    """(N, …) flattened to (N, in_features) -> (N, F), through the `hidden` widths; and F."""
+    """Build (N, …), flattened to (N, in_features), -> (N, F) with `hidden` widths; returns F
+    too."""
     layers: list[nn.Module] = [nn.Flatten()]
     for narrow, wide in pairwise((in_features, *hidden)):
         layers += [layer(narrow, wide), activation()]
@@ -51,7 +52,7 @@ def mlp_to_image(
     *,
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
-    """(N, in_features) -> (N, *shape)."""
+    """Build (N, in_features) -> (N, *shape) with `hidden` widths."""
     return nn.Sequential(
         mlp(in_features, hidden, prod(shape), activation=activation), nn.Unflatten(1, shape)
     )

@@ -1,4 +1,4 @@
-"""What every family shares: the contract, the learner, checkpoints.
+"""The family contract, data, configs, errors, randomness, checkpoints and sampling.
 
 The names below are imported on first use, so that a command which only parses its arguments
 does not wait for torch.

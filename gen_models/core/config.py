@@ -1,4 +1,5 @@
-"""Configs as JSON: frozen dataclasses of numbers, strings, tuples and further dataclasses."""
+"""Conversion of configs: frozen dataclasses of numbers, strings, tuples and further
+dataclasses."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], content: Mapping[str, Any]) -> T:
-    """A config from what `dataclasses.asdict` and JSON made of it.
+    """Build a config from the dictionary that `dataclasses.asdict` and JSON made of it.
 
-    A tuple may be JSON text. Raises `InputError` at a field that the config does not have; absent
-    fields keep defaults.
+    A tuple may be JSON text. Absent fields have their defaults. Raises `InputError` that names a
+    field that the config does not have, at any depth.
     """
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     for name in content:
@@ -26,7 +27,7 @@ def from_dict(cls: type[T], content: Mapping[str, Any]) -> T:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"optim": {"lr": 1}}` -> `{"optim.lr": 1}`."""
+    """Flatten nested dictionaries: `{"optim": {"lr": 1}}` becomes `{"optim.lr": 1}`."""
     flat: dict[str, Any] = {}
     for name, value in content.items():
         path = f"{prefix}{name}"
@@ -35,7 +36,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def merge(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` with the leaves of `changes` put over its own, at any depth."""
+    """Return `content` with values replaced by those of `changes`, at any depth."""
     merged = dict(content)
     for name, value in changes.items():
         old = merged.get(name)

@@ -1,4 +1,5 @@
-"""The family contract: what a file in `gen_models/` supplies, and nothing else about it is known.
+"""The contract of families: the names that a family's module supplies. All other code knows a
+family by these alone.
 
 A family is a module with three names:
 
@@ -9,17 +10,17 @@ A family is a module with three names:
   are passed in, so the same algebra runs on plain modules, on modules wrapped for DDP, and on
   parameters stacked over many members.
 
-Learners whose configs differ in numbers alone are trained as one, vectorised over them
-(`gen_models.fused.trainer`). Then a float field of the config is a tensor () that stands for
-each learner's own number, so losses compute with it by tensor operations and ask `on(field)`
-whether it is other than 0, never `if field`. The fields that `Model.widths` names may differ too:
-each tensor is zero-padded to the widest learner's shape, so a learner's part of it must be the
-first entries along each dimension, and the zeros behind them must add nothing to a loss, a metric
-or an image.
+Learners whose configs differ in numbers only can be trained together, vectorised with
+`torch.func` (`gen_models.fused.trainer`). Then a float field of the config is a tensor () that
+holds each learner's own number, so a loss uses it in tensor operations only, and tests
+`on(field)` for whether it is not 0, never `if field`. The fields named by `Model.widths` may
+differ too: each tensor is zero-padded to the widest learner's shape, so a learner's part of it
+must be the first entries along each dimension, and the zeros after them must not change a loss, a
+metric or an image.
 
-Data are float tensors (N, *shape) with values in [0, 1], everywhere outside a family: images
-(N, C, H, W), points of the plane (N, 2). What is said of images here holds for any data. With
-them come their classes; a family may look at them or not.
+Outside a family, data are float tensors (N, *shape) with values in [0, 1]: images (N, C, H, W),
+points of the plane (N, 2). Where this page says images, it means any data. Batches have class
+labels too, which a family may use or ignore.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ Networks = Mapping[str, Callable[..., Any]]
 """Networks by name, callable; in training they may be wrapped (DDP, functional calls)."""
 
 Draws = dict[str, Tensor]
-"""The random numbers of one step, by name; the first dimension of each is the batch."""
+"""The random numbers of one step, by name, each (N, …)."""
 
 
 Metrics = dict[str, Tensor]
-"""Scalars by name, means over the batch; detached by whoever keeps them."""
+"""Scalars by name, means over the batch. Not detached."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Adam:
     """Learning rate."""
     decay_epochs: float = 0.0
     """Epochs over which the learning rate falls to 0 along half a cosine (Loshchilov & Hutter
-    2017), after which nothing is learnt any more; 0 keeps it as it is."""
+    2017), where it stays; 0 keeps the rate constant."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the running means of the gradient and of its square."""
     eps: float = 1e-8
@@ -74,134 +75,139 @@ class Adam:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and the networks that it updates."""
+    """A loss and the networks whose parameters it updates."""
 
     name: str
     networks: tuple[str, ...]
-    """The networks updated; every other network is frozen while the loss runs."""
+    """Names of the networks updated; all others are frozen while the loss runs."""
     loss: Callable[[Networks, Batch, Draws, Tensor | float], tuple[Tensor, Metrics]]
     """`loss(networks, batch, draws, epoch) -> (loss, metrics)`: the mean over the batch.
 
-    `epoch` is the position in training, in epochs, fractional; schedules are functions of it.
-    No randomness but `draws`, no optimizer, device, `.item()` or control flow on data inside."""
+    `epoch` is the position in training in epochs, fractional, on which schedules depend. A loss
+    uses no random numbers but `draws`, no optimizer, device or `.item()`, and has no control flow
+    on data: it is compiled, recorded as a CUDA graph, and vectorised."""
     period: int = 1
-    """Runs on every `period`-th step."""
+    """The objective runs on every `period`-th step."""
 
 
 class Model(Protocol):
-    """The algebra of a family: `Model(config, spec)`."""
+    """The computations of a family, without parameters: `Model(config, spec)`."""
 
     config: Any
     spec: DataSpec
     noise_dim: int
-    """A sample is a function of this many standard normal numbers."""
+    """Number of standard normal values that `generate` takes for one sample."""
     widths: tuple[str, ...]
-    """Integer fields of the config in which learners trained as one may differ."""
+    """Integer fields of the config that may differ between learners that are trained together."""
 
     def __init__(self, config: Any, spec: DataSpec) -> None: ...
 
     def networks(self) -> dict[str, nn.Module]:
-        """Fresh networks, initialised from torch's global generator."""
+        """Build networks by name, initialised from torch's global generator."""
 
     def objectives(self) -> tuple[Objective, ...]:
-        """The objectives, in the order in which a step runs them."""
+        """Return the objectives, in the order in which a step runs them."""
 
     def draws(self, num: int, generator: Generator) -> Draws:
-        """All the randomness of one step over `num` images, on the generator's device."""
+        """Draw all random numbers of one step over `num` images, on the generator's device."""
 
     def generate(self, networks: Networks, noise: Tensor, labels: Tensor) -> Tensor:
-        """Data (N, *shape) in [0, 1] from standard normal `noise` (N, noise_dim), of the classes
+        """Map standard normal `noise` (N, noise_dim) to data (N, *shape) in [0, 1], of the classes
         `labels` (N,) if the model is class-conditional."""
 
     def validate(self, networks: Networks, batch: Batch, draws: Draws) -> Metrics:
-        """What a validation batch says of the model, at the weights of the yardstick and not
-        those of the search; {} for a family that is judged by its samples alone."""
+        """Compute the metrics of a validation batch, independent of every loss weight that a
+        search varies; {} for a family that is measured by its samples only."""
 
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """Optional: the family can reconstruct images."""
+    """Optional capability: reconstruction of images."""
 
     def reconstruct(self, networks: Networks, batch: Batch) -> Tensor:
-        """The model's version of each image of `batch`, same shape, in [0, 1]."""
+        """Reconstruct the images of `batch`: same shape, values in [0, 1]."""
 
 
 @runtime_checkable
 class Encodes(Protocol):
-    """Optional: the family maps an image to a point of its latent space."""
+    """Optional capability: codes of images."""
 
     def encode(self, networks: Networks, batch: Batch) -> Tensor:
-        """The code of each image, or the mean of its posterior, (N, latent_dim)."""
+        """Map images to their codes, or to the means of their posteriors: (N, latent_dim)."""
 
 
 @runtime_checkable
 class BoundsLikelihood(Protocol):
-    """Optional: the family has p(x|z), p(z) and an approximate posterior q(z|x), so that
-    p(x, z) / q(z|x) for z drawn from q bounds log p(x) (Burda et al. 2016); of a class-conditional
-    model, all of them given the class."""
+    """Optional capability: p(x|z), p(z) and an approximate posterior q(z|x), so that
+    p(x, z) / q(z|x) for z drawn from q gives a lower bound on log p(x) (Burda et al. 2016). In a
+    class-conditional model all of them are conditional on the class."""
 
     def log_terms(
         self, networks: Networks, batch: Batch
     ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """A function of standard normal noise (S, N, noise_dim), from which z is made: log p(x|z)
-        and log p(z) - log q(z|x) of each image, both (S, N), in nats. Their sum is the log of the
-        importance weight. The images are encoded once, by this call; no gradients."""
+        """Encode the images and return a function of standard normal noise (S, N, noise_dim).
+
+        It returns log p(x|z) and log p(z) - log q(z|x), both (S, N), in nats, for z computed from
+        the noise. Their sum is the log of the importance weight. Called without gradients."""
 
 
 @runtime_checkable
 class TakesLabels(Protocol):
-    """Optional: a config of the family may make it class-conditional."""
+    """Optional capability: the family has class-conditional models."""
 
     conditional: bool
-    """Whether this model's images are of a class that is asked for."""
+    """Whether this model is class-conditional."""
 
 
 @runtime_checkable
 class FitsSampler(Protocol):
-    """Optional: before sampling, something is fitted to the trained networks' codes."""
+    """Optional capability: a density is fitted to the codes of a trained model to sample from."""
 
     def fit_sampler(self, networks: Networks, batches: Iterable[Batch], seed: int) -> None:
-        """Fit on batches of training images; what is fitted is kept in the networks' buffers."""
+        """Fit on batches of training images, and keep the result in the networks' buffers."""
 
 
 @runtime_checkable
 class TakesRowsTogether(Protocol):
-    """Optional: a loss takes the rows of a batch together, in groups of neighbours."""
+    """Optional: a loss computes with groups of consecutive rows of a batch."""
 
     rows_together: int
-    """Rows in a group. What a worker has of a batch is a multiple of it, so that as many workers
-    as there may be compute what one would."""
+    """Rows in a group. Each worker's number of rows must be a multiple of it, so that the groups
+    do not depend on the number of workers."""
 
 
 @runtime_checkable
 class AfterUpdate(Protocol):
-    """Optional, for a module within a network: work due after each update of its parameters,
-    such as a power iteration, so that its forward pass need not change anything."""
+    """Optional, for a module within a network: work after each update of its parameters, such as a
+    power iteration, so that its forward pass changes no buffer."""
 
     def after_update(self) -> None:
-        """Runs without gradients."""
+        """Update buffers in place. Called without gradients."""
 
 
 def is_conditional(model: Model) -> bool:
-    """Whether the model is class-conditional."""
+    """Return whether the model is class-conditional."""
     return isinstance(model, TakesLabels) and model.conditional
 
 
 def num_labels(conditional: bool, spec: DataSpec) -> int:
-    """Classes that networks are told of: the data's, or none. Raises `InputError` where a model is
-    to be class-conditional and the data have no labels."""
-    expected = "False, for the data have no labels"
+    """Return the number of classes that networks take as input: 0 unless `conditional`.
+
+    Raises `InputError` if a class-conditional model is asked for and the data have no labels.
+    """
+    expected = "False, because the data have no labels"
     require(not conditional or spec.num_classes > 0, "conditional", conditional, expected)
     return spec.num_classes if conditional else 0
 
 
 def on(value: Tensor | float) -> bool:
-    """Whether a float field of a config is other than 0. A tensor stands for such numbers."""
+    """Return whether a float field of a config is not 0. Tensors stand for numbers other than
+    0."""
     return isinstance(value, Tensor) or value != 0
 
 
 def adams(optim: Any, objectives: Iterable[Objective]) -> dict[str, Adam]:
-    """The optimizer's settings of each objective, by its name, out of a family's `Optim`."""
+    """Return each objective's optimizer settings by its name, from a family's `Optim`."""
     return {
         o.name: optim if isinstance(optim, Adam) else getattr(optim, o.name) for o in objectives
     }

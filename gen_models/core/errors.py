@@ -1,13 +1,13 @@
-"""The one error that is the user's to mend, kept apart from the errors that are ours."""
+"""The error for wrong input, which the user can correct; all other errors are bugs."""
 
 from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """What the user gave is wrong.
+    """Wrong input of the user.
 
-    The message stands alone: it names the field or file, the value, and what would be right.
-    The command line prints it without a traceback and exits with code 2.
+    The message is complete in itself: it names the field or file, the value, and what would be
+    right. The command line prints it without a traceback and exits with code 2.
     """
 
 

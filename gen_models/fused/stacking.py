@@ -1,8 +1,9 @@
-"""Several models of one structure as one: every tensor with the members in front, and functions
-of a model run over all of them by `torch.func.vmap`.
+"""Stacks models of one structure: tensors (K, *shape) of K members, and functions of a model
+mapped over all members with `torch.func.vmap`.
 
 Members may differ in any float field of their config, which becomes a tensor, and in the widths
-that the family names: a narrower member's tensors are padded with zeros behind.
+that the family names: a narrower member's tensors are padded with zeros at the end of each
+dimension.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Tensors = Mapping[str, Mapping[str, Tensor]]
 
 @torch.no_grad()
 def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """(K, *shape) of K tensors; `shape` is the largest along each dimension, behind are zeros."""
+    """Stack K tensors to (K, *shape), zero-padded to the largest size of each dimension."""
     shapes = {tensor.shape for tensor in tensors}
     if len(shapes) == 1:
         return torch.stack(list(tensors))
@@ -38,18 +39,18 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def crop(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """A member's part of a padded tensor: its first entries along each dimension. A view."""
+    """Return a member's part of a padded tensor, the first entries of each dimension. A view."""
     return tensor[tuple(slice(size) for size in shape)]
 
 
 def stack_by_name(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """`stack` for each name, which all members have."""
+    """Stack the members' tensors of each name."""
     return {name: stack([member[name] for member in members]) for name in members[0]}
 
 
 def structure(model: Model) -> Hashable:
-    """What models must have in common to be stacked: all of the config but numbers and widths;
-    of a number, whether it is 0, which takes a term out of a loss."""
+    """Return a key that is equal for models that can be stacked: all of the config but widths and
+    float fields, and whether each float field is 0, which removes a term from a loss."""
     config, numbers = model.config, _float_fields(model.config)
     parts: list[Any] = [type(model), model.spec, model.widths]
     for field in fields(config):
@@ -62,7 +63,7 @@ def structure(model: Model) -> Hashable:
 
 
 class Stacked:
-    """Models of one structure. What it maps sees one model, and tensors of one member."""
+    """Models of one structure, over which functions of one model and its tensors are mapped."""
 
     def __init__(self, models: Sequence[Model], device: torch.device, *, training: bool) -> None:
         first = models[0]
@@ -82,8 +83,8 @@ class Stacked:
         }
 
     def map(self, function: Callable[..., Any], tensors: Tensors, *args: Any) -> Any:
-        """`function(model, networks, *args)` for every member; `tensors` and `args` have the
-        members in front, and so has what is returned."""
+        """Call `function(model, networks, *args)` for every member. Tensors in `tensors`, `args`
+        and in the result are (K, …)."""
 
         def one(tensors: Tensors, numbers: Mapping[str, Tensor], *args: Any) -> Any:
             return function(self._model(numbers), self._networks(tensors), *args)
@@ -91,8 +92,8 @@ class Stacked:
         return vmap(one)(tensors, self.numbers, *args)
 
     def after_update(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Run the work due after an update in every member's network `name`, on buffers in
-        `tensors` in place."""
+        """Call `after_update` of the modules in every member's network `name`, which changes
+        buffers in `tensors` in place."""
         runner = _AfterUpdates(self.templates[name])
         if runner.modules_due:
             inner = {f"network.{key}": value for key, value in tensors.items()}
@@ -101,7 +102,7 @@ class Stacked:
     def _model(self, numbers: Mapping[str, Tensor]) -> Model:
         config = copy(self._config)
         for name, value in numbers.items():
-            object.__setattr__(config, name, value)  # frozen, and checked as plain numbers
+            object.__setattr__(config, name, value)  # frozen, and checked for plain numbers
         return self._make(config, self._spec)
 
     def _networks(self, tensors: Tensors) -> dict[str, Callable[..., Any]]:
@@ -112,18 +113,18 @@ class Stacked:
 
 
 class Alone:
-    """Trained networks of one model, to sample from and to validate."""
+    """Networks of one model, to sample from and to validate."""
 
     def __init__(self, model: Model, networks: Mapping[str, nn.Module]) -> None:
         self.model, self.networks = model, networks
 
     def map(self, function: Callable[..., Any], draw: Callable[[Model], Draws]) -> Any:
-        """`function(model, networks, draw(model))`."""
+        """Return `function(model, networks, draw(model))`."""
         return function(self.model, self.networks, draw(self.model))
 
 
 class Ensemble:
-    """The same of several models of one structure, run as one."""
+    """Networks of several models of one structure, to sample from and to validate together."""
 
     def __init__(
         self, models: Sequence[Model], networks: Sequence[Mapping[str, nn.Module]]
@@ -135,20 +136,19 @@ class Ensemble:
         self._stacked = Stacked(models, device, training=False)
 
     def map(self, function: Callable[..., Any], draw: Callable[[Model], Draws]) -> Any:
-        """`function(model, networks, draw(model))` of every member; what is returned has the
-        members in front."""
+        """Return `function(model, networks, draw(model))` of every member, as tensors (K, …)."""
         draws = stack_draws([draw(model) for model in self.models])
         return self._stacked.map(function, self._tensors, draws)
 
 
 def stack_draws(draws: Sequence[Draws]) -> Draws:
-    """One step's random numbers of each member, padded and with the members in front."""
+    """Stack one step's random numbers of each member, padded, to (K, N, …)."""
     return stack_by_name(draws) if draws[0] else {}
 
 
 class _BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm in its parameters' precision: within vmap torch's own takes no bfloat16 beside
-    float32."""
+    """Batch norm in its parameters' precision: within vmap torch's own does not accept bfloat16
+    inputs with float32 parameters."""
 
     def forward(self, input: Tensor) -> Tensor:
         assert self.running_mean is not None

@@ -1,8 +1,8 @@
-"""The population: learners of any kind trained together in one process, as if each were alone.
+"""Trains several learners of a family in one process, each with the result that it has alone.
 
-Learners of one kind can run vectorised, as one, or in turn, one after the other; the results
-agree up to rounding. On a GPU that a small model leaves idle the first can be many times as
-fast; on a CPU it mostly is the second. A short measurement decides, for each kind.
+Learners of one kind are trained vectorised, with `torch.func`, or in turn, one after the other;
+the results agree up to rounding. Vectorised can be many times as fast on a GPU and small models;
+on a CPU in turn is mostly faster. A short measurement decides for each kind.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from gen_models.training.learner import Learner
 Execution = Literal["vectorised", "in_turn"]
 
 _MARGIN = 1.2
-"""Vectorised must be this much faster: in turn, a result is the same to the last bit."""
+"""Vectorised must be faster by this factor, because in turn results are equal to the last bit."""
 _TIMED = 3
-"""Steps of a measurement, after one to warm up."""
+"""Steps that are timed, after one to warm up."""
 _KEPT = 4
-"""Kinds whose stacked state is kept from epoch to epoch, those that were trained last."""
+"""Number of kinds, the last trained, whose stacked state is kept between epochs."""
 _TIMED_ALONE = 4
-"""Learners that take these steps in turn, at most."""
+"""Most learners that are timed in turn."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How learners of one kind are run, and why."""
+    """How learners of one kind are trained, and the reason."""
 
     execution: Execution
     reason: str
@@ -44,8 +44,8 @@ class Choice:
 class FusedTrainer:
     """Trains learners on the same images, an epoch at a time.
 
-    A learner is a member for as long as it is passed to `run_epoch`: it may enter and leave
-    between any two epochs, and members need not be at the same epoch.
+    Each call of `run_epoch` may have other learners, and they need not be at the same epoch.
+    `execution`: "vectorised", "in_turn", or "auto", which measures.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class FusedTrainer:
         self._kept: dict[Hashable, VectorisedLearners] = {}
 
     def groups(self, learners: Sequence[Learner]) -> list[list[Learner]]:
-        """Those that gain from being passed to `run_epoch` together, together."""
+        """Group the learners that should be passed to `run_epoch` together, because they are
+        vectorised."""
         kinds = defaultdict(list)
         for learner in learners:
             kinds[kind(learner)].append(learner)
@@ -68,7 +69,7 @@ class FusedTrainer:
         return groups
 
     def run_epoch(self, learners: Sequence[Learner]) -> None:
-        """Train each learner for one epoch more."""
+        """Train each learner for one epoch."""
         for group in self.groups(learners):
             if len(group) > 1:
                 self._run_together(group)
@@ -76,19 +77,19 @@ class FusedTrainer:
                 self._run_alone(group[0])
 
     def choice(self, group: Sequence[Learner]) -> Choice:
-        """How these learners, of one kind, are run. The first time that there are several, both
-        ways are timed, on steps that leave the learners as they were."""
+        """Return how learners of one kind are trained. At the first call with several of a kind,
+        both executions are timed on copies of the learners."""
         if self._execution != "auto":
-            return Choice(self._execution, "as asked for")
-        known = kind(group[0])
-        if known not in self._choices and len(group) == 1:
-            return Choice("in_turn", "alone")
-        if known not in self._choices:
-            self._choices[known] = self._measure(group)
-        return self._choices[known]
+            return Choice(self._execution, "as requested")
+        key = kind(group[0])
+        if key not in self._choices and len(group) == 1:
+            return Choice("in_turn", "a single learner")
+        if key not in self._choices:
+            self._choices[key] = self._measure(group)
+        return self._choices[key]
 
     def describe(self) -> str:
-        """What was measured, a line for each kind."""
+        """Describe the measurements, a line for each kind."""
         return "\n".join(
             f"members trained {'as one' if c.execution == 'vectorised' else 'in turn'}: {c.reason}"
             for c in self._choices.values()
@@ -118,7 +119,7 @@ class FusedTrainer:
         )
 
     def _seconds(self, run: Callable[[int], None]) -> float:
-        """The median time of a step, after one to warm up."""
+        """Return the median time of a step, after one to warm up."""
         seconds = []
         for _ in range(1 + _TIMED):
             start = time.perf_counter()
@@ -129,7 +130,7 @@ class FusedTrainer:
         return median(seconds[1:])
 
     def _epochs(self, group: Sequence[Learner]) -> Epochs:
-        """The coming epoch of each."""
+        """Return the batches of each learner's next epoch."""
         return Epochs(self.data, [(one.seed, int(one.epoch) + 1) for one in group])
 
     def _run_alone(self, learner: Learner) -> None:
@@ -144,13 +145,13 @@ class FusedTrainer:
         together.write_back()
 
     def _stacked_learners(self, group: Sequence[Learner]) -> VectorisedLearners:
-        """The group's state stacked, where that of its kind lay before if it has the same size:
-        a step is recorded once, and not in every epoch."""
-        found, known = VectorisedLearners(group), kind(group[0])
-        kept = self._kept.pop(known, None)
-        if kept is None or not kept.take(found):
-            kept = found
-        self._kept[known] = kept
+        """Stack the group's state, in the tensors of the kind's last epoch if shapes are equal, so
+        that a recorded step stays valid."""
+        stacked, key = VectorisedLearners(group), kind(group[0])
+        kept = self._kept.pop(key, None)
+        if kept is None or not kept.take(stacked):
+            kept = stacked
+        self._kept[key] = kept
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
         return kept

@@ -1,5 +1,5 @@
-"""Feature spaces: what a distance between images is taken in. A metric is only as good as its
-space, so a space has a name, and the name is part of the metric's.
+"""Feature spaces, in which distances between sets of images are computed. A space has a name,
+which is part of the names of metrics, because they depend on it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _BLOCK = 500
 
 
 class FeatureSpace(Protocol):
-    """A function of data (…, *shape) in [0, 1] to features (…, dim)."""
+    """A function from data (…, *shape) in [0, 1] to features (…, dim)."""
 
     @property
     def name(self) -> str:
-        """Of the space and the data that it was made from, such as `lenet-mnist`."""
+        """Name of the space and the data that it was fitted to, such as `lenet-mnist`."""
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
 @torch.no_grad()
 def features_in_blocks(space: FeatureSpace, images: Tensor) -> Iterator[Tensor]:
-    """Features (up to 500, dim) of data, uint8 (N, C, H, W) or floats (N, *shape) in [0, 1], in
-    their order."""
+    """Yield features (up to 500, dim) of data, uint8 (N, C, H, W) or floats (N, *shape) in [0, 1],
+    in their order."""
     for block in torch.split(images, _BLOCK):
         yield space(unit(block))
 
@@ -38,19 +38,19 @@ def features_in_blocks(space: FeatureSpace, images: Tensor) -> Iterator[Tensor]:
 class PCAFeatures:
     """Projection of flattened images on the leading principal components of reference images.
 
-    A stand-in for learned features where images have no labels to learn from. float64.
+    For images without labels, from which no classifier can be trained. Features are float64.
     """
 
     name: str
     offset: Tensor
-    """The mean of the reference, (*shape)."""
+    """Mean of the reference images, (*shape)."""
     components: Tensor
-    """Of unit length, the leading one first, (values of an image, dim)."""
+    """Components of unit length, the leading one first, (values of an image, dim)."""
 
     @classmethod
     def of(cls, name: str, images: Tensor, dim: int = 64) -> PCAFeatures:
-        """Of reference images (N, *shape) in [0, 1], N at least 2: `dim` components, or as many
-        as the images have values."""
+        """Fit to reference images (N, *shape) in [0, 1], N at least 2: `dim` components, or as
+        many as an image has values."""
         flat = images.flatten(1).double()
         mean = flat.mean(0)
         covariance = (flat - mean).T @ (flat - mean) / (len(flat) - 1)
@@ -59,7 +59,7 @@ class PCAFeatures:
         return cls(name, mean.view(images.shape[1:]), components)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(…, *shape) -> (…, dim)"""
+        """Map (…, *shape) to (…, dim)."""
         centred = (images.double() - self.offset).flatten(-self.offset.dim())
         features: Tensor = centred @ self.components
         return features

@@ -1,5 +1,5 @@
-"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017). Only in the features
-of the Inception network is it the FID, and only there may it be called that.
+"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017). It is called FID
+only for features of the Inception network.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor
 
 @dataclass
 class Moments:
-    """Sums from which mean and covariance of features follow; they add up over blocks and
-    workers. float64 on the features' device. Every tensor may have leading dimensions: of
-    several models at once."""
+    """Sums that give mean and covariance of features, and that can be added over blocks and
+    workers. float64 on the features' device. Tensors may have leading dimensions, for several
+    models."""
 
     count: Tensor
     total: Tensor
@@ -22,7 +22,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
-        """Of features (…, N, dim)."""
+        """Sum features (…, N, dim)."""
         features = features.double()
         count = features.new_full((1,), features.shape[-2])
         return cls(count, features.sum(-2), features.mT @ features)
@@ -34,22 +34,22 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
-        """(…, dim)"""
+        """Mean, (…, dim)."""
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """(…, dim, dim), unbiased."""
+        """Unbiased covariance, (…, dim, dim)."""
         mean = self.mean
         square = mean[..., :, None] * mean[..., None, :]
         return (self.outer - self.count * square) / (self.count - 1)
 
 
 def frechet_distance(a: Moments, b: Moments) -> Tensor:
-    """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), at least 0, of shape (…).
+    """Compute |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), at least 0, of shape (…).
 
-    nan where a moment is not finite. The trace of the root is the sum of the roots of the
-    eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric.
+    The trace of the root is the sum of the square roots of the eigenvalues of the symmetric matrix
+    C_a^(1/2) C_b C_a^(1/2). The result is nan where a moment is not finite.
     """
     finite = (torch.isfinite(a.outer) & torch.isfinite(b.outer)).flatten(-2).all(-1)
     blank = torch.eye(a.outer.shape[-1], dtype=a.outer.dtype, device=a.outer.device)

@@ -1,6 +1,6 @@
-"""The feature space of the FID (Heusel et al. 2017): the pool features of the Inception network
-with the weights of its TensorFlow release, through torch-fidelity, which agrees with the original
-code. torch-fidelity is imported by the first that needs it.
+"""The feature space of the FID (Heusel et al. 2017): pool features of the Inception network with
+the weights of its TensorFlow release, by torch-fidelity, which agrees with the original code.
+torch-fidelity is optional, and imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gen_models.core.errors import InputError
 
 _LAYER = "2048"
 _BLOCK = 50
-"""Images of 299 x 299 in memory at once."""
+"""Most images of 299 x 299 in memory at once."""
 
 
 class Inception(nn.Module):
-    """Images of one channel or three, of any size, as their 2,048 pool features. float32.
+    """Maps images of one channel or three, of any size, to 2,048 pool features in float32.
 
-    The network scales images to 299 x 299 itself, as TensorFlow 1 did, and has no gradients.
+    The network scales images to 299 x 299 as TensorFlow 1 did. It has no gradients.
     """
 
     def __init__(self, name: str, weights: Mapping[str, Tensor]) -> None:
@@ -34,20 +34,20 @@ class Inception(nn.Module):
 
         super().__init__()
         self.name = name
-        file = io.BytesIO()  # it takes its weights from a file
+        file = io.BytesIO()  # the network reads its weights from a file
         torch.save(dict(weights), file)
         file.seek(0)
         self.network = FeatureExtractorInceptionV3(name, [_LAYER], file)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(…, C, H, W) in [0, 1] -> (…, 2048); nan for an image that is not finite."""
+        """Map (…, C, H, W) in [0, 1] to (…, 2048); nan for an image that is not finite."""
         flat = images.flatten(0, -4)
         found = torch.cat([self._pooled(part) for part in torch.split(flat, _BLOCK)])
         return found.view(*images.shape[:-3], -1)
 
     def _pooled(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 2048). The network wants what an image file would hold: uint8, and
-        grey as three equal channels."""
+        """Map (N, C, H, W) to (N, 2048). The network takes uint8, and grey images as three equal
+        channels, as they are read from image files."""
         finite = torch.isfinite(images).flatten(1).all(1, keepdim=True)
         pixels = images.nan_to_num().mul(255.0).round().clamp(0.0, 255.0).to(torch.uint8)
         (features,) = self.network(pixels.expand(-1, 3, -1, -1))
@@ -55,15 +55,15 @@ class Inception(nn.Module):
 
 
 def weights_file() -> Path:
-    """Where torch-fidelity keeps the weights: in torch.hub's folder, which TORCH_HOME moves.
+    """Return where torch-fidelity keeps the weights: in torch.hub's folder, which TORCH_HOME sets.
 
-    Raises `InputError` where torch-fidelity is not installed.
+    Raises `InputError` if torch-fidelity is not installed.
     """
     return Path(torch.hub.get_dir()) / "checkpoints" / _url().rpartition("/")[2]
 
 
 def require_weights(download: bool) -> None:
-    """Raise `InputError` unless the weights are there, or may be downloaded."""
+    """Raise `InputError` unless the weights are on disk or may be downloaded."""
     path = weights_file()
     if not (download or path.is_file()):
         raise InputError(
@@ -73,10 +73,10 @@ def require_weights(download: bool) -> None:
 
 
 def load_weights(download: bool) -> dict[str, Tensor]:
-    """The weights by name; downloaded from torch-fidelity's release if that is allowed and they
-    are not there.
+    """Load the weights by name; download them from torch-fidelity's release if they are not on
+    disk and `download` allows it.
 
-    Raises `InputError` where they cannot be had, or are no weights.
+    Raises `InputError` if they cannot be downloaded or read.
     """
     require_weights(download)
     path = weights_file()

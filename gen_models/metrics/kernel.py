@@ -1,11 +1,10 @@
 """Kernel distance (the KID of Bińkowski et al. 2018): the squared maximum mean discrepancy of
 features under k(x, y) = (x·y / dim + 1)^3.
 
-The field draws 100 subsets of 1,000 and reports the mean over them. Here it is computed from all
-pairs, to which that mean tends as subsets are added: no seed, right for few samples and unequal
-numbers, and less work up to some 10,000 samples. The field's deviation over subsets divided by
-the root of their number is what the choice of subsets does to the mean, not what the samples do;
-the standard error here is the samples'.
+Usually the mean over 100 random subsets of 1,000 features is reported. Here all pairs are used, to
+which that mean converges with more subsets: this needs no seed, holds for few samples and unequal
+numbers, and is less work up to some 10,000 samples. The usual deviation over subsets measures the
+effect of the choice of subsets; the standard error here measures the effect of the samples.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from gen_models.core.errors import require
 from gen_models.training.distributed import rank_and_world, sum_over_workers
 
 BLOCK = 1024
-"""Samples of either side in a block: of all pairs, so many squared are in memory at once."""
+"""Samples of either side in a block: BLOCK x BLOCK pairs are in memory at once."""
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """Of one set of features from another, float64 on their device."""
+    """Distance between two sets of features, float64 on their device."""
 
     value: Tensor
-    """Unbiased estimate of the squared discrepancy, (); it may lie below 0."""
+    """Unbiased estimate of the squared discrepancy, (); it may be negative."""
     standard_error: Tensor
-    """Of `value`, over samples of both sides, (), by the jackknife. Near a distance of 0 it is
-    rather too large (Efron & Stein 1981)."""
+    """Standard error of `value` over samples of both sides, (), by the jackknife, which
+    overestimates it near a distance of 0 (Efron & Stein 1981)."""
 
 
 @torch.no_grad()
 def kernel_distance(real: Tensor, generated: Tensor, block: int = BLOCK) -> KernelDistance:
-    """Between features (N, dim) and (M, dim), N and M at least 3; nan where one is not finite.
+    """Compute the distance between features (N, dim) and (M, dim), N and M at least 3.
 
-    Products have the features' precision, at least float32, for their rounding errors have
-    either sign and cancel over N x M pairs; sums over blocks are float64, for the distance is
-    a small difference of them. Workers that hold the same features share the pairs. Raises
-    `InputError` where there are too few features.
+    The result is nan if a feature is not finite. Products have the features' precision, at least
+    float32, because their rounding errors have either sign and cancel over N x M pairs; sums over
+    blocks are float64, because the distance is a small difference of them. Workers that hold the
+    same features share the pairs. Raises `InputError` if there are too few features.
     """
     for name, features in (("real", real), ("generated", generated)):
         require(len(features) >= 3, f"{name} features", len(features), "at least 3")
@@ -58,15 +57,15 @@ def kernel_distance(real: Tensor, generated: Tensor, block: int = BLOCK) -> Kern
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """k of each pair of features (N, dim) and (M, dim): (N, M)."""
+    """Compute k of each pair of features (N, dim) and (M, dim): (N, M)."""
     return torch.addmm(a.new_ones(()), a, b.T, alpha=1 / a.shape[1]).pow_(3)
 
 
 def _between(
     a: Tensor, b: Tensor, block: int, rank: int = 0, world: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """The sum of k over b for each of a, (N,), and over a for each of b, (M,): what the blocks of
-    a add that are worker `rank`'s of `world`."""
+    """Sum k over b for each feature of a, (N,), and over a for each of b, (M,), for the blocks
+    of a that are worker `rank`'s of `world`."""
     to_b, to_a = (x.new_zeros(len(x), dtype=torch.float64) for x in (a, b))
     rows, row_sums = torch.split(a, block), torch.split(to_b, block)
     columns, column_sums = torch.split(b, block), torch.split(to_a, block)
@@ -79,7 +78,7 @@ def _between(
 
 
 def _within(a: Tensor, block: int) -> Tensor:
-    """The sum of k over all others for each of a, (N,). Each pair is computed once."""
+    """Sum k over all others for each feature of a, (N,). Each pair is computed once."""
     sums = a.new_zeros(len(a), dtype=torch.float64)
     rank, world = rank_and_world()
     for start in range(rank * block, len(a), world * block):
@@ -92,8 +91,8 @@ def _within(a: Tensor, block: int) -> Tensor:
 
 
 def _variance(within: Tensor, across: Tensor, num_other: int) -> Tensor:
-    """What one side's samples add to the variance of the distance, from what leaving each of
-    them out would do to it."""
+    """Compute one side's part of the variance of the distance, by the jackknife: from the effects
+    of leaving out each sample."""
     num = len(within)
     effects = within / (num - 2) - across / num_other
     return 4 * effects.var() / num

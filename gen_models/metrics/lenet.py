@@ -1,7 +1,7 @@
-"""A small classifier of a labelled data set, whose last hidden layer is a feature space: two
-images are near each other if they look alike to one who tells the classes apart.
+"""A small classifier of a labelled data set, whose last hidden layer is a feature space: images
+are near each other if the classifier cannot distinguish them.
 
-It is trained once for a data set and kept, so that every model is judged by the same one.
+It is trained once for a data set and cached, so that all models are evaluated with the same one.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class LeNet(nn.Module):
         self.head = nn.Linear(128, spec.num_classes)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, num_classes)"""
+        """Map (N, C, H, W) to (N, num_classes)."""
         found: Tensor = self.head(F.relu(self.body(2.0 * images - 1.0)))
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        """(…, C, H, W) -> (…, 128), before the rectifier, which would make some of them 0."""
+        """Map (…, C, H, W) to (…, 128), before the rectifier, which would set some values to 0."""
         found: Tensor = self.body(2.0 * images.flatten(0, -4) - 1.0)
         return found.view(*images.shape[:-3], -1)
 
@@ -58,7 +58,7 @@ def _halving(inner: int, outer: int) -> list[nn.Module]:
 def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> LeNet:
     """Train on uint8 images (N, C, H, W) with labels int64 (N,), on their device.
 
-    The same weights every time on one kind of machine: all randomness is from a fixed seed.
+    Uses a fixed seed, so that weights are the same at every call on one kind of machine.
     """
     data = TrainingImages(Batch.of(images, labels), min(_BATCH, len(images)), drop_last=True)
     epochs = max(_EPOCHS, -(-_MIN_STEPS // data.steps_per_epoch))
@@ -77,7 +77,7 @@ def train_lenet(name: str, images: Tensor, labels: Tensor, num_classes: int) -> 
 
 
 def _batches(data: TrainingImages, epochs: int) -> Iterator[Batch]:
-    """Each batch shifted by up to a fourteenth of the height."""
+    """Yield batches, each shifted by up to a fourteenth of the height."""
     generator = seeded(Generator(), _SEED, "shifts")
     most = int(_SHIFT * data.examples.images.shape[-2])
     for epoch in range(1, epochs + 1):
@@ -90,7 +90,7 @@ def _batches(data: TrainingImages, epochs: int) -> Iterator[Batch]:
 
 @torch.no_grad()
 def accuracy(network: LeNet, images: Tensor, labels: Tensor) -> float:
-    """The share of uint8 images (N, C, H, W) that are told apart."""
+    """Return the part of uint8 images (N, C, H, W) that are classified correctly."""
     parts = zip(torch.split(images, _BLOCK), torch.split(labels, _BLOCK), strict=True)
     right = sum(int((network.logits(unit(part)).argmax(1) == own).sum()) for part, own in parts)
     return right / len(images)
@@ -98,12 +98,11 @@ def accuracy(network: LeNet, images: Tensor, labels: Tensor) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ClassModes:
-    """The classes of labelled images as their modes, told apart by a classifier, which takes
-    every sample for one of them."""
+    """Classes of labelled images as modes: a classifier assigns each sample to one of them."""
 
     network: LeNet
     reference: Tensor
-    """How many real images are of each class, (num_classes,)."""
+    """Number of real images of each class, (num_classes,)."""
 
     @property
     def name(self) -> str:
@@ -111,10 +110,10 @@ class ClassModes:
 
     @torch.no_grad()
     def assign(self, samples: Tensor) -> Tensor:
-        """The class of each of the samples (N, C, H, W) in [0, 1]."""
+        """Return the class of each sample, int64 (N,), of samples (N, C, H, W) in [0, 1]."""
         parts = torch.split(samples, _BLOCK)
         return torch.cat([self.network.logits(part).argmax(1) for part in parts])
 
     def modes(self, samples: Tensor) -> Modes:
-        """The modes of samples (N, C, H, W)."""
+        """Compute mode statistics of samples (N, C, H, W)."""
         return modes(self.assign(samples), self.network.num_classes, self.reference)

@@ -1,8 +1,8 @@
-"""The likelihood of images under a model with latent variables, by the importance-weighted bound
-(Burda et al. 2016): log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k|x), closer the larger K.
+"""Likelihood of images under a model with latent variables, by the importance-weighted bound
+(Burda et al. 2016): log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k|x), tighter for larger K.
 
-Noise follows from its position: sample k of image n is the same in whatever pieces it is computed,
-and on whichever worker. Images and samples are cut into fixed tiles for that.
+Noise depends on its position only: sample k of image n is the same for any division of the work
+and on any worker. For that, images and samples are divided into fixed tiles.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gen_models.training.precision import Precision
 IMAGES = 20
 """Images in a tile."""
 SAMPLES = 250
-"""Samples of each in a tile."""
+"""Samples of each image in a tile."""
 ACTIVE = 0.01
 """A latent unit is active if the variance of its posterior mean over images is above this."""
 _ROWS_ON_CPU = 1_000
@@ -33,32 +33,33 @@ _ROWS_ON_CPU = 1_000
 
 @dataclass
 class LikelihoodSums:
-    """Sums over images; they add up over blocks and workers. float64 on the images' device."""
+    """Sums over images, which can be added over blocks and workers. float64 on their device."""
 
     totals: Tensor
     """(6,): images, the importance-weighted bound, the bound by one sample, log p(x|z),
     log p(z) - log q(z|x), half the squared error of reconstructions."""
     codes: Moments | None
-    """Of the posterior means; None for a family that does not encode."""
+    """Moments of the posterior means; None for a family that does not encode."""
 
     def __add__(self, other: LikelihoodSums) -> LikelihoodSums:
         codes = self.codes + other.codes if self.codes and other.codes else None
         return LikelihoodSums(self.totals + other.totals, codes)
 
     def tensors(self) -> list[Tensor]:
-        """All of them, to be summed over workers in place; of the same shapes on every worker."""
+        """List the tensors, to be summed over workers in place; shapes are equal on all
+        workers."""
         codes = self.codes
         return [self.totals, *((codes.count, codes.total, codes.outer) if codes else ())]
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Means over images; nats per image unless it says otherwise."""
+    """Means over images, in nats per image unless stated otherwise."""
 
     nll: float
-    """Minus the importance-weighted bound: at least the negative log likelihood, on average."""
+    """Minus the importance-weighted bound: on average at least the negative log-likelihood."""
     bits_per_dim: float
-    """`nll` in bits for each value of an image."""
+    """`nll` in bits per value of an image."""
     elbo: float
     """The bound by one sample, averaged over the samples."""
     kl: float
@@ -76,7 +77,7 @@ class Likelihood:
 
     @classmethod
     def of(cls, sums: LikelihoodSums, model: Model, num_samples: int) -> Likelihood:
-        """From the sums over all images and workers."""
+        """Compute means from the sums over all images and workers."""
         num, *totals = sums.totals.tolist()
         bound, elbo, log_likelihood, log_ratio, error = (total / num for total in totals)
         variance = None if sums.codes is None else sums.codes.covariance.diagonal()
@@ -106,12 +107,12 @@ def likelihood_sums(
     max_rows: int | None = None,
     precision: Precision = "fp32",
 ) -> LikelihoodSums:
-    """The sums of worker `rank` of `world`, over its blocks of `data`.
+    """Compute the sums of worker `rank` of `world`, over its blocks of `data`.
 
-    Binary images are what a Bernoulli likelihood is compared on. The decoder sees at most
-    `max_rows` codes at a time, or as many as a block has images; by default what a CPU's cache
-    holds, or on a GPU all of a tile. `precision`: of the networks' products. Raises `InputError`
-    where the model has no likelihood, or networks are in training mode.
+    Bernoulli likelihoods are comparable on binary images only. `max_rows`: most codes that the
+    decoder gets at a time, or the images of a block if these are more; by default what fits a
+    CPU's cache, or a whole tile on a GPU. `precision`: of the networks' products. Raises
+    `InputError` if the model has no likelihood, or networks are in training mode.
     """
     if max_rows is None:
         max_rows = _ROWS_ON_CPU if data.images.device.type == "cpu" else IMAGES * SAMPLES
@@ -134,7 +135,7 @@ def estimate_likelihood(
     seed: int = 0,
     precision: Precision = "fp32",
 ) -> Likelihood:
-    """As `likelihood_sums`, by one worker."""
+    """Estimate the likelihood of `data` on one worker; arguments as of `likelihood_sums`."""
     sums = likelihood_sums(
         model, networks, data, num_samples=num_samples, seed=seed, precision=precision
     )
@@ -142,7 +143,7 @@ def estimate_likelihood(
 
 
 def _nothing(model: Model, networks: Networks, data: Batch) -> LikelihoodSums:
-    """The sums over no image."""
+    """Return the sums over no image: zeros."""
     one = floats(data.rows(slice(1)))
     totals = one.images.new_zeros(6, dtype=torch.float64)
     if not isinstance(model, Encodes):
@@ -153,8 +154,8 @@ def _nothing(model: Model, networks: Networks, data: Batch) -> LikelihoodSums:
 
 
 class _InPrecision:
-    """A network that is no longer trained: with bf16, a copy of it whose weights are cast once,
-    where autocast would cast them at every call."""
+    """A network for evaluation in a precision: with bf16 a copy with cast weights, which autocast
+    would cast at every call."""
 
     def __init__(self, network: nn.Module, precision: Precision) -> None:
         self.dtype = torch.bfloat16 if precision == "bf16" else None
@@ -179,7 +180,7 @@ def _check(
 def _tiles(
     dim: int, num: int, num_samples: int, seed: int, block: int, like: Tensor
 ) -> Iterator[Tensor]:
-    """The noise of a block of `num` images in pieces (S, num, dim), `num_samples` in all."""
+    """Yield the noise of a block of `num` images in pieces (S, num, dim), `num_samples` in all."""
     generator, shape = Generator(like.device), (SAMPLES, IMAGES, dim)
     for tile in range(-(-num_samples // SAMPLES)):
         seeded(generator, seed, "likelihood", block, tile)
@@ -211,7 +212,7 @@ def _block_sums(
 
 
 def _squared_error(model: Model, networks: Networks, block: Batch) -> Tensor:
-    """Half the squared error, summed over the block; 0 where the model does not reconstruct."""
+    """Sum half the squared error over the block; 0 if the model does not reconstruct."""
     if not isinstance(model, Reconstructs):
         return torch.zeros((), dtype=torch.float64, device=block.images.device)
     error: Tensor = model.reconstruct(networks, block) - block.images

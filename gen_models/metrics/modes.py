@@ -1,6 +1,6 @@
-"""Modes found, and how evenly: whether a model's samples are of all the kinds that the data are
-of (Srivastava et al. 2017, VEEGAN). Mode collapse is seen here and not in a Fréchet distance of
-few samples.
+"""Mode statistics: how many modes of the data a model's samples cover, and how evenly
+(Srivastava et al. 2017, VEEGAN). They show a mode collapse that a Fréchet distance of few samples
+does not.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ import torch
 from torch import Tensor
 
 NO_MODE = -1
-"""The mode of a sample that is of none."""
+"""Assigned to a sample that belongs to no mode."""
 
 
 @dataclass(frozen=True)
 class Modes:
-    """What samples say of the modes of their model."""
+    """Mode statistics of samples."""
 
     found: int
-    """Modes with at least one sample."""
+    """Number of modes with at least one sample."""
     num_modes: int
-    """Modes of the data."""
+    """Number of modes of the data."""
     reverse_kl: float
-    """KL(samples || data) of the distributions over modes, in nats; nan where no sample is of a
-    mode, inf where a sample is of a mode that the data are not of."""
+    """KL(samples || data) of the distributions over modes in nats; nan if no sample belongs to a
+    mode, inf if a sample belongs to a mode without data."""
     share: float
-    """The part of the samples that are of a mode, in [0, 1]."""
+    """Part of the samples that belong to a mode, in [0, 1]."""
 
     @property
     def collapsed(self) -> bool:
-        """Whether modes are missing."""
+        """Whether some modes have no sample."""
         return self.found < self.num_modes
 
 
 class ModeClassifier(Protocol):
-    """Whoever knows the modes of some data: their mixture, or a classifier."""
+    """Assigns samples to the modes of a data set: a mixture, or a classifier."""
 
     @property
     def name(self) -> str:
-        """What metrics are named after, such as `ring8` or `lenet-mnist`."""
+        """Name in metrics, such as `ring8` or `lenet-mnist`."""
 
     def assign(self, samples: Tensor) -> Tensor:
-        """The mode of each of the samples (N, *shape) in [0, 1], int64 (N,); -1 for none."""
+        """Return the mode of each of the samples (N, *shape) in [0, 1], int64 (N,); -1 for
+        none."""
 
     def modes(self, samples: Tensor) -> Modes:
-        """What samples (N, *shape) say of their modes together."""
+        """Compute mode statistics of samples (N, *shape)."""
 
 
 def modes(assigned: Tensor, num_modes: int, reference: Tensor | None = None) -> Modes:
-    """The modes of samples.
+    """Compute mode statistics.
 
-    `assigned`: int64 (N,), the mode of each sample, such as a classifier's argmax; -1 for a
-    sample that is of none. `reference`: counts (num_modes,) of the data's modes; without it,
-    all are equally frequent. Samples of no mode count in `share` alone. Raises `ValueError` where
-    a mode is out of range.
+    `assigned`: int64 (N,), the mode of each sample, such as a classifier's argmax; -1 for none.
+    `reference`: counts (num_modes,) of the data's modes; by default all are equal. Samples of no
+    mode count in `share` only. Raises `ValueError` if a mode is out of range.
     """
     if len(assigned) and not NO_MODE <= int(assigned.min()) <= int(assigned.max()) < num_modes:
         raise ValueError(f"assigned: expected modes from {NO_MODE} to {num_modes - 1}")
@@ -72,11 +72,11 @@ def modes(assigned: Tensor, num_modes: int, reference: Tensor | None = None) -> 
 
 
 def nearest_mode(samples: Tensor, centres: Tensor, std: float, within: float = 3.0) -> Tensor:
-    """The nearest of Gaussians of one deviation, int64 (N,): -1 where its centre is farther than
-    `within` deviations (VEEGAN's "high-quality" samples are those within 3).
+    """Return the nearest of Gaussians of equal deviation, int64 (N,); -1 if its centre is farther
+    than `within` deviations (VEEGAN's "high-quality" samples are those within 3).
 
     `samples` (N, dim), `centres` (K, dim), `std` of each coordinate, in the same units. A sample
-    that is not finite is of none.
+    that is not finite belongs to none.
     """
     distance, nearest = torch.cdist(
         samples.double(), centres.double(), compute_mode="donot_use_mm_for_euclid_dist"

@@ -1,7 +1,7 @@
 """Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al.
-2020), as the latter's package `prdc` computes them: a point's ball reaches to its k-th nearest
-neighbour other than itself, and what lies on its surface is outside. Workers that hold the same
-features share the distances between them.
+2020), as the package `prdc` of the latter computes them: the radius of a point's ball is the
+distance to its k-th nearest neighbour, and points on its surface are outside. Workers that hold
+the same features share the computation of distances.
 """
 
 from __future__ import annotations
@@ -15,53 +15,56 @@ from gen_models.core.errors import require
 from gen_models.training.distributed import rank_and_world, sum_over_workers
 
 BLOCK = 256
-"""Rows of a matrix of distances that are in memory at once."""
+"""Rows of a matrix of distances in memory at once."""
+K_NEAREST = 5
+"""k of precision, recall, density and coverage (Naeem et al. 2020)."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Features and the balls around them. Kept for the real images, it serves every model."""
+    """Features and the balls around them. Those of the real images serve all models."""
 
     features: Tensor
-    """(N, dim), float64: a near neighbour's distance is a small difference of large products."""
+    """(N, dim), float64, because a small distance is a difference of large products."""
     squared_radii: Tensor
-    """Squared distance of each to the k-th nearest of the others, (N,)."""
+    """Squared distance of each feature to its k-th nearest neighbour, (N,)."""
     k: int
 
     @classmethod
     @torch.no_grad()
-    def of(cls, features: Tensor, k: int = 5, block: int = BLOCK) -> Neighbours:
-        """Of features (N, dim). Raises `InputError` unless k is from 1 to N - 1."""
+    def of(cls, features: Tensor, k: int = K_NEAREST, block: int = BLOCK) -> Neighbours:
+        """Compute the balls of features (N, dim). Raises `InputError` unless 1 <= k <= N - 1."""
         most = len(features) - 1
         require(1 <= k <= most, "k", k, f"1 to {most}, for {len(features)} features")
         features = features.double()
         radii = features.new_zeros(len(features))
         for rows in _own_blocks(len(features), block):
             distances = _squared_distances(features[rows], features)
-            # The nearest of all is the feature itself.
+            # The nearest is the feature itself.
             radii[rows] = distances.topk(k + 1, largest=False).values[:, -1]
         return cls(features, sum_over_workers(radii), k)
 
 
 @dataclass(frozen=True)
 class PRDC:
-    """Each a float64 tensor () on the features' device."""
+    """Precision, recall, density and coverage, each float64 () on the features' device."""
 
     precision: Tensor
     """Part of the generated features that lie in the ball of a real one."""
     recall: Tensor
     """Part of the real features that lie in the ball of a generated one."""
     density: Tensor
-    """Number of real balls in which a generated feature lies, over k: 1 is expected of a perfect
-    model, and more is possible."""
+    """Mean number of real balls in which a generated feature lies, divided by k: about 1 for a
+    perfect model; may exceed 1."""
     coverage: Tensor
     """Part of the real features in whose ball a generated one lies."""
 
 
 @torch.no_grad()
 def compute_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> PRDC:
-    """Of generated features (M, dim) with the k of the real ones; all nan where any feature is
-    not finite. Raises `InputError` where M is not above k."""
+    """Compare generated features (M, dim) with real ones; k is that of `real`.
+
+    All results are nan if a feature is not finite. Raises `InputError` unless M is above k."""
     fake = Neighbours.of(generated, real.k, block)
     num_real, num = len(real.features), len(generated)
     balls = fake.squared_radii.new_zeros(num)  # real ones that each generated feature lies in
@@ -82,12 +85,12 @@ def compute_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> PRD
 
 
 def _own_blocks(num: int, block: int) -> list[slice]:
-    """This worker's blocks of `num` rows."""
+    """Return this worker's blocks of `num` rows."""
     rank, world = rank_and_world()
     return [slice(start, start + block) for start in range(0, num, block)][rank::world]
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(N, dim), (M, dim) -> (N, M)."""
+    """Compute squared distances between (N, dim) and (M, dim): (N, M)."""
     products = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
     return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0)

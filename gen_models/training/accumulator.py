@@ -1,4 +1,4 @@
-"""Metrics summed on the device, so that a step never waits for it; read once an epoch."""
+"""Accumulates metrics on the device, so that a step does not wait for it; read once an epoch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from gen_models.training.distributed import sum_over_workers
 
 
 class Meter:
-    """Means of one set of metrics over the rows seen, in float64.
+    """Means of one set of metrics over rows, in float64.
 
-    A metric is a number (), or one a member (K,). Sums stay in one tensor for good, so that a
-    step recorded as a CUDA graph finds them.
+    A metric is a scalar (), or has a value for each of K learners (K,). The sums are always in the
+    same tensor, so that a step recorded as a CUDA graph adds to them.
     """
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.sums: Tensor | None = None
-        """A row for each metric, and in the last one the number of rows seen."""
+        """Sum of each metric, and last the number of rows: (metrics + 1,) or (metrics + 1, K)."""
 
     @torch.no_grad()
     def add(self, metrics: Mapping[str, Tensor], rows: int) -> None:
-        """Count in the means over `rows` images."""
+        """Add the means of metrics over `rows` images."""
         values = [value.detach() for value in metrics.values()]
         means = torch.stack([*values, torch.ones_like(values[0])])
         if self.sums is None:
@@ -33,7 +33,7 @@ class Meter:
         self.sums.add_(means, alpha=rows)
 
     def take(self, other: Meter, member: int) -> None:
-        """Count in what `other` has summed for one of its members."""
+        """Add the sums of learner number `member` of `other`."""
         if other.sums is None:
             return
         sums = other.sums[:, member]
@@ -43,7 +43,8 @@ class Meter:
             self.sums.add_(sums)
 
     def pop(self) -> dict[str, float]:
-        """Means since the last call over all images of all workers. Waits for the device."""
+        """Return the means over all images of all workers since the last call. Waits for the
+        device."""
         if self.sums is None:
             return {}
         *totals, rows = sum_over_workers(self.sums.clone()).tolist()
@@ -51,10 +52,10 @@ class Meter:
         return dict(zip(self.names, (t / rows for t in totals), strict=True)) if rows else {}
 
     def clear(self) -> None:
-        """Forget what was summed."""
+        """Set the sums to 0."""
         if self.sums is not None:
             self.sums.zero_()
 
     def tensors(self) -> list[Tensor]:
-        """What `add` changes."""
+        """List the tensors that `add` changes."""
         return [] if self.sums is None else [self.sums]

@@ -1,7 +1,7 @@
-"""An epoch's batches, and each worker's rows of them.
+"""The batches of an epoch, and each worker's rows of them.
 
-A batch is global: the same images whatever the number of workers. Each worker takes a
-contiguous part of its rows, so that a result does not depend on how many share the work.
+A batch is global: it has the same images for any number of workers. Each worker takes consecutive
+rows of it, so that results do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Share:
 
     @staticmethod
     def of(num: int, rank: int, world: int) -> Share:
-        """The rows of worker `rank` of `world`."""
+        """Return the rows of worker `rank` of `world`."""
         return Share(num * rank // world, num * (rank + 1) // world, num)
 
     @property
@@ -41,22 +41,22 @@ class Share:
 
 
 def num_batches(num_images: int, batch_size: int, drop_last: bool) -> int:
-    """Steps in an epoch."""
+    """Return the number of steps in an epoch."""
     full, rest = divmod(num_images, batch_size)
     return full + (rest > 0 and not drop_last)
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What learners are trained on, on the device, and how it is cut."""
+    """The training data on the device, and how they are divided into batches."""
 
     examples: Batch
     """Images as uint8 (N, C, H, W), or floats (N, *shape) in [0, 1]."""
     batch_size: int
     drop_last: bool
     binarise: bool = False
-    """Each time an image is used, its values are drawn anew: 1 with the probability of its
-    intensity, else 0 (Salakhutdinov & Murray 2008)."""
+    """Draw the values of an image at each use: 1 with the probability of its intensity, else 0
+    (Salakhutdinov & Murray 2008)."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,7 +64,7 @@ class TrainingImages:
 
     @property
     def images_per_epoch(self) -> int:
-        """Images that an epoch's batches hold."""
+        """Number of images in an epoch's batches."""
         return min(self.steps_per_epoch * self.batch_size, self.examples.num)
 
     @property
@@ -72,16 +72,19 @@ class TrainingImages:
         return self.examples.images.device
 
     def order(self, seed: int, epoch: int) -> Tensor:
-        """The order of the images in an epoch (counted from 1), int64 (N,), on the device."""
+        """Return the order of the images in an epoch (counted from 1), int64 (N,), on the
+        device."""
         return permutation(self.examples.num, seed, epoch, self.device)
 
     def rows(self, step: int) -> slice:
-        """Where in the order the batch of an epoch's step (counted from 0) lies."""
+        """Return the part of the order that is the batch of a step (counted from 0)."""
         return slice(step * self.batch_size, min((step + 1) * self.batch_size, self.examples.num))
 
     def gather(self, indices: Tensor, thresholds: Tensor | None = None) -> Batch:
-        """The images of `indices` (…), as floats (…, *shape) in [0, 1], and their labels (…); with
-        thresholds of the images' shape, 1 where an image is above them and 0 elsewhere."""
+        """Return the images of `indices` (…) as floats (…, *shape) in [0, 1], and their labels
+        (…).
+
+        `thresholds` (…, *shape): binarise, to 1 where an image is above them and 0 elsewhere."""
         flat = indices.flatten()
         chosen = self.examples.images.index_select(0, flat)
         images = unit(chosen).view(*indices.shape, *chosen.shape[1:])
@@ -90,15 +93,15 @@ class TrainingImages:
         return Batch(images, self.examples.labels.index_select(0, flat).view(indices.shape))
 
     def thresholds(self, num: int, seed: int, epoch: int, first: int) -> Tensor:
-        """What binarises `num` images of an epoch from its step `first` on, uniform
-        (num, *shape) in [0, 1)."""
+        """Draw the thresholds that binarise `num` images of an epoch from its step `first` on,
+        uniform (num, *shape) in [0, 1)."""
         generator = seeded(Generator(self.device), seed, "binarise", epoch, first, num)
         shape = (num, *self.examples.images.shape[1:])
         return torch.rand(shape, generator=generator, device=self.device, dtype=torch.float32)
 
     def seen(self, num: int) -> Batch:
-        """The first `num` images as training sees them, the same each time: uint8
-        (num, C, H, W)."""
+        """Return the first `num` images, binarised if training binarises, the same at each call.
+        Binarised ones are uint8."""
         images, labels = self.examples.rows(slice(num))
         if self.binarise:
             thresholds = self.thresholds(len(images), 0, 0, 0)  # no epoch is counted 0
@@ -108,8 +111,8 @@ class TrainingImages:
     def batches(
         self, seed: int, epoch: int, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Batch, Share]]:
-        """This worker's images (share.size, *shape) in [0, 1] of each batch of an epoch, and
-        its share."""
+        """Yield this worker's rows of each batch of an epoch, images (share.size, *shape) in
+        [0, 1], and its share."""
         alone = Epochs(self, [(seed, epoch)])
         for step in range(self.steps_per_epoch):
             batch, share = alone.batch(step, rank, world)
@@ -117,7 +120,7 @@ class TrainingImages:
 
 
 class Epochs:
-    """An epoch of each of K trials, which take the same images each in an order of its own.
+    """An epoch of each of K trials, which use the same images, each in its own order.
 
     `positions`: seed and epoch (counted from 1) of each.
     """
@@ -128,8 +131,8 @@ class Epochs:
         self._drawn = DrawnAhead(self._thresholds, data.steps_per_epoch, rows_dim=1)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Batch, Share]:
-        """A worker's images (K, share.size, *shape) in [0, 1] and labels (K, share.size) of a
-        step (counted from 0), and its share."""
+        """Return a worker's images (K, share.size, *shape) in [0, 1] and labels (K, share.size) of
+        a step (counted from 0), and its share."""
         rows = self.data.rows(step)
         share = Share.of(rows.stop - rows.start, rank, world)
         indices = self.orders[:, rows][:, share.rows]

@@ -1,9 +1,9 @@
-"""A training step recorded once as a CUDA graph and replayed.
+"""Training steps recorded as CUDA graphs and replayed.
 
-A small model leaves a GPU waiting for its kernels to be launched one by one; a replay launches
-them all at once. What is recorded sees the memory that it was recorded with, and nothing that
-Python does between steps. So a recording is tried before it is trusted: two steps of it must
-change the state as the same two steps do that are not recorded.
+With a small model a GPU waits for the launch of each kernel; a replay launches all kernels at
+once. A replay reads and writes the memory that it was recorded with, and runs no Python. So a
+recording is checked before it is used: two replayed steps must change the state as the same two
+steps do without a graph.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gen_models.core.contract import Draws
 from gen_models.core.data import Batch
 
 Due = tuple[bool, ...]
-"""Which objectives run, in their order."""
+"""Whether each objective runs on this step, in the order of objectives."""
 Run = Callable[[Batch, Draws, Due], None]
 
 _WARM_UP = 3
 _OTHER = 0.9
-"""What the second of the two steps multiplies its inputs by, so that they differ."""
+"""Factor on the inputs of the second step of a check, so that the two steps differ."""
 _AGREE = 0.05
-"""The part of its change that a tensor may differ by: Adam makes much of rounding."""
+"""Allowed difference of a tensor, relative to its change: Adam amplifies rounding errors."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,10 +45,10 @@ class _Recording:
 
 
 class StepGraphs:
-    """Runs a step, recorded for each shape of batch and set of objectives that are due.
+    """Runs a step by a recording for each shape of batch and set of objectives that are due.
 
-    `run(batch, draws, due)` reads nothing else that changes but tensors of `state()`, and changes
-    those in place. A step that cannot be recorded is run as it is, and a warning says why.
+    Besides its arguments `run(batch, draws, due)` reads only tensors of `state()`, and changes
+    those in place. A step that cannot be recorded runs without a graph, and a warning says why.
     """
 
     def __init__(self, run: Run, state: Callable[[], Sequence[Tensor]]) -> None:
@@ -58,7 +58,7 @@ class StepGraphs:
 
     def __call__(self, batch: Batch, draws: Draws, due: Due) -> None:
         key = (batch.images.shape, due)
-        if key not in self._seen:  # the first step makes what is made once, such as sums
+        if key not in self._seen:  # the first step creates tensors, such as sums of metrics
             self._seen.add(key)
             self._run(batch, draws, due)
             return
@@ -71,23 +71,23 @@ class StepGraphs:
             recording.replay(batch, draws)
 
     def _record(self, batch: Batch, draws: Draws, due: Due) -> _Recording | None:
-        """A recording that can be trusted. The state is as it was."""
+        """Record a step and check the recording. Restores the state."""
         before = _copies(self._state())
         other = Batch(batch.images * _OTHER, batch.labels.flip(-1))
         try:
             recording = self._capture(batch, draws, due)
-            found = []
+            states = []
             for step in (self._run_with(due), recording.replay):
                 self._put_back(before)
                 step(batch, draws)
                 step(other, {name: d * _OTHER for name, d in draws.items()})
-                found.append(_copies(self._state()))
+                states.append(_copies(self._state()))
         except RuntimeError as error:  # such as an operation that waits for the device
             _log.warning("steps are not recorded as CUDA graphs: %s", str(error).split("\n")[0])
             return None
         finally:
             self._put_back(before)
-        if not all(map(_agree, before, *found)):
+        if not all(map(_agree, before, *states)):
             _log.warning("steps are not recorded as CUDA graphs: a replay computes something else")
             return None
         return recording
@@ -98,7 +98,7 @@ class StepGraphs:
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         now = torch.cuda.current_stream()
         side.wait_stream(now)
-        with torch.cuda.stream(side):  # as torch.cuda.graph asks for
+        with torch.cuda.stream(side):  # as torch.cuda.graph requires
             for _ in range(_WARM_UP):
                 self._run(batch, draws, due)
         now.wait_stream(side)
@@ -121,8 +121,8 @@ def _copies(state: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _agree(before: Tensor, run: Tensor, replayed: Tensor) -> bool:
-    """Whether two ways have changed a tensor alike."""
-    if not run.is_floating_point():  # such as batches that were counted
+    """Return whether a run and a replay changed a tensor by the same, up to rounding."""
+    if not run.is_floating_point():  # such as numbers of batches
         before, run, replayed = before.double(), run.double(), replayed.double()
     allowed = _AGREE * (run - before).norm() + 1e-6 * run.norm()
     return bool((replayed - run).norm() <= allowed)

@@ -1,8 +1,8 @@
-"""The random numbers of training steps, made for several steps at once.
+"""Draws the random numbers of several training steps at once.
 
-On a GPU a few numbers take as long to make as many, and each trial of a population has a stream
-of its own. So a step's numbers are some rows of what is drawn for a block of steps, and which
-rows of which block follows from the position in training alone.
+On a GPU a few numbers take as long to draw as many, and each fused trial has its own stream. So
+the numbers of a step are rows of those drawn for a block of steps; which rows of which block
+depends on the position in training alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable
 from gen_models.core.contract import Draws
 
 STEPS_AT_ONCE = 16
+"""Most steps in a block."""
 
 
 class DrawnAhead:
-    """The numbers of each step, out of blocks of up to 16 steps of an epoch.
+    """The random numbers of each step, drawn in blocks of up to 16 steps of an epoch.
 
-    `make(rows, first)` draws `rows` rows for the steps after `first` steps; `rows_dim` is the
-    dimension in which they lie.
+    `make(rows, first)` draws `rows` rows for the steps after the first `first` ones; `rows_dim` is
+    the dimension of the rows.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class DrawnAhead:
         self._made_for: tuple[int, int] | None = None
 
     def of(self, num: int, step_count: int) -> Draws:
-        """Those of the step after `step_count` steps, over `num` images. Views."""
+        """Return the numbers of the step after `step_count` steps, over `num` images. Views."""
         step = step_count % self._steps_per_epoch
         within = step % STEPS_AT_ONCE
         first = step_count - within
@@ -42,5 +43,5 @@ class DrawnAhead:
         }
 
     def forget(self) -> None:
-        """Draw anew: what is drawn depends on more than the position, and that has changed."""
+        """Drop the current block, because the learner's state has changed."""
         self._block, self._made_for = {}, None

@@ -1,6 +1,6 @@
-"""The learner: one trial's training state. One loop serves one objective and several.
+"""The learner: the training state of one trial, for one objective or several.
 
-A step never waits for the device: what it reports is summed there and read once an epoch.
+A step does not wait for the device: metrics are summed there and read once an epoch.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from gen_models.training.precision import InPrecision, Precision
 
 
 class Learner:
-    """Networks, their optimizers, their averages, and the position in training.
+    """Networks, their optimizers, their moving averages, and the position in training.
 
-    `steps_per_epoch` turns the position into epochs, for schedules. Several processes in a
-    `torch.distributed` group make one learner: each is given its `Share` of every batch.
-    `precision` is that of the networks' products; parameters and sums are always float32.
-    With `compiled`, the losses run through `torch.compile`. With `graphs`, a lone worker's steps
-    on a GPU are recorded and replayed.
+    `optim`: the family's `Optim`. `steps_per_epoch` converts the position to epochs, for
+    schedules. `precision`: of the networks' matrix products and convolutions; parameters and sums
+    are always in torch's default dtype. `compiled`: run the losses through `torch.compile`.
+    `graphs`: record the steps as CUDA graphs, if this is the only worker and on a GPU.
+
+    The processes of a `torch.distributed` group are one learner together: each gets its `Share` of
+    every batch.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Learner:
         self.compiled, self.graphs = compiled, graphs
         self.step_count = 0
         self.steps = torch.zeros((), dtype=torch.float64, device=self.device)
-        """As many, on the device."""
+        """`step_count` on the device, ()."""
         with global_seed(seed, "init"):
             networks = build_networks(model, self.device)
         self.networks = share_batch_norm(networks)
@@ -72,9 +74,9 @@ class Learner:
         self._recorded = StepGraphs(self._run, self._tensors) if record else None
 
     def step(self, batch: Batch, share: Share | None = None) -> None:
-        """One step of every objective that is due.
+        """Run one step of every objective that is due.
 
-        `share` says which rows of the global batch these are; without it, all of them.
+        `share`: which rows of the global batch these are; by default all.
         """
         share = share or Share(0, batch.num, batch.num)
         draws = self.draws(share.num, self.step_count)
@@ -87,8 +89,8 @@ class Learner:
         self.step_count += 1
 
     def _run(self, batch: Batch, draws: Draws, due: Due, share: Share | None = None) -> None:
-        """The objectives that are due; what changes in a step but not in its recording lies in
-        tensors."""
+        """Run the objectives that are due. All values that change between steps are tensors, so
+        that the step can be recorded."""
         share = share or Share(0, batch.num, batch.num)
         epoch = (self.steps / self.steps_per_epoch).to(batch.images.dtype)
         for update, is_due in zip(self.updates, due, strict=True):
@@ -97,20 +99,21 @@ class Learner:
         self.steps += 1
 
     def _tensors(self) -> list[Tensor]:
-        """All that a step changes."""
+        """List the tensors that a step changes."""
         own = [t for network in self.networks.values() for t in network.state_dict().values()]
         return [self.steps, *own, *(t for update in self.updates for t in update.tensors())]
 
     def draws(self, num: int, step_count: int) -> Draws:
-        """The random numbers of the step after `step_count` steps, over `num` images."""
+        """Return the random numbers of the step after `step_count` steps, over `num` images."""
         return self._drawn.of(num, step_count)
 
     def draws_of_block(self, rows: int, first: int) -> Draws:
-        """Those of a block of steps that begins after `first` steps, over `rows` images in all."""
+        """Draw those of a block of steps after the first `first` ones, over `rows` images in
+        all."""
         return self.model.draws(rows, seeded(self._generator, self.seed, "draws", first, rows))
 
     def clone(self) -> Learner:
-        """Another learner in the same state."""
+        """Return another learner in the same state."""
         other = Learner(
             self.model,
             self.optim,
@@ -126,17 +129,20 @@ class Learner:
 
     @property
     def epoch(self) -> float:
-        """The position in training, in epochs."""
+        """Position in training in epochs, fractional."""
         return self.step_count / self.steps_per_epoch
 
     def pop_metrics(self) -> dict[str, float]:
-        """Means since the last call over all images of all workers. Waits for the device."""
+        """Return the means of metrics over all images of all workers since the last call. Waits
+        for the device."""
         return {k: v for update in self.updates for k, v in update.meter.pop().items()}
 
     def sampling_networks(self) -> dict[str, nn.Module]:
-        """The networks to sample from and to validate, in evaluation mode: copies, averaged
-        where an average is kept; and themselves what no objective trains, so that what is
-        fitted into them stays."""
+        """Return the networks to sample from and to validate, in evaluation mode.
+
+        Trained networks are copies, of their moving averages where these are kept. Networks that
+        no objective trains are not copied, so that what is fitted into them is kept.
+        """
         averages = {k: v for update in self.updates for k, v in update.averages.items()}
         chosen = {k: averages.get(k, network) for k, network in self.networks.items()}
         trained = {name for update in self.updates for name in update.objective.networks}
@@ -144,8 +150,8 @@ class Learner:
         return {k: network.eval().requires_grad_(False) for k, network in copies.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if nothing had happened. Random numbers are functions
-        of seed and position, so these two are their state."""
+        """Return the state from which training continues exactly. Random numbers are functions of
+        seed and position, so it holds no generator's state."""
         return {
             "seed": self.seed,
             "step_count": self.step_count,
@@ -159,7 +165,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of a learner of the same model and optimizers."""
+        """Load the `state_dict` of a learner of the same model and optimizers."""
         self.seed, self.step_count = state["seed"], state["step_count"]
         self.steps.fill_(self.step_count)
         self._drawn.forget()
@@ -172,7 +178,7 @@ class Learner:
 
 
 class Update:
-    """One objective with its optimizer: freeze the others, step, average."""
+    """One objective of a learner with its optimizer and moving averages."""
 
     def __init__(self, learner: Learner, objective: Objective, adam: Adam) -> None:
         self.objective = objective
@@ -181,7 +187,7 @@ class Update:
         others = [n for name, n in learner.networks.items() if name not in own]
         self.parameters = [p for network in own.values() for p in network.parameters()]
         self.frozen = [p for network in others for p in network.parameters()]
-        # DDP only around what is updated: it expects a gradient for all that runs through it.
+        # Only updated networks are called through DDP, which expects a gradient of each parameter.
         called = {**learner.networks, **{name: learner.wrapped[name] for name in own}}
         self.precision = InPrecision(learner.device, learner.precision)
         self.networks = self.precision.networks(called)
@@ -194,11 +200,11 @@ class Update:
         self._loss = torch.compile(objective.loss) if learner.compiled else objective.loss
 
     def is_due(self, step_count: int) -> bool:
-        """Whether the objective runs on the step after `step_count` steps."""
+        """Return whether the objective runs on the step after `step_count` steps."""
         return (step_count + 1) % self.objective.period == 0
 
     def tensors(self) -> list[Tensor]:
-        """What a step changes beside the networks."""
+        """List the tensors that a step changes besides the networks."""
         optimizer = self.optimizer
         moments = [*optimizer.exp_avg, *optimizer.exp_avg_sq, *optimizer.steps]
         return [*moments, *self._averaged, *self.meter.tensors()]
@@ -211,7 +217,7 @@ class Update:
             parameter.grad = None
         with self.precision.loss():
             loss, metrics = self._loss(self.networks, batch, draws, epoch)
-        # DDP takes the mean over the workers; their rows may differ in number by one.
+        # DDP averages over workers, but their numbers of rows may differ.
         world = rank_and_world()[1]
         if share.size * world != share.num:
             loss = loss * (share.size * world / share.num)
@@ -224,7 +230,8 @@ class Update:
             self._average()
 
     def _average(self) -> None:
-        """Follow the networks; at first faster than `ema_decay`, to forget where they began."""
+        """Update the moving averages; at first faster than `ema_decay`, which would keep the
+        initial weights for long."""
         if not self.averages:
             return
         num = torch.floor_divide(self.learner.steps, self.objective.period)
@@ -237,5 +244,5 @@ class Update:
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    """Zero, where the loss does not depend on the parameter."""
+    """Return the gradient; 0 if the loss does not depend on the parameter."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -1,4 +1,4 @@
-"""What a learner takes of a device's memory, found without one: on torch's meta device."""
+"""Estimates the memory of a learner without a device, on torch's meta device."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _WEIGHT_COPIES = 4
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one learner."""
+    """Memory of one learner in bytes."""
 
     state: int
     """Networks, gradients, moments and averages."""
     step: int
-    """What the most demanding of its objectives keeps for its backward pass."""
+    """Tensors kept for the backward pass, of the objective that keeps most."""
     draws: int
-    """A block of steps' random numbers."""
+    """Random numbers of a block of steps."""
 
 
 def footprint(model: Model, optim: Any, batch_size: int) -> Footprint:
-    """A learner's memory, in float32. An estimate: a kernel's workspace is not in it."""
+    """Estimate a learner's memory in float32, without the workspaces of kernels."""
     networks = build_networks(model, "meta")
     batch = Batch.of(torch.empty(batch_size, *model.spec.shape, device="meta"))
     draws = {

@@ -1,7 +1,7 @@
-"""AdamW on a list of tensors, by torch's fused kernel.
+"""AdamW on a list of tensors, with torch's fused kernel.
 
-`torch.optim.AdamW` itself imports torch's compiler when it is constructed, which takes seconds
-in every process of a cluster; the function beneath it does not.
+The constructor of `torch.optim.AdamW` imports torch's compiler, which takes seconds in every
+process of a cluster; the function that it calls does not.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from gen_models.core.contract import Adam
 
 
 def decay(epoch: Tensor, decay_epochs: Tensor | float) -> Tensor:
-    """What the learning rate is multiplied by: half a cosine from 1 to 0 (Loshchilov & Hutter
+    """Return the factor on the learning rate: half a cosine from 1 to 0 (Loshchilov & Hutter
     2017)."""
     return 0.5 * (1.0 + torch.cos(pi * (epoch / decay_epochs).clamp(max=1.0)))
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), in place."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019); updates tensors in place."""
 
     def __init__(self, parameters: Sequence[Tensor], settings: Adam) -> None:
         self.parameters = list(parameters)
         self.settings = settings
         self.exp_avg = [torch.zeros_like(p) for p in self.parameters]
         self.exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
-        # One a parameter, for the kernel counts each of them up; on the device, so that a step
-        # does not wait for it; in single precision, which CUDA's kernel takes it for.
+        # One a parameter, because the kernel increments each; on the device, so that a step does
+        # not wait for it; float32, as CUDA's kernel expects.
         self.steps = [
             torch.zeros((), dtype=torch.float32, device=p.device) for p in self.parameters
         ]
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], epoch: Tensor) -> None:
-        """Update every parameter by its gradient, at a position in training in epochs ()."""
+        """Update each parameter with its gradient; `epoch` () is the position in training."""
         settings = self.settings
         lr: Tensor | float = settings.lr
         if settings.decay_epochs:
-            lr = (settings.lr * decay(epoch, settings.decay_epochs)).float()  # as CUDA's takes it
+            lr = (
+                settings.lr * decay(epoch, settings.decay_epochs)
+            ).float()  # as CUDA's kernel expects
         adamw(
             self.parameters,
             list(gradients),
@@ -63,11 +65,11 @@ class AdamW:
 
     @property
     def num_steps(self) -> Tensor:
-        """Steps so far, as a tensor on the device."""
+        """Number of steps so far, () on the device."""
         return self.steps[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments, in the parameters' order, and the number of steps."""
+        """Return the moments, in the parameters' order, and the number of steps."""
         return {
             "step": self.num_steps,
             "exp_avg": list(self.exp_avg),
@@ -75,7 +77,7 @@ class AdamW:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of the same parameters; copies."""
+        """Copy from a `state_dict` of the same parameters."""
         for own, name in ((self.exp_avg, "exp_avg"), (self.exp_avg_sq, "exp_avg_sq")):
             for tensor, loaded in zip(own, state[name], strict=True):
                 tensor.copy_(loaded)

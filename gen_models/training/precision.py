@@ -1,4 +1,5 @@
-"""Precision of the networks' products: float32, or bfloat16 by autocast where that is faster."""
+"""Precision of the networks' matrix products and convolutions: float32, or bfloat16 by
+autocast."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ Network = Callable[..., Any]
 
 
 class InPrecision:
-    """Networks whose products are computed in `precision`; what they return is float32 again,
-    so a loss sums in full precision. `stacked`: they are called within vmap."""
+    """Calls networks in `precision`. Their outputs have their inputs' dtype again, so that losses
+    are summed in full precision. `stacked`: the networks are called within vmap."""
 
     def __init__(
         self, device: torch.device, precision: Precision, *, stacked: bool = False
@@ -26,11 +27,11 @@ class InPrecision:
         self.reduced = precision == "bf16"
 
     def networks(self, networks: Mapping[str, Network]) -> dict[str, Network]:
-        """The networks as a loss calls them."""
+        """Return the networks as a loss calls them."""
         return {n: self._cast(f) if self.reduced else f for n, f in networks.items()}
 
     def loss(self) -> AbstractContextManager[Any]:
-        """The context in which the loss runs: weights that several calls of a network share
+        """Return the context for a loss, in which the weights that several calls of a network use
         are cast once."""
         if not self.reduced:
             return nullcontext()
@@ -47,8 +48,8 @@ class InPrecision:
 
 
 class _Products(TorchFunctionMode):
-    """Autocast within vmap, where torch's own leaves convolutions in float32 and adds biases in
-    it: vmap takes these functions apart before autocast sees them."""
+    """Autocast within vmap. Torch's own leaves convolutions in float32 there, because vmap
+    decomposes these functions before autocast is applied."""
 
     functions = frozenset(
         {

@@ -252,7 +252,7 @@ def test_the_kl_weight_tempers_the_importance_weights_alone(device: torch.device
 
 
 def test_free_bits_and_several_samples_are_refused_together() -> None:
-    with pytest.raises(InputError, match=r"free_bits = 0\.5: expected 0, for the importance"):
+    with pytest.raises(InputError, match=r"free_bits = 0\.5: expected 0, because the importance"):
         make_model("vae-mlp", importance_samples=2, free_bits=0.5)
 
 
