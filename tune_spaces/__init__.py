@@ -29,5 +29,5 @@ def space(family: str) -> Space:
 
     Raises `InputError` if there is no such family, or if its package is broken.
     """
-    found: Space = families.space(family)
-    return found
+    search_space: Space = families.space(family)
+    return search_space

@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gen_models.core import families
 from gen_models.core.config import from_dict
 from gen_models.core.contract import Model, is_conditional
 from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError
+from gen_models.core.families import GROUP, distribution, family, names
 from gen_models.core.networks import build_networks
 
 
@@ -74,7 +74,7 @@ def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Trainab
         "seed": state["seed"],
         "step_count": state["step_count"],
     }
-    package = families.distribution(family_name)
+    package = distribution(family_name)
     if package:
         content["package"] = package
     (folder / "model.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -150,13 +150,13 @@ def load_sampler(folder: Path) -> tuple[nn.Module, int]:
 
 def _family(folder: Path, content: Mapping[str, Any]) -> Any:
     name, package = content["family"], content.get("package")
-    if name not in families.names():
+    if name not in names():
         supplier = f"package {package}" if package else "a package"
         raise InputError(
             f"{folder}: a model of the unknown family {name!r}: expected {supplier} to be "
-            f"installed, which supplies it as an entry point of the group {families.GROUP!r}"
+            f"installed, which supplies it as an entry point of the group {GROUP!r}"
         )
-    return families.family(name)
+    return family(name)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _external() -> dict[str, EntryPoint]:
 def _read_entry_points(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Read the entry points of the packages on `path`, which is `sys.path`: reading the metadata
     of all installed packages takes tens of milliseconds."""
-    found: dict[str, EntryPoint] = {}
+    registered: dict[str, EntryPoint] = {}
     for entry_point in entry_points(group=GROUP):
         name, package = entry_point.name, _distribution(entry_point)
         if name in _built_in():
@@ -105,13 +105,13 @@ def _read_entry_points(path: tuple[str, ...]) -> dict[str, EntryPoint]:
                 f"package {package}: family {name!r} has the name of a built-in family: "
                 "rename its entry point, or uninstall the package"
             )
-        if name in found:
+        if name in registered:
             raise InputError(
-                f"packages {_distribution(found[name])} and {package}: both supply a family "
+                f"packages {_distribution(registered[name])} and {package}: both supply a family "
                 f"{name!r}: uninstall one of them"
             )
-        found[name] = entry_point
-    return found
+        registered[name] = entry_point
+    return registered
 
 
 def _distribution(entry_point: EntryPoint) -> str:

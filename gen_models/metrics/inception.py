@@ -42,8 +42,8 @@ class Inception(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map (…, C, H, W) in [0, 1] to (…, 2048); nan for an image that is not finite."""
         flat = images.flatten(0, -4)
-        found = torch.cat([self._pooled(part) for part in torch.split(flat, _BLOCK)])
-        return found.view(*images.shape[:-3], -1)
+        features = torch.cat([self._pooled(part) for part in torch.split(flat, _BLOCK)])
+        return features.view(*images.shape[:-3], -1)
 
     def _pooled(self, images: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, 2048). The network takes uint8, and grey images as three equal
@@ -81,14 +81,14 @@ def load_weights(download: bool) -> dict[str, Tensor]:
     require_weights(download)
     path = weights_file()
     try:
-        found: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+        weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
             _url(), map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(
             f"features = 'inception': expected the network's weights in {path}: {error}"
         ) from error
-    return found
+    return weights
 
 
 def _url() -> str:

@@ -52,8 +52,8 @@ def kernel_distance(real: Tensor, generated: Tensor, block: int = BLOCK) -> Kern
     value -= 2 * to_b.sum() / (n * m)
     variance = _variance(within_a, to_b, m) + _variance(within_b, to_a, n)
     finite = torch.isfinite(a).all() & torch.isfinite(b).all()
-    found = torch.stack([value, variance.sqrt()])
-    return KernelDistance(*torch.where(finite, found, torch.nan).unbind())
+    values = torch.stack([value, variance.sqrt()])
+    return KernelDistance(*torch.where(finite, values, torch.nan).unbind())
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

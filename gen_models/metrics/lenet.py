@@ -42,13 +42,13 @@ class LeNet(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, num_classes)."""
-        found: Tensor = self.head(F.relu(self.body(2.0 * images - 1.0)))
-        return found
+        logits: Tensor = self.head(F.relu(self.body(2.0 * images - 1.0)))
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (…, C, H, W) to (…, 128), before the rectifier, which would set some values to 0."""
-        found: Tensor = self.body(2.0 * images.flatten(0, -4) - 1.0)
-        return found.view(*images.shape[:-3], -1)
+        features: Tensor = self.body(2.0 * images.flatten(0, -4) - 1.0)
+        return features.view(*images.shape[:-3], -1)
 
 
 def _halving(inner: int, outer: int) -> list[nn.Module]:

@@ -207,8 +207,8 @@ def _block_sums(
     count, error = bound.new_tensor(block.num), _squared_error(model, networks, block)
     elbo = log_likelihood + log_ratio
     codes = Moments.of(model.encode(networks, block)) if isinstance(model, Encodes) else None
-    found = torch.stack([count, bound, elbo, log_likelihood, log_ratio, error])
-    return LikelihoodSums(found, codes)
+    sums = torch.stack([count, bound, elbo, log_likelihood, log_ratio, error])
+    return LikelihoodSums(sums, codes)
 
 
 def _squared_error(model: Model, networks: Networks, block: Batch) -> Tensor:

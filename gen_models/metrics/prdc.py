@@ -80,8 +80,8 @@ def compute_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> PRD
     precision, density = (balls > 0).double().mean(), balls.mean() / real.k
     recall, coverage = recalled / num_real, covered / num_real
     finite = torch.isfinite(real.features).all() & torch.isfinite(fake.features).all()
-    found = torch.stack([precision, recall, density, coverage])
-    return PRDC(*torch.where(finite, found, torch.nan).unbind())
+    values = torch.stack([precision, recall, density, coverage])
+    return PRDC(*torch.where(finite, values, torch.nan).unbind())
 
 
 def _own_blocks(num: int, block: int) -> list[slice]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-pytest.register_assert_rewrite("gen_models.testing.conformance", "gen_models.testing.states")
+for _module in ("conformance", "states", "suite"):
+    pytest.register_assert_rewrite(f"gen_models.testing.{_module}")
 
 from gen_models.testing.conformance import FamilyConformance  # noqa: E402  (after the line above)
 

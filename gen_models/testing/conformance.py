@@ -19,21 +19,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.core import families
 from gen_models.core.checkpoint import (
     load_checkpoint,
     load_sampler,
     restore_learner,
-    save_checkpoint,
 )
 from gen_models.core.config import from_dict
 from gen_models.core.contract import (
@@ -41,176 +38,41 @@ from gen_models.core.contract import (
     BoundsLikelihood,
     Encodes,
     FitsSampler,
-    Model,
     Objective,
     Reconstructs,
-    TakesRowsTogether,
     adams,
     is_conditional,
 )
 from gen_models.core.data import Batch, DataSpec
 from gen_models.core.errors import InputError
+from gen_models.core.families import family
 from gen_models.core.networks import build_networks
 from gen_models.core.sampling import sample
 from gen_models.fused.trainer import Execution, FusedTrainer
-from gen_models.testing.examples import example_batch, example_values
+from gen_models.testing.examples import example_batch
 from gen_models.testing.states import assert_equal_states
-from gen_models.testing.workers import run_two_workers
+from gen_models.testing.suite import Case, FamilySuite, for_models, rows_of, train_case
 from gen_models.training.batches import Share, TrainingImages
-from gen_models.training.distributed import check_replicas
 from gen_models.training.learner import Learner
 
-Test = TypeVar("Test", bound=Callable[..., None])
-_STEPS_PER_EPOCH = 10
-_TWO_WORKERS = pytest.StashKey[Path]()
 
-
-class Case(NamedTuple):
-    """A model that two workers train."""
-
-    name: str
-    family: str
-    config: Any
-    spec: DataSpec
-
-
-def for_models(condition: Callable[[Model], bool]) -> Callable[[Test], Test]:
-    """Run a test for the variants whose model meets `condition` only."""
-
-    def mark(test: Test) -> Test:
-        test.condition = condition  # type: ignore[attr-defined]
-        return test
-
-    return mark
-
-
-class FamilyConformance:
+class FamilyConformance(FamilySuite):
     """Tests of one family. Subclasses set `family` and `variants`."""
-
-    family: ClassVar[str]
-    """Name of the family."""
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Fields of the family's `Config` that differ from the defaults, by label."""
-    spec: ClassVar[DataSpec] = DataSpec((1, 8, 8), 10)
-    """The data that every variant can learn from."""
-    shapes: ClassVar[Sequence[tuple[int, ...]]] = (
-        *((1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32), (1, 12, 20)),
-        (2,),
-    )
-    """Shapes of data; a model is built for each, or refuses it with an `InputError`."""
-    devices: ClassVar[Sequence[Any]] = ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
-    """Devices, or `pytest.param`s of devices."""
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Parametrise the tests by variant, shape and device."""
-        condition = getattr(metafunc.function, "condition", None)
-        if "variant" in metafunc.fixturenames:
-            chosen = [v for v in self.variants if not condition or condition(self.model(v))]
-            metafunc.parametrize("variant", chosen)
-        if "shape" in metafunc.fixturenames:
-            metafunc.parametrize("shape", self.shapes, ids=str)
-        if "device" in metafunc.fixturenames:
-            metafunc.parametrize("device", self.devices)
-
-    @pytest.fixture(autouse=True)
-    def full_precision(self) -> Iterator[None]:
-        """Compute float32 products on a GPU in float32, and not in TF32."""
-        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = products.allow_tf32, convolutions.allow_tf32
-        products.allow_tf32 = convolutions.allow_tf32 = False
-        yield
-        products.allow_tf32, convolutions.allow_tf32 = before
-
-    @pytest.fixture
-    def deterministic(self) -> Iterator[None]:
-        """Use algorithms that return the same bits at every call."""
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True)
-        yield
-        torch.use_deterministic_algorithms(before)
-
-    @pytest.fixture
-    def float64(self) -> Iterator[None]:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        yield
-        torch.set_default_dtype(before)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def two_workers(
-        cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-    ) -> Path:
-        """A folder with what two workers computed for every variant. As processes take seconds to
-        start, one pair of them trains the variants of all suites of a session."""
-        stash = request.config.stash
-        if _TWO_WORKERS not in stash:
-            owners = {item.getparent(pytest.Class) for item in request.session.items}
-            classes = [owner.obj for owner in owners if owner is not None]
-            suites = [each for each in classes if issubclass(each, FamilyConformance)]
-            cases = [
-                Case(f"{suite.family}-{label}", suite.family, suite().config(label), suite.spec)
-                for suite in suites
-                for label in suite.variants
-            ]
-            folder = tmp_path_factory.mktemp("two_workers")
-            run_two_workers(_train_as_worker, cases, folder)
-            stash[_TWO_WORKERS] = folder
-        return stash[_TWO_WORKERS]
-
-    # What tests build models and learners with
-
-    def config(self, variant: str) -> Any:
-        """Return the config of a variant."""
-        return replace(families.family(self.family).Config(), **self.variants[variant])
-
-    def member_config(self, variant: str, index: int) -> Any:
-        """Return the config of one of several learners that are trained as one: numbers and
-        widths differ. Override it where a number may not be 10 % larger."""
-        config = self.config(variant)
-        model = families.family(self.family).Model(config, self.spec)
-        hints = get_type_hints(type(config))
-        values = {field.name: getattr(config, field.name) for field in fields(config)}
-        numbers = {n: v * (1 + 0.1 * index) for n, v in values.items() if hints[n] is float}
-        widths = {name: values[name] + 2 * index for name in model.widths}
-        return replace(config, **numbers, **widths)
-
-    def model(self, variant: str, spec: DataSpec | None = None) -> Any:
-        return families.family(self.family).Model(self.config(variant), spec or self.spec)
-
-    def networks(self, model: Model, device: torch.device | str) -> dict[str, nn.Module]:
-        """Return fresh networks in evaluation mode."""
-        return {name: network.eval() for name, network in build_networks(model, device).items()}
-
-    def learner(
-        self, variant: str, device: torch.device | str, seed: int = 0, spec: DataSpec | None = None
-    ) -> Learner:
-        optim = families.family(self.family).Optim()
-        return Learner(
-            self.model(variant, spec),
-            optim,
-            seed=seed,
-            steps_per_epoch=_STEPS_PER_EPOCH,
-            device=device,
-        )
-
-    def save(self, folder: Path, learner: Learner) -> None:
-        save_checkpoint(folder, self.family, learner.optim, learner)
 
     # Config and optimizers
 
     def test_configs_survive_json(self, variant: str) -> None:
-        optim = families.family(self.family).Optim()
+        optim = family(self.family).Optim()
         for config in (self.config(variant), optim):
             content = json.loads(json.dumps(asdict(config)))
             assert from_dict(type(config), content) == config
 
     def test_config_refuses_unknown_fields(self) -> None:
         with pytest.raises(InputError, match="no_such_field"):
-            from_dict(families.family(self.family).Config, {"no_such_field": 1})
+            from_dict(family(self.family).Config, {"no_such_field": 1})
 
     def test_each_objective_has_an_optimizer(self, variant: str) -> None:
-        optim, objectives = families.family(self.family).Optim(), self.model(variant).objectives()
+        optim, objectives = family(self.family).Optim(), self.model(variant).objectives()
         settings = adams(optim, objectives)
         assert settings.keys() == {objective.name for objective in objectives}
         assert all(isinstance(adam, Adam) for adam in settings.values())
@@ -227,7 +89,7 @@ class FamilyConformance:
         self, variant: str, device: str
     ) -> None:
         model = self.model(variant)
-        networks, rows = build_networks(model, device), _rows(model, 16)
+        networks, rows = build_networks(model, device), rows_of(model, 16)
         batch = example_batch(rows, self.spec, device=device)
         for objective in model.objectives():
             for name, network in networks.items():
@@ -245,7 +107,7 @@ class FamilyConformance:
         self, variant: str, device: str, deterministic: None
     ) -> None:
         model = self.model(variant)
-        networks, rows = build_networks(model, device), _rows(model, 16)
+        networks, rows = build_networks(model, device), rows_of(model, 16)
         batch = example_batch(rows, self.spec, device=device)
         for objective in model.objectives():
             draws = model.draws(rows, Generator(device).manual_seed(0))
@@ -272,7 +134,7 @@ class FamilyConformance:
         """On a batch and draws that stay, while the networks of other objectives stay too: so it
         holds for adversaries as well."""
         learner = self.learner(variant, device)
-        rows = _rows(learner.model, 32)
+        rows = rows_of(learner.model, 32)
         batch = example_batch(rows, self.spec, device=device)
         draws = learner.model.draws(rows, Generator(device).manual_seed(0))
         epoch, share = torch.zeros((), device=device), Share(0, rows, rows)
@@ -286,7 +148,7 @@ class FamilyConformance:
         self, variant: str, device: str
     ) -> None:
         learner, start = self.learner(variant, device), self.learner(variant, device)
-        batch = example_batch(_rows(learner.model, 64), self.spec, device=device)
+        batch = example_batch(rows_of(learner.model, 64), self.spec, device=device)
         for _ in range(30):
             learner.step(batch)
         assert all(math.isfinite(value) for value in learner.pop_metrics().values())
@@ -304,14 +166,14 @@ class FamilyConformance:
         expected = random_numbers()
         torch.manual_seed(0)
         learner = self.learner(variant, device)
-        learner.step(example_batch(_rows(learner.model, 8), self.spec, device=device))
+        learner.step(example_batch(rows_of(learner.model, 8), self.spec, device=device))
         assert all(map(torch.equal, random_numbers(), expected))
 
     def test_learners_trained_as_one_become_what_they_become_alone(
         self, variant: str, device: str, float64: None
     ) -> None:
-        module, states = families.family(self.family), []
-        rows = _rows(self.model(variant), 16)
+        module, states = family(self.family), []
+        rows = rows_of(self.model(variant), 16)
         pixels = example_batch(2 * rows, self.spec, device=device)
         data = TrainingImages(Batch(pixels.images.double(), pixels.labels), rows, drop_last=True)
         executions: tuple[Execution, Execution] = ("vectorised", "in_turn")
@@ -337,7 +199,7 @@ class FamilyConformance:
         self, variant: str, two_workers: Path, float64: None
     ) -> None:
         case = Case(f"{self.family}-{variant}", self.family, self.config(variant), self.spec)
-        expected = _trained(case, 0, 1)
+        expected = train_case(case, 0, 1)
         of_workers = [
             torch.load(two_workers / f"{case.name}.{rank}.pt", weights_only=True)
             for rank in (0, 1)
@@ -370,7 +232,7 @@ class FamilyConformance:
     def test_a_sample_does_not_depend_on_those_beside_it(self, variant: str, device: str) -> None:
         """It would if batch norm were in training mode."""
         learner = self.learner(variant, device)
-        batch = example_batch(_rows(learner.model, 16), self.spec, device=device)
+        batch = example_batch(rows_of(learner.model, 16), self.spec, device=device)
         for _ in range(3):
             learner.step(batch)
         networks = learner.sampling_networks()
@@ -467,7 +329,7 @@ class FamilyConformance:
         self, variant: str, device: str, tmp_path: Path, deterministic: None
     ) -> None:
         learner = self.learner(variant, device)
-        batch = example_batch(_rows(learner.model, 64), self.spec, device=device)
+        batch = example_batch(rows_of(learner.model, 64), self.spec, device=device)
         for _ in range(5):
             learner.step(batch)
         if isinstance(learner.model, FitsSampler):
@@ -512,12 +374,6 @@ class FamilyConformance:
         torch.testing.assert_close(exported.module()(inputs), sampler(inputs))
 
 
-def _rows(model: Model, num: int) -> int:
-    """Return `num` rounded up to a number of rows that the losses take."""
-    together = model.rows_together if isinstance(model, TakesRowsTogether) else 1
-    return -(-num // together) * together
-
-
 def _reached(parameter: nn.Parameter) -> bool:
     return parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
 
@@ -534,27 +390,3 @@ def _with_own_rates(optim: Any, index: int) -> Any:
         parts = {f.name: _with_own_rates(getattr(optim, f.name), index) for f in fields(optim)}
         return replace(optim, **parts)
     return replace(optim, lr=optim.lr * (1 + 0.3 * index), ema_decay=0.9 + 0.01 * index)
-
-
-def _trained(case: Case, rank: int, world: int) -> dict[str, Any]:
-    """Train two epochs in the default dtype, the last batch of each smaller than the others, and
-    return metrics and weights."""
-    module, spec = families.family(case.family), case.spec
-    model = module.Model(case.config, spec)
-    rows = _rows(model, 16)
-    images = example_values(4 * rows + 2 * _rows(model, 4), spec).to(torch.get_default_dtype())
-    examples = Batch(images, torch.arange(len(images)) % max(spec.num_classes, 1))
-    data = TrainingImages(examples, rows, drop_last=False)
-    learner = Learner(model, module.Optim(), seed=0, steps_per_epoch=data.steps_per_epoch)
-    for epoch in (1, 2):
-        for batch, share in data.batches(0, epoch, rank, world):
-            learner.step(batch, share)
-    check_replicas(learner.networks)
-    weights = {name: dict(network.state_dict()) for name, network in learner.networks.items()}
-    return {"metrics": learner.pop_metrics(), "weights": weights}
-
-
-def _train_as_worker(rank: int, cases: Sequence[Case], folder: Path) -> None:
-    torch.set_default_dtype(torch.float64)
-    for case in cases:
-        torch.save(_trained(case, rank, 2), folder / f"{case.name}.{rank}.pt")
