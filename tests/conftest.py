@@ -106,6 +106,35 @@ def mnist_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow: making one takes seconds, copying it no time."""
+    from pipelines.store.layout import Store
+    from pipelines.tracking.base import tracking_uri
+    from pipelines.tracking.mlflow.connection import make_tables
+
+    store = Store.at(tmp_path_factory.mktemp("mlflow"))
+    make_tables(tracking_uri(store))
+    return store.database
+
+
+@pytest.fixture
+def memory_server(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A `support.tracking.MemoryServer` at memory://test, of a tracking system that a package
+    registers."""
+    from support.tracking import BACKEND, MemoryServer, write_tracker_package
+
+    package = tmp_path_factory.mktemp("package")
+    write_tracker_package(package)
+    monkeypatch.syspath_prepend(str(package))
+    server = MemoryServer()
+    monkeypatch.setitem(BACKEND.servers, "memory://test", server)
+    yield server
+    server.gate.set()
+
+
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
 

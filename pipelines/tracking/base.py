@@ -1,8 +1,12 @@
 """What a tracking system supplies: protocols of the tracker, of what delivers to it, and of what
 reads runs back.
 
-A tracking system is a package in this folder whose `__init__` holds `BACKEND`, a `Backend`; it is
-found by the URIs that it accepts. `pipelines.tracking.mlflow` is the one that is used.
+A tracking system is found by the URIs that it accepts. It is a package in this folder whose
+`__init__` holds `BACKEND`, a `Backend`, as `pipelines.tracking.mlflow` does; or another package
+registers it as an entry point:
+
+    [project.entry-points."genpipe.trackers"]
+    mine = "my_package.tracker:BACKEND"
 """
 
 from __future__ import annotations
@@ -10,11 +14,12 @@ from __future__ import annotations
 import os
 import pkgutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,6 +27,9 @@ from gen_models.core.errors import InputError
 from pipelines.config.run import Run
 from pipelines.store.journal import EvaluationJournal, Journal
 from pipelines.store.layout import Store
+
+GROUP = "genpipe.trackers"
+"""The entry-point group in which other packages register tracking systems."""
 
 
 class RunWriter(Protocol):
@@ -160,15 +168,33 @@ def _require_writable(folder: Path) -> None:
 
 
 def find_backend(uri: str) -> Backend:
-    """Return the tracking system of a URI. Raises `InputError` if none accepts it."""
-    package = import_module("pipelines.tracking")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.ispkg:
-            continue
-        backend: Any = import_module(f"{package.__name__}.{module.name}").BACKEND
-        if isinstance(backend, Backend) and backend.accepts(uri):
+    """Return the tracking system of a URI: a package in this folder, or one that another package
+    registers.
+
+    Raises `InputError` if none accepts it, or if a registered one is broken.
+    """
+    for backend in _backends():
+        if backend.accepts(uri):
             return backend
     raise InputError(
         f"tracking_uri = {uri!r}: expected sqlite:///FILE, postgresql://… or http(s)://HOST:PORT "
         "(MLflow no longer records in plain folders)"
     )
+
+
+def _backends() -> Iterator[Backend]:
+    """Iterate over the tracking systems, those of this folder first. Each is imported only if
+    those before it do not accept the URI."""
+    package = import_module("pipelines.tracking")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.ispkg:
+            yield import_module(f"{package.__name__}.{module.name}").BACKEND
+    for entry_point in entry_points(group=GROUP):
+        where = f"tracker {entry_point.name!r}: entry point {entry_point.value}"
+        try:
+            backend: Any = entry_point.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{where} is broken: {error}") from error
+        if not isinstance(backend, Backend):
+            raise InputError(f"{where} is {backend!r}: expected a pipelines.tracking.base.Backend")
+        yield backend

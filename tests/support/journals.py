@@ -46,8 +46,7 @@ def run_info(name: str, **changes: Any) -> RunInfo:
 
 
 def open_journal(folder: Path, files: Files = LOCAL, **changes: Any) -> Journal:
-    """Open the journal of a run folder; by default the run has the folder's name. `changes`: of its
-    info."""
+    """Open the journal of a run folder, whose name the run has. `changes`: fields of its info."""
     journal = Journal(folder, files)
     journal.open(run_info(changes.pop("name", folder.name), **changes))
     return journal
