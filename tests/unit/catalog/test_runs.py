@@ -1,0 +1,184 @@
+"""Recorded runs are listed and ranked; what an outage held back is delivered first."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.journals import open_journal
+from support.tracking import BACKEND, SETTING, MemoryServer
+
+import pipelines
+from gen_models.core.errors import InputError
+from pipelines.catalog.runs import best, browse, runs
+from pipelines.report.results import BestResult
+from pipelines.store.journal import Journal
+from pipelines.store.layout import Store
+
+URI = "memory://test"
+Record = Callable[..., Journal]
+
+
+@pytest.fixture
+def server(memory_server: MemoryServer) -> MemoryServer:
+    return memory_server
+
+
+def names(store: Store, **settings: Any) -> list[str]:
+    found = runs(store=store.root, tracking_uri=URI, **settings)
+    return [run.name for run in found.runs]
+
+
+def best_of(store: Store, family: str = "vae", **settings: Any) -> BestResult:
+    return best(family, store=store.root, tracking_uri=URI, **settings)
+
+
+def test_runs_are_listed_newest_first(server: MemoryServer, store: Store, record: Record) -> None:
+    for second, name in enumerate("abc", 1):
+        journal = record(name, 1.0, deliver=False)
+        os.utime(journal.folder / "identity.json", (second, second))
+    assert names(store) == ["c", "b", "a"]
+    assert names(store, num=2) == ["c", "b"]
+    assert SETTING not in os.environ
+
+
+def test_a_listed_run_holds_what_is_recorded(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    record("a", 2.5, summary={"best/epoch": 1.0, "wall_seconds": 9.0})
+    (row,) = runs(store=str(store.root), tracking_uri=URI).runs
+    assert (row.run_id, row.name) == (server.run("a").row.run_id, "a")
+    assert (row.experiment, row.kind, row.epoch) == ("vae-digits", "run", 1)
+    assert (row.status, row.outcome) == ("FINISHED", "completed")
+    assert (row.metric, row.value) == ("val/nll/iw8", 2.5)
+    assert row.metrics == {"best/val/nll/iw8": 2.5, "best/epoch": 1.0}
+    assert row.params == {"data": "digits", "model.latent_dim": "16"}
+    assert row.rerun == "genpipe a" and row.started.startswith("20")
+
+
+def test_a_run_that_goes_on_has_its_status_for_an_outcome(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    journal = open_journal(store.run("a").path)
+    record("b")
+    BACKEND.writer(URI, store).deliver(journal)
+    outcomes = {run.name: run.outcome for run in runs(store=store.root, tracking_uri=URI).runs}
+    assert outcomes == {"a": "running", "b": "completed"}
+
+
+def test_runs_of_one_experiment(server: MemoryServer, store: Store, record: Record) -> None:
+    record("a", data="digits")
+    record("b", data="mnist")
+    assert names(store, experiment="vae-mnist") == ["b"]
+    with pytest.raises(InputError, match="experiment = 'gan-mnist': expected one of vae-digits"):
+        names(store, experiment="gan-mnist")
+
+
+def test_what_an_outage_held_back_is_delivered_first(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    record("a")
+    run_id = server.run("a").row.run_id
+    record("held back", deliver=False)
+    store.evaluation(run_id).write(run_id, {"test/fd": 2.0}, {}, {})
+    open_journal(store.run("going on").path)
+    assert sorted(names(store)) == ["a", "held back"]
+    assert server.run("a").row.metrics["test/fd"] == 2.0
+    server.requests.clear()
+    names(store)
+    assert server.requests == [("", None)]  # to list them, and nothing is delivered again
+
+
+def test_wrong_settings_are_refused(server: MemoryServer, store: Store) -> None:
+    for call in (lambda: names(store, num=0), lambda: best_of(store, num=0)):
+        with pytest.raises(InputError, match="num = 0: expected an integer of at least 1"):
+            call()
+    with pytest.raises(InputError, match=r"store = .*: expected a folder in which runs are"):
+        runs(store=store.root)
+    for port in (0, 65536):
+        with pytest.raises(InputError, match=f"port = {port}: expected a number from 1 to 65535"):
+            browse(store=store.root, tracking_uri=URI, port=port)
+
+
+def test_before_the_page_is_served_what_was_held_back_is_delivered(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    record("a", deliver=False)
+    with pytest.raises(InputError, match="a tracker in memory has no page"):
+        browse(store=store.root, tracking_uri=URI)
+    assert server.run("a").row.status == "FINISHED"
+
+
+def test_the_public_interface_gives_the_same_functions() -> None:
+    assert pipelines.runs is runs and pipelines.best is best
+
+
+# -- the best ------------------------------------------------------------------------------------
+def test_runs_are_ranked_by_their_best_value(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    for name, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        record(name, value)
+    record("without a value")
+    record("another family", 0.0, family="gan")
+    record("a search", 0.5, kind="search", search_id="s")
+    found = best_of(store)
+    assert [(run.name, run.value) for run in found.ranking] == [("b", 1.0), ("c", 2.0), ("a", 3.0)]
+    assert (found.metric, found.mode, found.data) == ("val/nll/iw8", "min", "digits")
+    assert found.rerun == "genpipe b"
+    assert [run.name for run in best_of(store, num=1).ranking] == ["b"]
+
+
+def test_a_metric_that_is_good_when_large(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    for name, value in (("a", -3.0), ("b", -1.0)):
+        record(name, value, metric="val/elbo", mode="max")
+    found = best_of(store, metric="val/elbo")
+    assert [run.name for run in found.ranking] == ["b", "a"] and found.mode == "max"
+
+
+def test_the_direction_is_that_which_was_recorded(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    for name, value in (("a", -3.0), ("b", -1.0)):
+        record(name, value, metric="val/kl", mode="max")  # whose name tells no direction
+    assert [run.name for run in best_of(store, metric="val/kl").ranking] == ["b", "a"]
+
+
+def test_only_runs_on_one_data_set_are_compared(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    for second, (name, data) in enumerate([("old", "mnist"), ("new", "digits")], 1):
+        journal = record(name, 1.0, data=data, deliver=False)
+        os.utime(journal.folder / "identity.json", (second, second))
+    newest = best_of(store)
+    assert [run.name for run in newest.ranking] == ["new"] and newest.data == "digits"
+    assert [run.name for run in best_of(store, data="mnist").ranking] == ["old"]
+    with pytest.raises(InputError) as caught:
+        best_of(store, data="svhn")
+    assert str(caught.value) == (f"no run of vae on svhn with val/nll is recorded in {store.root}")
+    with pytest.raises(InputError, match="no run of vae with val/fd is recorded in"):
+        best_of(store, metric="val/fd")
+
+
+def test_a_config_with_a_seed_study_is_ranked_by_its_mean_and_its_seeds_are_not(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    search, study = store.search("s"), store.search("s-t0-2-seeds")
+    trial = {"kind": "trial", "search_id": "s"}
+    record("t0", 1.0, folder=search.trial("t0"), summary={"confirm/mean": 2.5}, **trial)
+    record("t1", 2.0, folder=search.trial("t1"), **trial)
+    record("study", folder=study, kind="confirmation", search_id="s-t0-2-seeds")
+    seed = {"kind": "trial", "search_id": "s-t0-2-seeds"}
+    record("seed-1", 0.5, folder=study.trial("seed-1"), **seed)
+    found = best_of(store)
+    assert [(run.name, run.value) for run in found.ranking] == [("t1", 2.0), ("t0", 2.5)]
+
+
+def test_the_mean_is_of_the_metric_that_the_study_was_ranked_by(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    record("a", 1.0, summary={"confirm/mean": 9.0, "best/val/fd/lenet-digits/2k": 5.0})
+    found = best_of(store, metric="val/fd")
+    assert found.metric == "val/fd/lenet-digits/2k" and found.ranking[0].value == 5.0
