@@ -1,6 +1,8 @@
 """MLflow as a server: outages, answers that are lost, files that it keeps, its page; and models
 that load where genpipe is not installed."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
