@@ -99,7 +99,7 @@ class VectorisedLearners:
 
     def _recording_key(self, tensors: Sequence[Tensor]) -> Hashable:
         """Return what a recorded step depends on besides the values in `tensors`."""
-        return tuple(t.shape for t in tensors), tuple(update.decays for update in self.updates)
+        return tuple(t.shape for t in tensors), tuple(u.optimizer.decays for u in self.updates)
 
     def _all_tensors(self) -> list[Tensor]:
         """List the tensors with the learners' state and settings."""

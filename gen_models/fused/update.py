@@ -17,7 +17,7 @@ from gen_models.core.data import Batch
 from gen_models.fused.stacking import Stacked, crop, stack, stack_by_name
 from gen_models.training.accumulator import Meter
 from gen_models.training.learner import Update
-from gen_models.training.optimizer import decay
+from gen_models.training.optimizer import StackedAdamW
 from gen_models.training.precision import InPrecision
 
 
@@ -51,28 +51,17 @@ class StackedUpdate:
         self.names = [(name, key) for name, key, _ in widest]
         self.shapes = [shape for _, _, shape in widest]
         self.flat = _flat([m.parameters for m in members])
-        self.exp_avg = _flat([m.optimizer.exp_avg for m in members])
-        self.exp_avg_sq = _flat([m.optimizer.exp_avg_sq for m in members])
+        self.optimizer = StackedAdamW(self.flat, [m.optimizer for m in members], _flat)
         self.mask = _mask([m.parameters for m in members])
-        self.num_steps = torch.stack([m.optimizer.num_steps for m in members]).double()[:, None]
         self.meter = Meter()
-        settings = [m.optimizer.settings for m in members]
-        self.lr = self._column([s.lr for s in settings])
-        self.decay_epochs = self._column([s.decay_epochs for s in settings])
-        self.decays = any(s.decay_epochs for s in settings)
-        self.beta1 = self._column([s.betas[0] for s in settings])
-        self.beta2 = self._column([s.betas[1] for s in settings])
-        self.eps = self._column([s.eps for s in settings])
-        self.weight_decay = self._column([s.weight_decay for s in settings])
-        self.ema_decay = self._column([s.ema_decay for s in settings])
+        ema_decays = [m.optimizer.settings.ema_decay for m in members]
+        self.ema_decay = torch.tensor(ema_decays, dtype=torch.float64, device=owner.device)[
+            :, None
+        ]
         self.averages = self._stack_averages()
         self._descend = (
             torch.compile(self._gradient_step) if owner.compiled else self._gradient_step
         )
-
-    def _column(self, values: Sequence[float]) -> Tensor:
-        """Return a column (K, 1) in float64, so that its powers are as exact as Python's."""
-        return torch.tensor(values, dtype=torch.float64, device=self.owner.device)[:, None]
 
     def _stack_averages(self) -> dict[str, dict[str, Tensor]]:
         return {
@@ -91,13 +80,12 @@ class StackedUpdate:
     def state(self) -> list[Tensor]:
         """List the tensors that a step changes, except the networks' buffers and the meter."""
         averages = [t for tensors in self.averages.values() for t in tensors.values()]
-        return [self.flat, self.exp_avg, self.exp_avg_sq, self.num_steps, *averages]
+        return [self.flat, *self.optimizer.tensors(), *averages]
 
     def settings(self) -> list[Tensor]:
         """List the tensors that hold each learner's settings."""
-        columns = [self.lr, self.decay_epochs, self.beta1, self.beta2, self.eps]
         mask = [] if self.mask is None else [self.mask]
-        return [*columns, self.weight_decay, self.ema_decay, *mask]
+        return [*self.optimizer.settings(), self.ema_decay, *mask]
 
     def __call__(self, batch: Batch, draws: Draws, epoch: Tensor) -> None:
         owner = self.owner
@@ -129,7 +117,7 @@ class StackedUpdate:
 
         outputs: tuple[Metrics, dict[str, dict[str, Tensor]]]
         gradient, outputs = torch.func.grad(total, has_aux=True)(self.flat)
-        self._adamw(gradient if self.mask is None else gradient * self.mask, epoch)
+        self.optimizer.step(gradient if self.mask is None else gradient * self.mask, epoch)
         return outputs
 
     def _loss(
@@ -137,27 +125,6 @@ class StackedUpdate:
     ) -> tuple[Tensor, Metrics]:
         called = self.owner.precision.networks(networks)
         return model.objectives()[self.index].loss(called, batch, draws, epoch)
-
-    def _adamw(self, gradient: Tensor, epoch: Tensor) -> None:
-        """Update the parameters as `AdamW.step` does, each learner's with its own settings and
-        number of steps."""
-        dtype = gradient.dtype
-        self.num_steps += 1
-        bias1 = 1 - self.beta1**self.num_steps
-        bias2 = 1 - self.beta2**self.num_steps
-        lr = self._lr(epoch) if self.decays else self.lr
-        self.flat.mul_((1 - lr * self.weight_decay).to(dtype))
-        self.exp_avg.lerp_(gradient, (1 - self.beta1).to(dtype))
-        self.exp_avg_sq.lerp_(gradient.square(), (1 - self.beta2).to(dtype))
-        denominator = self.exp_avg_sq.sqrt().mul_((1 / bias2.sqrt()).to(dtype))
-        denominator.add_(self.eps.to(dtype))
-        rate = (lr / bias1).to(dtype)
-        self.flat.sub_((self.exp_avg * rate).div_(denominator))
-
-    def _lr(self, epoch: Tensor) -> Tensor:
-        """Return each learner's learning rate (K, 1) at its position in training (K,)."""
-        decayed = self.lr * decay(epoch[:, None], self.decay_epochs)
-        return torch.where(self.decay_epochs > 0, decayed.float().double(), self.lr)
 
     def _average(self, own: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Update the averages as `Update._average` does."""
@@ -175,21 +142,18 @@ class StackedUpdate:
     def write_back(self) -> None:
         """Copy the stacked state into the learners' updates."""
         for index, member in enumerate(self.members):
-            optimizer = member.optimizer
-            for flat, own in (
-                (self.flat, member.parameters),
-                (self.exp_avg, optimizer.exp_avg),
-                (self.exp_avg_sq, optimizer.exp_avg_sq),
-            ):
-                parts = torch.split(flat[index], [shape.numel() for shape in self.shapes])
-                for tensor, part, shape in zip(own, parts, self.shapes, strict=True):
-                    tensor.copy_(crop(part.view(shape), tensor.shape))
-            for steps in optimizer.steps:
-                steps.copy_(self.num_steps[index, 0])
+            self._crop_into(self.flat[index], member.parameters)
+            self.optimizer.write_back(index, member.optimizer, self._crop_into)
             for name, averages in self.averages.items():
                 for key, value in member.averages[name].state_dict().items():
                     value.copy_(crop(averages[key][index], value.shape))
             member.meter.take(self.meter, index)
+
+    def _crop_into(self, flat: Tensor, tensors: Sequence[Tensor]) -> None:
+        """Copy a learner's part of a flat tensor (P,) into its own tensors."""
+        parts = torch.split(flat, [shape.numel() for shape in self.shapes])
+        for tensor, part, shape in zip(tensors, parts, self.shapes, strict=True):
+            tensor.copy_(crop(part.view(shape), tensor.shape))
 
 
 def _flat(members: Sequence[Sequence[Tensor]]) -> Tensor:

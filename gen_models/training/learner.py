@@ -205,9 +205,7 @@ class Update:
 
     def tensors(self) -> list[Tensor]:
         """List the tensors that a step changes besides the networks."""
-        optimizer = self.optimizer
-        moments = [*optimizer.exp_avg, *optimizer.exp_avg_sq, *optimizer.steps]
-        return [*moments, *self._averaged, *self.meter.tensors()]
+        return [*self.optimizer.tensors(), *self._averaged, *self.meter.tensors()]
 
     def __call__(self, batch: Batch, draws: Draws, epoch: Tensor, share: Share) -> None:
         for parameter in self.frozen:
