@@ -60,10 +60,10 @@ def test_asha_with_tpe(search: Search, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheduler", ["hyperband", "pbt"])
 def test_schedulers_that_pause_trials(scheduler: str, search: Search, tmp_path: Path) -> None:
-    args = ("--trials", "6", "--epochs", "9", "--grace-period", "2", "--searcher", "random")
+    args = ("--trials", "4", "--epochs", "9", "--grace-period", "2", "--searcher", "random")
     result, _ = search("vae", *SMALL, *args, "--scheduler", scheduler)
     outcomes = [trial["outcome"] for trial in result["ranking"]]
-    assert len(outcomes) == 6 and "failed" not in outcomes and "completed" in outcomes
+    assert len(outcomes) == 4 and "failed" not in outcomes and "completed" in outcomes
     check_recorded(tmp_path, result)
     if scheduler == "pbt":
         _check_exploits(tmp_path, result)
@@ -110,10 +110,10 @@ def test_structure_is_searched_too(
 
 def test_a_fused_worker_that_dies_is_restarted_and_its_trials_go_on(tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
-    args = ["--trials", "4", "--epochs", "60", "--scheduler", "fifo", "--searcher", "random"]
+    args = ["--trials", "4", "--epochs", "16", "--scheduler", "fifo", "--searcher", "random"]
     args = ["search", "vae", "--store", str(store), *SMALL, *args, "--batch-size", "64", "--json"]
     process = start(args, log)
-    wait_until(lambda: recorded_epochs(store, 10) > 1)
+    wait_until(lambda: recorded_epochs(store, 4) > 1)
     victim = next(fused_workers(process.pid))
     victim.kill()
     out, _ = process.communicate(timeout=300)
@@ -140,7 +140,7 @@ def fused_workers(pid: int) -> Iterator[psutil.Process]:
 
 def test_a_fused_search_is_interrupted_killed_and_resumed(tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
-    args = ["--trials", "6", "--epochs", "40", "--scheduler", "fifo", "--batch-size", "64"]
+    args = ["--trials", "4", "--epochs", "10", "--scheduler", "fifo", "--max-concurrent", "2"]
     search = ["search", "vae", "--store", str(store)]
     process = start([*search, *SMALL, *args], log)
     wait_until(lambda: recorded_epochs(store, 3) > 0)
@@ -158,7 +158,7 @@ def test_a_fused_search_is_interrupted_killed_and_resumed(tmp_path: Path) -> Non
     wait_until(lambda: "completed" in log.read_text())
     kill(process)
     result = run_process([*search, "--resume", search_id], log)
-    assert len(result["ranking"]) == 6
+    assert len(result["ranking"]) == 4
     assert {trial["outcome"] for trial in result["ranking"]} == {"completed"}
     check_recorded(store, result)
     check_champion(store, result)

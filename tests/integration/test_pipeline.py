@@ -103,7 +103,7 @@ def test_a_search_with_workers_is_killed_and_resumed(tmp_path: Path) -> None:
         "--trials",
         "2",
         "--epochs",
-        "20",
+        "10",
         "--scheduler",
         "fifo",
         "--batch-size",
