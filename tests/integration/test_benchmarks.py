@@ -1,5 +1,5 @@
-"""The GPU's benchmarks run, small, on a CPU: their figures are there, and what they count is
-right. How large the figures are is nobody's assertion."""
+"""The GPU's benchmarks, run small on a CPU: they print their figures, and count operations and
+bytes right. No test is about the size of a measured figure."""
 
 import importlib
 import json
@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.models import needs
 
-pytestmark = needs("tyro")
+pytestmark = [pytest.mark.slow, needs("tyro")]
 
 STEPS = ("--device", "cpu", "--steps", "1", "--repeats", "1")
 

@@ -116,6 +116,36 @@ def test_an_import_within_a_function_says_why() -> None:
     assert unexplained == []
 
 
+def unmarked_tests(source: str) -> list[str]:
+    """Return the test functions that neither their module nor a decorator marks as slow."""
+    tree = ast.parse(source)
+    for node in tree.body:
+        is_mark = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+        if is_mark and "pytest.mark.slow" in ast.unparse(node):
+            return []
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test_")
+        and "pytest.mark.slow" not in map(ast.unparse, node.decorator_list)
+    ]
+
+
+def test_every_test_is_run_by_test_fast_or_test_slow() -> None:
+    """`make test-fast` runs what is not slow in tests/unit, `make test-slow` what is slow."""
+    tests = ROOT / "tests"
+    files = sorted(tests.rglob("test_*.py"))
+    places = {path.relative_to(tests).parts[0] for path in files}
+    assert places == {"unit", "integration"}
+    never = {
+        path.name: unmarked_tests(path.read_text())
+        for path in files
+        if tests / "integration" in path.parents
+    }
+    assert {name: names for name, names in never.items() if names} == {}
+
+
 def test_gen_models_runs_without_ray_and_mlflow() -> None:
     program = (
         "import sys\n"
