@@ -26,7 +26,7 @@ def provenance() -> dict[str, str]:
 
 
 def _commit(file: Path) -> tuple[str, bool]:
-    """The commit that a tracked file is of, and whether anything differs from it."""
+    """Return the commit of the repository that tracks a file, and whether files differ from it."""
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return "unknown", False
     commit = _git(file.parent, "rev-parse", "HEAD")
@@ -34,7 +34,7 @@ def _commit(file: Path) -> tuple[str, bool]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or nothing if it fails, is slow or is not there."""
+    """Return what git prints; None if it fails, takes too long, or is not installed."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],

@@ -106,7 +106,7 @@ def test_a_model_carries_the_metrics_of_its_epoch(uri: str, store: Store) -> Non
     assert model.model_type == "vae"
     assert client.get_run(run_id).info.status == "FINISHED"
     assert steps(uri, run_id) == [1, 2, 3]  # linking doubles no point
-    copy = client.download_artifacts(run_id, "checkpoint", str(store))
+    copy = client.download_artifacts(run_id, "checkpoint", str(store.root))
     assert load_noise(Path(copy))[1] == 3
 
 
