@@ -80,7 +80,7 @@ class Run:
     """Metric that selects the best epoch and ranks trials."""
     mode: Mode
     """Whether a small or a large metric is good; by default what is known of the metric."""
-    picture_every: int = 1
+    picture_every: int = 5
     """Epochs between pictures of samples and reconstructions."""
     keep_checkpoints: int = 1
     """How many of the best checkpoints to keep, beside the newest."""
