@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support.pipeline import Capture, refused
+from support.pipeline import Capture, last_json, refused
+from support.results import search_result, train_result, trial_row
 
 from gen_models.core.errors import InputError
 from pipelines.cli import commands, main
@@ -132,3 +133,25 @@ def test_an_error_of_ours_is_not_taken_for_the_user_s(monkeypatch: pytest.Monkey
     monkeypatch.setattr(import_module("pipelines.cli.commands.runs"), "main", fail)
     with pytest.raises(ValueError, match="a fault"):
         main.main(["runs"])
+
+
+def test_a_search_whose_champion_has_no_model_exits_with_1_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    champion = trial_row(model_error="the exporter does not know this network")
+    result = search_result(champion=champion, ranking=(champion,))
+    monkeypatch.setattr(import_module("pipelines.tuning.search"), "run_search", lambda run: result)
+    assert main.main(["search", "vae", "--json"]) == 1
+    out = capsys.readouterr().out
+    assert "NO MODEL" in out and "the exporter does not know this network" in out
+    assert last_json(out)["champion"]["model_error"] == champion.model_error
+
+
+def test_a_run_without_a_model_exits_with_1_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    result = train_result(model_error="the exporter does not know this network")
+    monkeypatch.setattr(import_module("pipelines.training.run"), "train_config", lambda _: result)
+    assert main.main(["train", "vae", "--json"]) == 1
+    out = capsys.readouterr().out
+    assert "NO MODEL" in out and last_json(out)["model_error"] == result.model_error
