@@ -8,7 +8,7 @@ A family is a module with three names:
   `Adam` per objective, under the objective's name;
 - `Model`, a `Model` as below: the algebra of the family. It holds no parameters. The networks
   are passed in, so the same algebra runs on plain modules, on modules wrapped for DDP, and on
-  parameters stacked over many members.
+  parameters stacked over many learners.
 
 Learners whose configs differ in numbers only can be trained together, vectorised with
 `torch.func` (`gen_models.fused.trainer`). Then a float field of the config is a tensor () that

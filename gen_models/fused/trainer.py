@@ -22,6 +22,7 @@ from gen_models.training.batches import Epochs, TrainingImages
 from gen_models.training.learner import Learner
 
 Execution = Literal["vectorised", "in_turn"]
+_AS_TEXT: dict[Execution, str] = {"vectorised": "as one", "in_turn": "in turn"}
 
 _MARGIN = 1.2
 """Vectorised must be faster by this factor, because in turn results are equal to the last bit."""
@@ -91,8 +92,8 @@ class FusedTrainer:
     def describe(self) -> str:
         """Describe the measurements, a line for each kind."""
         return "\n".join(
-            f"members trained {'as one' if c.execution == 'vectorised' else 'in turn'}: {c.reason}"
-            for c in self._choices.values()
+            f"learners trained {_AS_TEXT[choice.execution]}: {choice.reason}"
+            for choice in self._choices.values()
         )
 
     def _measure(self, group: Sequence[Learner]) -> Choice:
