@@ -68,40 +68,43 @@ FRESH = """
 import sys, numpy as np, torch, mlflow
 from mlflow.pyfunc import load_model
 assert not any(name.startswith("gen_models") for name in sys.modules)
-uri, name, folder = sys.argv[1:]
+uri, folder, *names = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 noise = np.load(f"{folder}/noise.npy")
-model = mlflow.pytorch.load_model(f"models:/{name}@champion")
-np.save(f"{folder}/torch.npy", model(torch.from_numpy(noise)).detach().numpy())
-np.save(f"{folder}/pyfunc.npy", load_model(f"models:/{name}@champion").predict(noise))
+for name in names:
+    model = mlflow.pytorch.load_model(f"models:/{name}@champion")
+    np.save(f"{folder}/{name}-torch.npy", model(torch.from_numpy(noise)).detach().numpy())
+    images = load_model(f"models:/{name}@champion").predict(noise)
+    np.save(f"{folder}/{name}-pyfunc.npy", images)
 """
 
 
-@pytest.mark.parametrize("arch", ["mlp", "conv"])
-def test_a_registered_model_loads_where_our_code_is_not(
-    uri: str, store: Store, tmp_path: Path, arch: str
+def test_registered_models_load_where_our_code_is_not(
+    uri: str, store: Store, tmp_path: Path
 ) -> None:
-    family = gen_models.family("vae")
-    model = family.Model(family.Config(arch=arch, latent_dim=5), DataSpec((1, 8, 8)))
-    learner = Learner(model, family.Optim(), seed=0, steps_per_epoch=1)
-    checkpoint = tmp_path / "best"
-    checkpoint.mkdir()
-    save_checkpoint(checkpoint, "vae", family.Optim(), learner)
-    journal = open_journal(store.root / "runs/a")
-    claim = {"metric": "val/elbo", "mode": "max", "value": -1.0}
-    close(journal, 0, checkpoint=str(checkpoint), register="vae-digits", champion=claim)
-    MlflowWriter(uri, store).deliver(journal)  # exports it as the program does
+    family, checkpoints = gen_models.family("vae"), {}
+    for arch in ("mlp", "conv"):
+        model = family.Model(family.Config(arch=arch, latent_dim=5), DataSpec((1, 8, 8)))
+        learner = Learner(model, family.Optim(), seed=0, steps_per_epoch=1)
+        checkpoints[arch] = store.run(arch).path / "best"
+        checkpoints[arch].mkdir(parents=True)
+        save_checkpoint(checkpoints[arch], "vae", family.Optim(), learner)
+        journal = open_journal(store.run(arch).path)
+        claim = {"metric": "val/elbo", "mode": "max", "value": -1.0}
+        close(journal, 0, checkpoint=str(checkpoints[arch]), register=arch, champion=claim)
+        MlflowWriter(uri, store).deliver(journal)  # exports it as the program does
 
     noise = np.random.default_rng(0).standard_normal((7, 5), np.float32)
     np.save(tmp_path / "noise.npy", noise)
-    arguments = [sys.executable, "-c", FRESH, uri, "vae-digits", str(tmp_path)]
-    subprocess.run(arguments, check=True, cwd="/", timeout=120)
-    module, noise_dim = load_sampler(checkpoint)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(noise)).numpy()
-    assert noise_dim == 5 and expected.shape == (7, 1, 8, 8)
-    for way in ("torch", "pyfunc"):
-        assert np.array_equal(np.load(tmp_path / f"{way}.npy"), expected)
+    arguments = [sys.executable, "-c", FRESH, uri, str(tmp_path), *checkpoints]
+    subprocess.run(arguments, check=True, cwd="/", timeout=300)
+    for arch, checkpoint in checkpoints.items():
+        module, noise_dim = load_sampler(checkpoint)
+        with torch.no_grad():
+            expected = module(torch.from_numpy(noise)).numpy()
+        assert noise_dim == 5 and expected.shape == (7, 1, 8, 8)
+        for way in ("torch", "pyfunc"):
+            assert np.array_equal(np.load(tmp_path / f"{arch}-{way}.npy"), expected)
 
 
 def test_a_server_that_never_answers(tmp_path: Path) -> None:

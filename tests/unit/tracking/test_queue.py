@@ -119,6 +119,41 @@ def test_after_an_outage_everything_is_delivered(
     assert "training goes on" in first and "again, after" in last
 
 
+def test_attempts_pause_longer_and_longer_once_every_journal_has_failed(
+    server: MemoryServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_FIRST_WAIT", 0.5)
+    monkeypatch.setattr(queue, "_LONGEST_WAIT", 30.0)
+    pauses: list[tuple[int, float]] = []
+
+    class Impatient(DeliveryQueue):
+        """Notes its pauses instead of making them."""
+
+        def _pause(self, seconds: float) -> None:
+            pauses.append((len(server.requests), seconds))
+
+    server.is_down = True
+    server.gate.clear()
+    tracker = Impatient(MemoryAt(server), URI, store)
+    for name in "ab":
+        tracker.sync(open_journal(store.run(name).path))
+    server.gate.set()
+    server.await_requests(12)
+    server.is_down = False
+    assert tracker.close(LONG)
+    # Both have failed once; after that each attempt is followed by a pause.
+    assert [requests for requests, _ in pauses[:4]] == [2, 3, 4, 5]
+    assert [seconds for _, seconds in pauses[:8]] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+class MemoryAt(MemoryBackend):
+    """Has one server."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__()
+        self.servers[URI] = server
+
+
 def test_a_journal_that_always_fails_holds_up_no_other(
     server: MemoryServer, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
