@@ -12,7 +12,9 @@ import importlib
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.exceptions import AuthenticationError
 
 from gen_models.core.errors import InputError, require
-from pipelines.cluster.environment import environment
+from pipelines.cluster.environment import environment, restored_environment
 from pipelines.cluster.packages import family_packages, project_packages
 
 REACH_SECONDS = 5.0
@@ -107,7 +109,7 @@ def connect(
     refuses the token, and for resources given with the address of a cluster.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    with _authentication_mode_kept():
+    with _authentication_mode_kept(), _driver_settings_restored():
         try:
             if address == "local":
                 gcs_address = _start(num_cpus, num_gpus, resources, dashboard)
@@ -162,6 +164,19 @@ def _authentication_mode_kept() -> Iterator[None]:
     finally:
         if os.environ.pop("RAY_AUTH_MODE", None) is not None:
             Config.initialize("")  # Ray caches the mode
+
+
+@contextmanager
+def _driver_settings_restored() -> Iterator[None]:
+    """Undo, after the block, what `ray.init` sets for good in this process: two environment
+    variables and the handler of SIGTERM."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with restored_environment(("PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED")):
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread() and handler is not None:
+                signal.signal(signal.SIGTERM, handler)
 
 
 def _use_token() -> None:

@@ -5,15 +5,22 @@ None of these functions is thread-safe: the environment and the filters belong t
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for the block, then restore what they were."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    with restored_environment(values):
+        os.environ.update(values)
+        yield
+
+
+@contextmanager
+def restored_environment(names: Iterable[str]) -> Iterator[None]:
+    """Restore the environment variables of these names after the block."""
+    before = {name: os.environ.get(name) for name in names}
     try:
         yield
     finally:
