@@ -14,11 +14,12 @@ from pathlib import Path
 
 from grimp import ImportGraph, build_graph
 
-import gen_models
 from docs.drawing import Drawing
 
 _ROOT = Path(__file__).parents[1]
 _FAMILIES = "families"
+_FAMILY_NAMES = sorted({path.stem for path in (_ROOT / "gen_models").glob("*.py")} - {"__init__"})
+"""The built-in ones: the picture does not depend on what is installed beside them."""
 _COLUMNS: Mapping[str, Mapping[str, float]] = {
     "pipelines": {
         **{"cli": 1, "catalog": 0.5, "tuning": 1.5, "training": 1},
@@ -95,7 +96,7 @@ def _package(module: str, root: str) -> str:
     name = rest.partition(".")[0]
     if top != root or not name or name == "__main__":
         return ""
-    return _FAMILIES if top == "gen_models" and name in gen_models.names() else name
+    return _FAMILIES if top == "gen_models" and name in _FAMILY_NAMES else name
 
 
 def _floors(graph: Graph) -> dict[str, int]:
@@ -170,7 +171,7 @@ def _draw_box(
 def _summary(module: str) -> str:
     """Return the first sentence of a package's docstring."""
     if module.endswith(_FAMILIES):
-        return ", ".join(gen_models.names()) + ": a file is a family."
+        return ", ".join(_FAMILY_NAMES) + ": a file is a family."
     source = (_ROOT / Path(*module.split(".")) / "__init__.py").read_text(encoding="utf-8")
     text = " ".join((ast.get_docstring(ast.parse(source)) or "").split())
     return text.partition(". ")[0].rstrip(".").replace("`", "")
@@ -179,7 +180,7 @@ def _summary(module: str) -> str:
 def _libraries(code: ImportGraph, module: str) -> list[str]:
     """Return the libraries, of those worth naming, that a package imports."""
     root, _, name = module.partition(".")
-    own = [f"{root}.{each}" for each in gen_models.names()] if name == _FAMILIES else [module]
+    own = [f"{root}.{each}" for each in _FAMILY_NAMES] if name == _FAMILIES else [module]
     inside = {m for each in own for m in (each, *code.find_descendants(each))}
     return [
         library
