@@ -13,8 +13,7 @@ from torch import Tensor
 import gen_models
 from benchmarks.device import Work, count, seconds_a_step, synchronize
 from benchmarks.figures import say
-from gen_models import gan, vae
-from gen_models.core import Adam, Batch, DataSpec, Learner
+from gen_models import Adam, Batch, DataSpec, Learner, gan, vae
 from gen_models.core.contract import Draws
 from gen_models.fused.learners import VectorisedLearners
 from gen_models.fused.stacking import stack_draws

@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gen_models.core import Batch, Learner
+from gen_models import Batch, Learner
 from gen_models.training.precision import Precision
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -27,7 +27,7 @@ import tyro
 from benchmarks.contestants import Contestant, Measuring, Way, alone, contestants, together
 from benchmarks.device import Ceilings, switch_off_tf32, synchronize
 from benchmarks.figures import finish, say, setting
-from gen_models.core import TrainingImages
+from gen_models import TrainingImages
 from gen_models.training.precision import Precision
 
 _PROCESS_SECONDS = 5.0

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import gen_models
 from benchmarks.figures import DATA_ROOT, ROOT, finish, medians, run_python, say, scratch, setting
-from gen_models.core import Batch, Learner, Model, TrainingImages
+from gen_models import Batch, Learner, Model, TrainingImages
 from gen_models.core.data import unit
 from gen_models.metrics import estimate_likelihood
 from gen_models.training.cpu import prepare_thread

@@ -26,7 +26,7 @@ from benchmarks.contestants import contestants
 from benchmarks.device import switch_off_tf32, synchronize
 from benchmarks.distances import Distance, ours
 from benchmarks.figures import finish, say, setting
-from gen_models.core import Batch
+from gen_models import Batch
 from gen_models.metrics import estimate_likelihood
 
 

@@ -24,7 +24,7 @@ import tyro
 import gen_models
 from benchmarks.device import switch_off_tf32
 from benchmarks.figures import finish, say, setting
-from gen_models.core import Batch, Learner
+from gen_models import Batch, Learner
 from gen_models.core.data import unit
 from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.metrics import PCAFeatures

@@ -22,7 +22,7 @@ import gen_models
 from benchmarks.contestants import Contestant, Measuring, alone
 from benchmarks.device import Ceilings, switch_off_tf32
 from benchmarks.figures import finish, say, setting
-from gen_models.core import TrainingImages
+from gen_models import TrainingImages
 from gen_models.training.precision import Precision
 
 Way = Literal["eager", "recorded", "compiled"]

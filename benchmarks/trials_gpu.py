@@ -23,8 +23,7 @@ import tyro
 from benchmarks.baselines.vae import points
 from benchmarks.device import switch_off_tf32, synchronize
 from benchmarks.figures import DATA_ROOT, finish, say, setting
-from gen_models import vae
-from gen_models.core import Batch, DataSpec, Learner, TrainingImages
+from gen_models import Batch, DataSpec, Learner, TrainingImages, vae
 from gen_models.core.data import unit
 from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.metrics import PCAFeatures

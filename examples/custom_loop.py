@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gen_models import vae
-from gen_models.core import DataSpec, Learner
+from gen_models import DataSpec, Learner, vae
 from gen_models.core.sampling import sample
 from gen_models.training.batches import TrainingImages
 from pipelines.data import load

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.device import switch_off_tf32
 from benchmarks.figures import DATA_ROOT, finish, say, setting
-from gen_models.core import (
+from gen_models import (
     Adam,
     Batch,
     DataSpec,

@@ -37,8 +37,7 @@ from statistics import mean
 import tyro
 
 from benchmarks.figures import finish, say, setting
-from gen_models import gan
-from gen_models.core import Adam, Batch, DataSpec, Learner
+from gen_models import Adam, Batch, DataSpec, Learner, gan
 from gen_models.core.sampling import sample
 from gen_models.fused.trainer import FusedTrainer
 from gen_models.metrics.mixtures import MIXTURES, Mixture

@@ -41,8 +41,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from benchmarks.figures import DATA_ROOT, finish, say, setting
-from gen_models import gan
-from gen_models.core import Adam, Batch, DataSpec, Learner
+from gen_models import Adam, Batch, DataSpec, Learner, gan
 from gen_models.core.data import unit
 from gen_models.core.rng import seeded
 from gen_models.core.sampling import sample

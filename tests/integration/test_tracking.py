@@ -36,7 +36,7 @@ from support.mlflow_runs import (
 )
 
 import gen_models
-from gen_models.core import Learner
+from gen_models import Learner
 from gen_models.core.checkpoint import load_sampler, save_checkpoint
 from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import multiprocessing as mp
 
 import gen_models
-from gen_models.core import Batch, DataSpec, Learner
+from gen_models import Batch, DataSpec, Learner
 from gen_models.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gen_models.core.data import unit
 from gen_models.metrics import PCAFeatures

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gen_models
-from gen_models.core import Batch, DataSpec, Learner
+from gen_models import Batch, DataSpec, Learner
 from gen_models.core.contract import FitsSampler
 from gen_models.core.networks import build_networks
 from gen_models.testing.examples import example_batch, example_values

@@ -151,7 +151,7 @@ def test_gen_models_runs_without_ray_and_mlflow() -> None:
         "import sys\n"
         "for name in ('ray', 'mlflow', 'optuna', 'tyro', 'rich'): sys.modules[name] = None\n"
         "import torch, gen_models\n"
-        "from gen_models.core import Batch, DataSpec, Learner\n"
+        "from gen_models import Batch, DataSpec, Learner\n"
         "for name in gen_models.names():\n"
         "    module = gen_models.family(name)\n"
         "    model = module.Model(module.Config(), DataSpec((1, 8, 8)))\n"

@@ -79,7 +79,7 @@ WRONG = {
     ),
     "points": (
         ["train", "gan", "--data", "ring8"],
-        "arch = 'conv': expected mlp, for the data are of shape (2,)",
+        "arch = 'conv': expected mlp, because the data have shape (2,)",
     ),
     "workers": (
         ["train", "vae", "--num-workers", "512", "--batch-size", "512"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.models import VARIANTS, make_learner
 
-from gen_models.core import save_checkpoint
+from gen_models import save_checkpoint
 from pipelines.cli.main import main
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.evaluation import evaluate_in_two_processes, untrained
 
-from gen_models.core import Batch
+from gen_models import Batch
 from gen_models.core.data import unit
 from gen_models.core.sampling import sample
 from pipelines.config.evaluation import HeldOutConfig

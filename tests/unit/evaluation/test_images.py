@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from support.evaluation import blobs, untrained
 
-from gen_models.core import DataSpec
+from gen_models import DataSpec
 from pipelines.evaluation import images
 from pipelines.evaluation.images import (
     GRID_COLUMNS,

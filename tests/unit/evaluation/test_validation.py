@@ -12,7 +12,7 @@ from support.evaluation import blobs, make_evaluator, untrained
 from torch import Generator, Tensor
 
 import gen_models
-from gen_models.core import Batch, DataSpec
+from gen_models import Batch, DataSpec
 from gen_models.core.contract import Draws, Metrics, Model, Networks
 from gen_models.core.sampling import sample
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance

@@ -23,7 +23,7 @@ from support.validation_workers import validate_as_worker, validate_variants
 from torch import Tensor
 
 import tune_spaces
-from gen_models.core import Batch
+from gen_models import Batch
 from gen_models.core.contract import Draws, Networks, Objective
 from gen_models.core.data import unit
 from gen_models.core.sampling import sample

@@ -12,7 +12,7 @@ from support.models import (
 from torch import Tensor
 
 import gen_models
-from gen_models.core import Adam, Batch, DataSpec, Learner, TrainingImages
+from gen_models import Adam, Batch, DataSpec, Learner, TrainingImages
 from gen_models.core.networks import build_networks
 from gen_models.core.sampling import block_labels, sample
 

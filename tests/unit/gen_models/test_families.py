@@ -8,8 +8,7 @@ import torch
 from support.models import DEVICES, FAMILIES, VARIANTS, make_learner, make_model, some_batch
 
 import gen_models
-from gen_models import gan
-from gen_models.core import Adam, DataSpec, InputError, Learner
+from gen_models import Adam, DataSpec, InputError, Learner, gan
 from gen_models.core.networks import build_networks
 from gen_models.core.sampling import sample
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance

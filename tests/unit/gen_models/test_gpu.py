@@ -23,7 +23,7 @@ from support.models import (
 from torch import Generator
 
 import gen_models
-from gen_models.core import Batch, Learner
+from gen_models import Batch, Learner
 from gen_models.core.contract import BoundsLikelihood, Draws
 from gen_models.core.rng import seeded
 from gen_models.fused.trainer import FusedTrainer

@@ -9,9 +9,9 @@ from torch import Generator, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from gen_models import Batch, DataSpec, InputError
 from gen_models.blocks import MinibatchStd, SpectralConv2d, SpectralLinear, bernoulli_nll, pack
 from gen_models.blocks.mixture import GaussianMixture
-from gen_models.core import Batch, DataSpec, InputError
 from gen_models.core.networks import build_networks
 from gen_models.gan import discriminator_loss, generator_loss
 from gen_models.metrics import Moments, PCAFeatures, frechet_distance

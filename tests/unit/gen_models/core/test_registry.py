@@ -9,7 +9,7 @@ from support.models import FAMILIES, make_learner
 
 import gen_models
 import tune_spaces
-from gen_models.core import InputError, load_checkpoint, save_checkpoint
+from gen_models import InputError, load_checkpoint, save_checkpoint
 from gen_models.core.families import distribution
 
 ROOT = Path(__file__).parents[4]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 import gen_models
-from gen_models.core import Adam, Learner
+from gen_models import Adam, Learner
 from gen_models.core.contract import Objective
 from gen_models.fused.learners import kind
 from gen_models.fused.trainer import Execution, FusedTrainer

@@ -8,7 +8,7 @@ import torch
 from support.models import Device
 from torch import Generator, Tensor, nn
 
-from gen_models.core import InputError
+from gen_models import InputError
 from gen_models.metrics import (
     Moments,
     Neighbours,

@@ -10,8 +10,8 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, MultivariateNormal, Normal
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from gen_models import Batch, DataSpec, InputError
 from gen_models.blocks import bernoulli_image_nll
-from gen_models.core import Batch, DataSpec, InputError
 from gen_models.core.contract import Draws, Networks
 from gen_models.core.networks import build_networks
 from gen_models.fused.stacking import Ensemble

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gen_models.core import DataSpec
+from gen_models import DataSpec
 from gen_models.metrics.lenet import ClassModes, LeNet
 from gen_models.metrics.mixtures import MIXTURES, grid25, ring8
 from gen_models.metrics.modes import modes, nearest_mode

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.models import some_pixels
 
-from gen_models.core import Batch
+from gen_models import Batch
 from gen_models.core.data import unit
 from gen_models.core.rng import derive_seed, permutation
 from gen_models.training.batches import Share, TrainingImages, num_batches

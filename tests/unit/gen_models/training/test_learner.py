@@ -11,7 +11,7 @@ from support.models import (
     some_images,
 )
 
-from gen_models.core import Adam, Batch, Learner
+from gen_models import Adam, Batch, Learner
 from gen_models.training.distributed import fingerprint
 from gen_models.training.draws import STEPS_AT_ONCE
 
