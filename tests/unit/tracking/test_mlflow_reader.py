@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pipelines.config.run import Run, Train, as_train, defaults
 from pipelines.config.search import Search
 from pipelines.config.serialization import dump_config, result_settings
 from pipelines.store.layout import Store
+from pipelines.tracking.base import tracking_uri
+from pipelines.tracking.mlflow import BACKEND
 from pipelines.tracking.mlflow.connection import connect
 from pipelines.tracking.mlflow.reader import MlflowReader
 
@@ -65,6 +68,23 @@ def test_a_checkpoint_is_found_by_every_name(uri: str, store: Store, tmp_path: P
     assert same("vae-digits@champion") == {fetched}
 
 
+@pytest.fixture(scope="module")
+def reader(
+    mlflow_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MlflowReader]:
+    """Reads a database of a registered model without versions and of three runs without a
+    checkpoint, two of which have the same name."""
+    store = Store.at(tmp_path_factory.mktemp("store"))
+    shutil.copy(mlflow_database, store.database)
+    with BACKEND.settings():
+        uri = tracking_uri(store)
+        client = connect(uri)
+        client.create_registered_model("vae-digits")
+        for name in ("bare", "twice", "twice"):
+            client.create_run("0", run_name=name)
+        yield MlflowReader(uri, store)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -78,13 +98,9 @@ def test_a_checkpoint_is_found_by_every_name(uri: str, store: Store, tmp_path: P
         ("o'clock", "expected a checkpoint folder"),
     ],
 )
-def test_a_model_that_is_not_there(uri: str, store: Store, model: str, message: str) -> None:
-    client = connect(uri)
-    client.create_registered_model("vae-digits")
-    for name in ("bare", "twice", "twice"):
-        client.create_run("0", run_name=name)
+def test_a_model_that_is_not_there(reader: MlflowReader, model: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        MlflowReader(uri, store).checkpoint(model, store.root / "into")
+        reader.checkpoint(model, Path("/nowhere"))
 
 
 def test_a_run_is_found_by_the_names_of_a_model(uri: str, store: Store) -> None:
