@@ -112,6 +112,9 @@ class RunReader(Protocol):
 class Backend(Protocol):
     """A tracking system."""
 
+    name: str
+    """Its name in messages."""
+
     def accepts(self, uri: str) -> bool:
         """Return whether the URI belongs to this tracking system."""
 

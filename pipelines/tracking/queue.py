@@ -88,7 +88,8 @@ class DeliveryQueue:
         """Wait until everything is delivered, at most a minute, and log if it is not."""
         if not self.flush(_FINISH_SECONDS):
             uri = self._backend.public_uri(self._uri)
-            _log.warning("MLflow at %s lacks some results; `genpipe runs` delivers them", uri)
+            line = "%s at %s lacks some results; `genpipe runs` delivers them"
+            _log.warning(line, self._backend.name, uri)
 
     def close(self, timeout: float) -> bool:
         """Flush, and end the thread; what is left stays in the journals."""
@@ -129,7 +130,7 @@ class DeliveryQueue:
                 if not failing:
                     since = time.monotonic()
                     uri = self._backend.public_uri(self._uri)
-                    _log.warning(_NOT_DELIVERED, uri, reason(error))
+                    _log.warning(_NOT_DELIVERED, self._backend.name, uri, reason(error))
                 _log.debug("%s", folder, exc_info=True)
                 failing.add(folder)
                 errors_in_a_row += 1
@@ -138,7 +139,8 @@ class DeliveryQueue:
                     wait = min(2 * wait, _LONGEST_WAIT)
             else:
                 if failing == {folder}:
-                    _log.warning(_DELIVERED_AGAIN, time.monotonic() - since)
+                    seconds = time.monotonic() - since
+                    _log.warning(_DELIVERED_AGAIN, self._backend.name, seconds)
                 failing.discard(folder)
                 errors_in_a_row, wait = 0, _FIRST_WAIT
                 self._done()
@@ -228,7 +230,7 @@ def reason(error: BaseException) -> str:
 
 
 _NOT_DELIVERED = (
-    "MLflow at %s does not take what is recorded (%s): training goes on, and the rest is "
+    "%s at %s does not take what is recorded (%s): training goes on, and the rest is "
     "delivered later"
 )
-_DELIVERED_AGAIN = "MLflow takes what is recorded again, after %.0f s"
+_DELIVERED_AGAIN = "%s takes what is recorded again, after %.0f s"

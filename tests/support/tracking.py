@@ -92,6 +92,8 @@ class MemoryServer:
 class MemoryBackend:
     """A `pipelines.tracking.base.Backend` whose URIs are `memory://NAME`."""
 
+    name = "memory"
+
     def __init__(self) -> None:
         self.servers: dict[str, MemoryServer] = {}
 

@@ -28,6 +28,8 @@ _SETTINGS = {
 class MlflowBackend:
     """A `pipelines.tracking.base.Backend`."""
 
+    name = "MLflow"
+
     def accepts(self, uri: str) -> bool:
         scheme, found, _ = uri.partition("://")
         return bool(found) and scheme.split("+")[0] in SCHEMES

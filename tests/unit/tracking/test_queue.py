@@ -194,7 +194,7 @@ def test_what_an_outage_holds_back_stays_in_the_journals(
         tracker.finish()
     assert not server.runs
     assert messages(caplog)[-1] == (
-        "MLflow at memory://test lacks some results; `genpipe runs` delivers them"
+        "memory at memory://test lacks some results; `genpipe runs` delivers them"
     )
     assert [each.run_folder for each in undelivered(store, URI, BACKEND)] == [journal.run_folder]
 
