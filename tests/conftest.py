@@ -9,6 +9,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import io  # noqa: E402
+import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -22,6 +23,9 @@ from torch import Generator, Tensor, nn  # noqa: E402
 from gen_models.metrics import likelihood  # noqa: E402
 
 torch.set_num_threads(1)
+# A shell starts its background jobs with SIGINT ignored, which their children inherit: tests of
+# Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PACKAGES_OF_PIPELINES = ("ray", "mlflow", "tyro")
 MISSING = [name for name in PACKAGES_OF_PIPELINES if find_spec(name) is None]
