@@ -133,7 +133,7 @@ def check_recorded(store: Path, result: dict[str, Any]) -> None:
 
 def kept_epochs(run_folder: Path) -> set[int]:
     """Return the epochs whose checkpoint a run folder holds."""
-    return {int(path.name.split("_")[1]) for path in run_folder.glob("checkpoint_*")}
+    return {int(path.name.split("_")[1]) for path in run_folder.glob("checkpoint_[0-9]*")}
 
 
 def check_kept(store: Path, trial: dict[str, Any], num: int) -> None:
