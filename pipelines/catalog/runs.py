@@ -27,6 +27,9 @@ def runs(
     """List recorded runs, the newest first; first deliver to MLflow what an outage held back.
 
     Raises `InputError` if nothing is recorded, or if there is no such experiment.
+
+    >>> import genpipe
+    >>> [run.name for run in genpipe.runs(store="runs", experiment="vae-digits").runs]
     """
     require(num >= 1, "num", num, "an integer of at least 1")
     rows = _list_runs(Store.at(store), tracking_uri, experiment)
@@ -47,6 +50,9 @@ def best(
 
     Only runs on one data set can be compared: without `data`, that of the newest run. `metric`: by
     default the family's own. Raises `InputError` if no such run is recorded.
+
+    >>> import genpipe
+    >>> genpipe.best("vae", data="digits", store="runs").ranking[0].params
     """
     require(num >= 1, "num", num, "an integer of at least 1")
     rows = _list_runs(Store.at(store), tracking_uri, family=family)
