@@ -115,8 +115,8 @@ class FusedTrainer:
         faster = in_turn > _MARGIN * vectorised
         return Choice(
             "vectorised" if faster else "in_turn",
-            f"a step of {len(group)}: {1e3 * in_turn:.1f} ms in turn, {1e3 * vectorised:.1f} ms "
-            "vectorised",
+            f"a step of {len(group)} takes {1e3 * in_turn:.1f} ms in turn, "
+            f"{1e3 * vectorised:.1f} ms vectorised",
         )
 
     def _seconds(self, run: Callable[[int], None]) -> float:

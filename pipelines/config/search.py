@@ -14,6 +14,7 @@ from pipelines.config.run import R, Run
 
 Scheduler = Literal["asha", "hyperband", "pbt", "fifo"]
 Searcher = Literal["tpe", "random", "grid"]
+USES_GRACE_PERIOD: tuple[Scheduler, ...] = ("asha", "pbt")
 Fuse = Literal["auto", "off"] | int
 
 
@@ -110,15 +111,17 @@ class Search(Run):
     # -- checks: each raises `InputError` -------------------------------------------------------
     def _check_budget(self) -> None:
         require(self.trials >= 1, "trials", self.trials, "an integer of at least 1")
-        grace, waits = self.grace_period, self.chosen_scheduler in ("asha", "pbt")
+        grace, waits = self.grace_period, self.chosen_scheduler in USES_GRACE_PERIOD
         within = not waits or 1 <= grace <= self.epochs
-        require(within, "grace_period", grace, f"from 1 to {self.epochs} epochs")
+        most = f"from 1 to {self.epochs} epochs, as many as a trial may run; see --grace-period"
+        require(within, "grace_period", grace, most)
         factor = self.reduction_factor
         require(factor >= 2, "reduction_factor", factor, "an integer of at least 2")
         points = self.grid_points
         require(points >= 1, "grid_points", points, "an integer of at least 1")
-        most = self.max_concurrent
-        require(most is None or most >= 1, "max_concurrent", most, "an integer of at least 1")
+        at_once = self.max_concurrent
+        allowed = at_once is None or at_once >= 1
+        require(allowed, "max_concurrent", at_once, "an integer of at least 1")
 
     def _check_objectives(self) -> None:
         metrics = [objective.metric for objective in self.objectives]

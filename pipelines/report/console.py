@@ -89,7 +89,8 @@ def show_search(result: SearchResult, store: str) -> None:
         by = ", ".join(map(str, result.objectives))
         _print(f"Pareto front (*): {len(result.pareto)} trials, of {by}")
     if champion := result.champion:
-        _print(f"champion: trial {champion.trial_id}, epoch {champion.best_epoch}")
+        title = "champion" if result.outcome == "completed" else "best so far"
+        _print(f"{title}: trial {champion.trial_id}, epoch {champion.best_epoch}")
         if champion.of:
             _print(f"the median seed's model, of the config of trial {champion.of}")
         for name, value in champion.config.items():
@@ -97,7 +98,8 @@ def show_search(result: SearchResult, store: str) -> None:
         _print_metrics(champion.metrics)
         if champion.version:
             _print(f"model     models:/{result.experiment}/{champion.version}")
-        _print(f"samples   {result.samples}")
+        if result.samples:
+            _print(f"samples   {result.samples}")
         _print_model_error(champion.model_error)
     _print(f"browse    {_genpipe()} browse --store {shlex.quote(store)}")
 

@@ -57,11 +57,13 @@ def progress_line(state: SearchState, trials: int, seconds: float) -> str:
     """Return the state of a search in one line, after so many seconds."""
     metric = state.objective.metric
     best = f"{metric} {state.best[1]:.5g} (trial {state.best[0]})" if state.best else "none"
-    rate = 60.0 * state.num_ended / seconds if seconds > 0 else 0.0
+    if not state.running and not state.num_ended:
+        return f"{seconds:.0f} s  starting the first trials"
+    rate = f"  {60.0 * state.num_ended / seconds:.1f} trials/min" if state.num_ended else ""
     return (
         f"{seconds:.0f} s  trials {state.num_ended}/{trials} ended, "
         f"{state.count('stopped_early')} stopped early, {len(state.running)} running  "
-        f"best: {best}  {rate:.1f} trials/min"
+        f"best: {best}{rate}"
     )
 
 

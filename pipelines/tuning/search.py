@@ -143,7 +143,7 @@ def _run_trials(search: SearchRun, cluster: Cluster, dataset: DatasetRef) -> Non
                 trainable = make_trainable(workers, run, placement)
                 trial_ids = run_tuner(run, folder, trainable, placement.at_once, [callback])
                 for note in execution_notes(workers):
-                    _log.info(note)
+                    _log.info("fused workers: %s", note)
         else:
             num_devices = cluster.num_gpus if on_gpu else cluster.num_cpus
             concurrent = trainables.max_concurrent(run, num_devices)

@@ -35,12 +35,12 @@ class Request:
 
     trial: TrialRequest | None
     """The trial that asks for its next epoch; None for any other request."""
-    action: Callable[[Trials], Any]
+    action: Callable[[TrialHost], Any]
     """What to do, if it is not an epoch."""
     reply: Future[Any] = field(default_factory=Future)
 
 
-class Trials(Protocol):
+class TrialHost(Protocol):
     """What the serving thread needs of `pipelines.tuning.fused.resident.ResidentTrials`."""
 
     vectorised: bool
@@ -73,7 +73,7 @@ class FusedWorker:
         payload: bytes,
         capacity: int,
         num_threads: int,
-        make_trials: Callable[[TrainingPayload, int, int], Trials] | None = None,
+        make_trials: Callable[[TrainingPayload, int, int], TrialHost] | None = None,
     ) -> None:
         """`payload`: the search's `TrainingPayload`, pickled. `capacity`: trials at a time.
         `num_threads`: of torch."""
@@ -116,7 +116,7 @@ class FusedWorker:
         """Return how trials are trained, and why; "" before there was a choice."""
         return str(self._put(lambda trials: trials.describe()).result())
 
-    def _put(self, action: Callable[[Trials], Any]) -> Future[Any]:
+    def _put(self, action: Callable[[TrialHost], Any]) -> Future[Any]:
         request = Request(None, action)
         self._requests.put(request)
         return request.reply
@@ -151,14 +151,14 @@ class FusedWorker:
         return requests
 
 
-def _answer(request: Request, trials: Trials) -> None:
+def _answer(request: Request, trials: TrialHost) -> None:
     try:
         request.reply.set_result(request.action(trials))
     except Exception as error:
         request.reply.set_exception(error)
 
 
-def _run_epochs(trials: Trials, epochs: Mapping[Future[Any], TrialRequest]) -> None:
+def _run_epochs(trials: TrialHost, epochs: Mapping[Future[Any], TrialRequest]) -> None:
     error: Exception = RuntimeError("the fused worker did not run this trial's epoch")
     try:
         trials.run_epochs(epochs)
@@ -169,7 +169,7 @@ def _run_epochs(trials: Trials, epochs: Mapping[Future[Any], TrialRequest]) -> N
             reply.set_exception(error)
 
 
-def _resident_trials(payload: TrainingPayload, capacity: int, num_threads: int) -> Trials:
+def _resident_trials(payload: TrainingPayload, capacity: int, num_threads: int) -> TrialHost:
     from pipelines.tuning.fused.resident import ResidentTrials  # light: imports torch
 
     dataset: SharedDataset = ray.get(payload.dataset[0])

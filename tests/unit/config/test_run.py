@@ -14,6 +14,7 @@ from pipelines.config.serialization import make_config
 from tune_spaces import space
 
 FD: tuple[tuple[str, str], ...] = (("val/fd", "min"),)
+AS_MANY = "as many as a trial may run; see --grace-period"
 AT_LEAST_1 = "expected an integer of at least 1"
 WRONG_RUNS: dict[str, tuple[dict[str, Any], str]] = {
     "epochs": ({"epochs": 0}, f"epochs = 0: {AT_LEAST_1}"),
@@ -36,11 +37,14 @@ WRONG_RUNS: dict[str, tuple[dict[str, Any], str]] = {
 }
 WRONG_SEARCHES: dict[str, tuple[dict[str, Any], str]] = {
     "trials": ({"trials": 0}, f"trials = 0: {AT_LEAST_1}"),
-    "grace": ({"epochs": 2}, "grace_period = 3: expected from 1 to 2 epochs"),
-    "no grace": ({"grace_period": 0}, "grace_period = 0: expected from 1 to 20 epochs"),
+    "grace": ({"epochs": 2}, f"grace_period = 3: expected from 1 to 2 epochs, {AS_MANY}"),
+    "no grace": (
+        {"grace_period": 0},
+        f"grace_period = 0: expected from 1 to 20 epochs, {AS_MANY}",
+    ),
     "grace of pbt": (
         {"scheduler": "pbt", "epochs": 2},
-        "grace_period = 3: expected from 1 to 2 epochs",
+        f"grace_period = 3: expected from 1 to 2 epochs, {AS_MANY}",
     ),
     "factor": (
         {"reduction_factor": 1},

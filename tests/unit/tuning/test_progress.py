@@ -20,8 +20,11 @@ def make_state(**ended: RunStatus) -> SearchState:
 
 
 def test_the_line_of_a_search_that_has_just_begun() -> None:
-    assert progress_line(make_state(), 5, 0.0) == (
-        "0 s  trials 0/5 ended, 0 stopped early, 0 running  best: none  0.0 trials/min"
+    assert progress_line(make_state(), 5, 0.0) == "0 s  starting the first trials"
+    state = make_state()
+    state.handle(TrialStarted("a", {}, 0))
+    assert progress_line(state, 5, 3.0) == (
+        "3 s  trials 0/5 ended, 0 stopped early, 1 running  best: none"
     )
 
 
