@@ -4,26 +4,114 @@ dataclasses."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gen_models.core.errors import require
+from gen_models.core.errors import InputError, require
 
 T = TypeVar("T")
 
 
-def from_dict(cls: type[T], content: Mapping[str, Any]) -> T:
+def from_dict(cls: type[T], content: Mapping[str, Any], prefix: str = "") -> T:
     """Build a config from the dictionary that `dataclasses.asdict` and JSON made of it.
 
-    A tuple may be JSON text. Absent fields have their defaults. Raises `InputError` that names a
-    field that the config does not have, at any depth.
+    A tuple may be JSON text. Absent fields have their defaults. `prefix` stands before field names
+    in errors, such as `model.`. Raises `InputError` that names a field that the config does not
+    have, or whose value is of another type, at any depth.
     """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{prefix.rstrip('.') or cls.__name__} = {content!r}: expected a mapping")
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     for name in content:
-        require(name in known, f"{cls.__name__}.{name}", content[name], f"one of {sorted(known)}")
+        where = f"{prefix or f'{cls.__name__}.'}{name}"
+        require(name in known, where, content[name], f"one of {sorted(known)}")
     hints = get_type_hints(cls)
-    return cls(**{name: _value(hints[name], value) for name, value in content.items()})
+    return cls(**{k: convert(f"{prefix}{k}", hints[k], v) for k, v in content.items()})
+
+
+def convert(field: str, hint: Any, value: Any) -> Any:
+    """Return a value as its type hint has it: a list as a tuple, an integer as a float.
+
+    Raises `InputError` that names the field if the value is of another type.
+    """
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, f"{field}.")  # type: ignore[arg-type]
+    if origin in (Union, UnionType):
+        return _convert_union(field, hint, value)
+    if origin is tuple:
+        return _convert_tuple(field, hint, value)
+    if origin is Literal:
+        known = any(value == each and type(value) is type(each) for each in get_args(hint))
+        require(known, field, value, _describe(hint))
+        return value
+    if hint not in _TYPES:
+        raise TypeError(f"{field}: a config cannot hold values of type {hint}")
+    accepted, _ = _TYPES[hint]
+    is_bool = isinstance(value, bool)
+    require(
+        isinstance(value, accepted) and is_bool == (hint is bool), field, value, _describe(hint)
+    )
+    return None if hint is NoneType else hint(value)
+
+
+_TYPES: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "an integer"),
+    float: (Real, "a number"),
+    str: (str, "text"),
+    Path: ((str, Path), "a path"),
+    NoneType: (NoneType, "nothing"),
+}
+"""The plain types of a config's fields: the types of values that they accept, and their name."""
+
+
+def _convert_union(field: str, hint: Any, value: Any) -> Any:
+    for each in get_args(hint):
+        try:
+            return convert(field, each, value)
+        except InputError as error:
+            if is_dataclass(each) and isinstance(value, Mapping):
+                raise  # its message names the field within
+            del error
+    raise InputError(f"{field} = {value!r}: expected {_describe(hint)}")
+
+
+def _convert_tuple(field: str, hint: Any, value: Any) -> tuple[Any, ...]:
+    """Convert a list, a tuple or JSON text of one."""
+    items = value
+    if isinstance(value, str):
+        try:
+            items = json.loads(value)
+        except ValueError:
+            items = None
+    is_list = isinstance(items, Sequence) and not isinstance(items, str)
+    require(is_list, field, value, _describe(hint))
+    kinds = get_args(hint)
+    if kinds[-1] is Ellipsis:
+        return tuple(convert(field, kinds[0], each) for each in items)
+    require(len(items) == len(kinds), field, value, f"{len(kinds)} values")
+    return tuple(convert(field, kind, each) for kind, each in zip(kinds, items, strict=True))
+
+
+def _describe(hint: Any) -> str:
+    """Return what a type hint accepts, for an error message."""
+    if get_origin(hint) is Literal:
+        choices = ", ".join(map(str, get_args(hint)))
+        return choices if len(get_args(hint)) == 1 else f"one of {choices}"
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_describe, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list, each {_describe(get_args(hint)[0])}"
+    if is_dataclass(hint):
+        return "a mapping"
+    return _TYPES[hint][1]
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -43,13 +131,3 @@ def merge(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         deeper = isinstance(value, Mapping) and isinstance(old, Mapping)
         merged[name] = merge(old, value) if deeper else value  # type: ignore[arg-type]
     return merged
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        return from_dict(hint, value)  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
-        kind, *_ = get_args(hint)
-        items = json.loads(value) if isinstance(value, str) else value
-        return tuple(_value(kind, each) for each in items)
-    return float(value) if hint is float else value

@@ -128,12 +128,13 @@ def _locate(name: str) -> Family:
         raise InputError(f"unknown family {name!r}{hint}: expected one of {', '.join(names())}")
     try:
         value = entry_point.load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{_origin(name)}: broken entry point: {error}") from error
-    if not isinstance(value, Family):
+    except Exception as error:  # whatever the package raises when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{_origin(name)}: broken entry point: {reason}") from error
+    if not isinstance(value, Family) or not all(isinstance(part, str) for part in value):
         raise InputError(
             f"{_origin(name)}: entry point {entry_point.value} is {value!r}: "
-            "expected a gen_models.Family"
+            "expected a gen_models.Family of two module names"
         )
     return value
 
@@ -141,10 +142,11 @@ def _locate(name: str) -> Family:
 def _import(name: str, module: str) -> Any:
     try:
         return import_module(module)
-    except ImportError as error:
+    except Exception as error:  # whatever the module raises when it is imported
         if name in _built_in():
             raise
-        raise InputError(f"{_origin(name)}: cannot import {module}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{_origin(name)}: cannot import {module}: {reason}") from error
 
 
 def _origin(name: str) -> str:

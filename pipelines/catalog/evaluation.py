@@ -12,6 +12,7 @@ import torch
 
 from gen_models.core.errors import require
 from pipelines.catalog.models import fetch_checkpoint, reading
+from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import check_machine, uses_gpu
 from pipelines.config.evaluation import HeldOutConfig
 from pipelines.config.run import Device, Features, Run
@@ -33,6 +34,7 @@ _BIASED_BELOW = 2048
 _log = logging.getLogger(__name__)
 
 
+@restored_process()
 def evaluate(
     model: str,
     *,
@@ -62,7 +64,8 @@ def evaluate(
     require(num_workers >= 1, "num_workers", num_workers, "an integer of at least 1")
     check_machine(address, device, num_workers)
     place = Store.at(store)
-    with reading(place, tracking_uri) as reader:
+    uri = recorded_uri(place, tracking_uri)
+    with reading(place, uri) as reader:
         row = reader.run(model)
         alone = f"a run or a trial, and not a {row.kind or 'run of another program'}"
         require(row.kind in ("run", "trial"), "model", model, alone)
@@ -74,7 +77,6 @@ def evaluate(
     journal = place.evaluation(row.run_id)
     results = _run(task, journal, device, num_workers, address)
     journal.write(row.run_id, results.metrics, results.tags, results.pictures)
-    uri = recorded_uri(place, tracking_uri)
     with open_tracker(uri, place) as tracker:
         tracker.sync(journal)
         tracker.finish()

@@ -138,6 +138,8 @@ def sample(
     >>> genpipe.sample("vae-digits@champion", num=100, out="samples.npz", store="runs").path
     """
     path = Path(out)
+    require(num >= 1, "num", num, "an integer of at least 1")
+    require(seed >= 0, "seed", seed, "an integer of at least 0")
     named = path.suffix in _WRITERS
     require(named, "out", str(out), "a file name ending in .png or .npz")
     loaded = load(model, store=store, tracking_uri=tracking_uri)

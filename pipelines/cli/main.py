@@ -54,16 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 130 if
     it was interrupted."""
     level, args = _split_verbosity(list(sys.argv[1:] if argv is None else argv))
-    if not args or args[0] in ("-h", "--help"):
-        print(help_text())
-        return 0
+    program = " ".join(["genpipe", *args[:1]])
     try:
+        if not args or args[0] in ("-h", "--help"):
+            print(help_text())
+            return 0
         return _run_command(args[0], args[1:], level)
     except InputError as error:
-        print(f"genpipe {args[0]}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {error}", file=sys.stderr)
         return EXIT_INPUT
     except ConnectionError as error:
-        print(f"genpipe {args[0]}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -13,9 +13,8 @@ import tyro
 
 import gen_models
 from gen_models.core.errors import InputError
-from pipelines.config.objectives import make_objectives
 from pipelines.config.run import R, defaults
-from pipelines.config.search import with_objectives
+from pipelines.config.search import with_metrics
 
 T = TypeVar("T")
 
@@ -54,9 +53,7 @@ def parse_run(kind: type[R], command: str, args: Sequence[str]) -> R | None:
     prog = f"genpipe {command} {args[0]}"
     metrics, modes, rest = _split_objectives(args[1:], prog)
     default = defaults(kind, args[0])
-    if metrics or modes:
-        objectives = make_objectives(args[0], metrics or [default.metric], modes)
-        default = with_objectives(default, objectives)
+    default = with_metrics(default, metrics, modes)
     run: R = tyro.cli(type(default), args=rest, default=default, prog=prog)
     return run
 

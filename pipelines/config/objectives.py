@@ -52,6 +52,15 @@ def describe(objectives: Sequence[Objective]) -> str:
     return ", ".join(map(str, objectives))
 
 
+def as_list(name: str, value: str | Sequence[str] | None) -> list[str]:
+    """Return one text, several or none as a list. Raises `InputError` that names the setting if
+    the value is anything else."""
+    values = [] if value is None else [value] if isinstance(value, str) else value
+    is_list = isinstance(values, Sequence) and all(isinstance(each, str) for each in values)
+    require(is_list and (value is None or bool(values)), name, value, "text, or a list of texts")
+    return list(values)
+
+
 def parse_mode(text: str) -> Mode:
     """Return `text` as a mode. Raises `InputError` unless it is `min` or `max`."""
     require(text in get_args(Mode), "mode", text, "min or max")

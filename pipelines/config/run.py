@@ -132,6 +132,11 @@ class Train(Run):
     """Name of the run and of its folder: the same name resumes it. By default a name that follows
     from the config."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_name = "/" not in self.name and self.name not in (".", "..")
+        require(is_name, "name", self.name, "a name without a slash, because it names a folder")
+
 
 def defaults(kind: type[R], family: str) -> R:
     """Return the default config of a family: `Train`, or `pipelines.config.search.Search`.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from gen_models.core.errors import require
-from pipelines.config.objectives import Mode, Objective
+from pipelines.config.objectives import Mode, Objective, make_objectives
 from pipelines.config.run import R, Run
 
 Scheduler = Literal["asha", "hyperband", "pbt", "fifo"]
@@ -149,6 +149,17 @@ class Search(Run):
             require(self.is_fused, "scheduler", self.scheduler, f"{fused}--fuse off")
         if self.scheduler == "pbt":
             require(self.chosen_searcher != "tpe", "searcher", self.searcher, "random or grid")
+
+
+def with_metrics(run: R, metrics: Sequence[str], modes: Sequence[str]) -> R:
+    """Return `run` with the objectives of these metrics, if any are given; without modes, with the
+    directions that are known of them.
+
+    Raises `InputError` as `make_objectives` and `with_objectives` do.
+    """
+    if not metrics and not modes:
+        return run
+    return with_objectives(run, make_objectives(run.family, metrics or [run.metric], modes))
 
 
 def with_objectives(run: R, objectives: Sequence[Objective]) -> R:

@@ -14,14 +14,13 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import gen_models
-from gen_models.core import config as nested
-from gen_models.core.config import flatten, merge
+from gen_models.core.config import convert, flatten, merge
 from gen_models.core.errors import InputError, require
 from pipelines.config.run import Run, Train, defaults
-from pipelines.config.search import Search, SeedStudy
+from pipelines.config.search import Search
 from pipelines.store.journal import as_json
 
 FORMAT = 1
@@ -48,20 +47,11 @@ def from_dict(kind: type[R], content: Mapping[str, Any]) -> R:
     known = {f.name for f in fields(kind)}
     for name, value in content.items():
         require(name in known, name, value, f"one of {', '.join(sorted(known))}")
-    module = gen_models.family(content["family"])
-    parsers: dict[str, Callable[[Any], Any]] = {
-        "model": lambda value: nested.from_dict(module.Config, value),
-        "optim": lambda value: nested.from_dict(module.Optim, value),
-        "store": Path,
-        "data_root": Path,
-        "seed_study": lambda value: value and nested.from_dict(SeedStudy, value),
-    }
-    return kind(**{k: parsers.get(k, _as_tuple)(v) for k, v in content.items()})
-
-
-def _as_tuple(value: Any) -> Any:
-    """Return lists as tuples, at any depth."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
+    family = content.get("family")
+    require(isinstance(family, str), "family", family, "the name of a family")
+    module, hints = gen_models.family(str(family)), get_type_hints(kind)
+    hints |= {"model": module.Config, "optim": module.Optim}
+    return kind(**{name: convert(name, hints[name], v) for name, v in content.items()})
 
 
 def with_settings(run: R, settings: Mapping[str, Any]) -> R:
@@ -78,9 +68,24 @@ def make_config(kind: type[R], family: str, settings: Mapping[str, Any]) -> R:
 
     Raises `InputError` as `with_settings` does.
     """
-    run = defaults(kind, family)
     given = {name: value for name, value in settings.items() if value is not None}
-    return with_settings(run, given)
+    return with_settings(defaults(kind, family), given)
+
+
+def config_from_python(kind: type[R], family: str, settings: Mapping[str, Any]) -> R:
+    """Return the config that a caller of the public functions means.
+
+    Raises `InputError` as `make_config` does, and at settings of the command line alone.
+    """
+    require(isinstance(family, str), "family", family, "the name of a family")
+    allowed = sorted({f.name for f in fields(kind)} - _NOT_FROM_PYTHON)
+    for name, value in settings.items():
+        require(name in allowed, name, value, f"one of {', '.join(allowed)}")
+    return make_config(kind, family, settings)
+
+
+_NOT_FROM_PYTHON = {"family", "fixed", "further", "seed_study", "dry_run", "json"}
+"""Settings that follow from others, or that only the command line has."""
 
 
 def train_content(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +120,9 @@ def load_config(text: str | bytes, where: str) -> Run:
     if not isinstance(content, dict):
         raise InputError(f"{where}: damaged: expected a JSON object, found {content!r}")
     number = content.get("format", 0)
-    if number not in range(FORMAT + 1):
+    is_number = isinstance(number, int) and not isinstance(number, bool) and number >= 0
+    require(is_number, f"{where}: format", number, f"an integer from 0 to {FORMAT}")
+    if number > FORMAT:
         raise InputError(
             f"{where}: format = {number!r}: expected at most {FORMAT}; the file was written by a "
             "newer version of genpipe: install that one"
@@ -126,11 +133,7 @@ def load_config(text: str | bytes, where: str) -> Run:
         return from_dict(_KINDS[content["command"]], content["config"])
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-    ) as error:  # a field is missing, or of another type
+    except (AttributeError, KeyError, TypeError) as error:  # a part is missing
         raise InputError(f"{where}: damaged ({type(error).__name__}: {error})") from error
 
 

@@ -26,6 +26,7 @@ AnyJournal = Journal | EvaluationJournal
 _FIRST_WAIT, _LONGEST_WAIT, _HURRIED_WAIT = 0.5, 30.0, 1.0
 """Seconds between two attempts: after the first error, at most, and while somebody waits."""
 _CLOSE_SECONDS = 10.0
+_JOIN_SECONDS = 1.0
 _FINISH_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ class DeliveryQueue:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        if self._thread and done:
+            self._thread.join(_JOIN_SECONDS)
         return done
 
     @property

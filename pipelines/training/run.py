@@ -16,10 +16,13 @@ from gen_models.core.errors import InputError
 from gen_models.core.sampling import sample
 from pipelines.analysis.best_epoch import best_epoch, epoch_costs, summarise_run
 from pipelines.cluster.connection import connect
+from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import uses_gpu
 from pipelines.cluster.threads import run_in_thread
+from pipelines.config.objectives import as_list
 from pipelines.config.run import Train
-from pipelines.config.serialization import dump_config, make_config, to_dict
+from pipelines.config.search import with_metrics
+from pipelines.config.serialization import config_from_python, dump_config, to_dict
 from pipelines.evaluation.images import drawing_of
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import TrainResult, existing
@@ -42,21 +45,25 @@ _FREE = {"num_workers", "max_failures"}
 """Settings that may differ when a run is resumed: its result does not depend on them."""
 
 
-def train(family: str, **settings: Any) -> TrainResult:
+def train(
+    family: str, *, metric: str | None = None, mode: str | None = None, **settings: Any
+) -> TrainResult:
     """Train one config, and record it.
 
-    `settings` are those of `genpipe train FAMILY --help`, with `_` in place of `-`; `model` and
-    `optim` are mappings. Raises `InputError` at an unknown setting or a wrong value, before Ray
-    starts.
+    `metric` selects the best epoch; `mode` is by default what is known of it. The other `settings`
+    are those of `genpipe train FAMILY --help`, with `_` in place of `-`; `model` and `optim` are
+    mappings. Raises `InputError` at an unknown setting or a wrong value, before Ray starts.
 
     >>> import genpipe
     >>> result = genpipe.train("vae", data="digits", epochs=5, model={"latent_dim": 8})
     >>> result.value, result.checkpoint
     """
     ensure_logging()
-    return train_config(make_config(Train, family, settings))
+    run = config_from_python(Train, family, settings)
+    return train_config(with_metrics(run, as_list("metric", metric), as_list("mode", mode)))
 
 
+@restored_process()
 def train_config(run: Train) -> TrainResult:
     """Train one config to its end, from its last checkpoint if it has one.
 

@@ -19,10 +19,12 @@ from gen_models.core.config import flatten
 from gen_models.core.errors import InputError
 from pipelines.analysis.champion import trial_with_best_mean
 from pipelines.cluster.connection import Cluster, connect
+from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import cluster_devices, local_devices, uses_gpu
-from pipelines.config.objectives import make_objectives
-from pipelines.config.search import Search, with_objectives
-from pipelines.config.serialization import load_config, make_config, to_dict
+from pipelines.config.objectives import Objective, as_list, describe
+from pipelines.config.search import Search, with_metrics
+from pipelines.config.serialization import config_from_python, load_config, to_dict
+from pipelines.evaluation.metric_names import matching
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
 from pipelines.store.layout import SearchFolder, Store
@@ -52,6 +54,8 @@ _TAKEN_ON_RESUME = (
     *("dry_run", "json", "confirm", "seeds"),
 )
 """Settings that a resumed search takes from the command that resumes it, if they are given."""
+_CHOSEN_AT_START = ("precision", "scheduler", "searcher")
+"""Settings whose choice was recorded when the search started, if it was left open."""
 
 
 def search(
@@ -73,12 +77,10 @@ def search(
     >>> result.champion.config, result.champion.metrics, result.ranking, result.pareto
     """
     ensure_logging()
-    run = make_config(Search, family, settings)
-    given = set(flatten(settings))
-    if metric is not None or mode is not None:
-        metrics, modes = _as_list(metric) or [run.metric], _as_list(mode)
-        run = with_objectives(run, make_objectives(family, metrics, modes))
-        given |= {"metric", "mode"}
+    run = config_from_python(Search, family, settings)
+    run = with_metrics(run, as_list("metric", metric), as_list("mode", mode))
+    given = {name for name, value in flatten(settings).items() if value is not None}
+    given |= {"metric"} if metric is not None or mode is not None else set()
     return run_search(resolve_search(run, given))
 
 
@@ -95,6 +97,7 @@ def resolve_search(run: Search, given: Collection[str]) -> Search:
     return replace(run, fixed=fixed)
 
 
+@restored_process()
 def run_search(run: Search) -> SearchResult:
     """Search to the end, from where the search stands if it is resumed, and make the seed studies
     that are asked for."""
@@ -112,6 +115,7 @@ def run_search(run: Search) -> SearchResult:
     extractor = context.extractor  # computed before Ray takes the cores
     with open_tracker(context.uri, context.store) as tracker:
         this = SearchRun(context, folder, tracker, searched)
+        ended = False
         try:
             # Of trials that are not fused, Ray's dashboard frees the workers' placement groups.
             with connect(run.address, dashboard=not run.is_fused) as cluster:
@@ -120,9 +124,10 @@ def run_search(run: Search) -> SearchResult:
                 run_trials(this)
                 if this.status == "completed" and this.run.confirm:
                     run_seed_studies(this, studies, run_trials)
+            ended = True
         finally:
             # Only now that Ray has gone, and with it every process that writes journals.
-            _close_open(this, studies)
+            _close_open(this, studies, ended=ended)
         _finish(this, studies)
         tracker.finish()
         return search_result(this, studies)
@@ -154,15 +159,20 @@ def _run_trials(search: SearchRun, cluster: Cluster, dataset: DatasetRef) -> Non
         search.tune_ended(trial_ids)
 
 
-def _close_open(search: SearchRun, studies: Mapping[str, SearchRun]) -> None:
-    """Close what is open, and log the command that resumes if anything is left to do."""
+def _close_open(search: SearchRun, studies: Mapping[str, SearchRun], *, ended: bool) -> None:
+    """Close what is open, and log the command that resumes if anything is left to do.
+
+    `ended`: False if an error ended the search, which is then interrupted wherever it stood.
+    """
     for each in (search, *studies.values()):
-        each.close_open_trials()
+        each.close_open_trials(ended=ended)
     run = search.run
-    if search.has_started and not studies_are_complete(search, studies):
+    if search.has_started and not (ended and studies_are_complete(search, studies)):
         command = f"confirm {run.seed_study.run}" if run.seed_study else f"search {run.family}"
+        reason = "every trial failed" if search.status == "failed" else "interrupted"
         _log.warning(
-            "interrupted: `genpipe %s --store %s --resume %s` resumes from the last checkpoints",
+            "%s: `genpipe %s --store %s --resume %s` resumes from the last checkpoints",
+            reason,
             command,
             run.store,
             search.search_id,
@@ -198,19 +208,42 @@ def _resumed(run: Search, given: Collection[str]) -> Search:
     expected = f"a search of {run.family}, and not of {before.family}"
     _require_resume(before.family == run.family, run, expected)
     _require_same_study(run, before)
+    _require_same_objectives(run, before, given)
     recorded, wanted = flatten(to_dict(before)), flatten(to_dict(run))
+    searched = set(flatten(domains(before)))
     for name in sorted(given):
-        if name in wanted and name not in (*_TAKEN_ON_RESUME, "resume"):
-            same = wanted[name] == recorded[name]
-            expected = f"{recorded[name]!r}, as search {run.resume} was started"
-            if not same:
-                raise InputError(
-                    f"{name} = {wanted[name]!r}: expected {expected}; a search keeps its settings "
-                    "when it is resumed"
-                )
+        free = name in (*_TAKEN_ON_RESUME, "resume", "metric", "mode") or name not in wanted
+        chosen = name in _CHOSEN_AT_START and wanted[name] in ("auto", None)
+        if free or chosen:
+            continue
+        if name in searched or wanted[name] != recorded[name]:
+            was = "none, because it is searched" if name in searched else repr(recorded[name])
+            raise InputError(
+                f"{name} = {wanted[name]!r}: expected {was}, as search {run.resume} was started; "
+                "a search keeps its settings when it is resumed"
+            )
     here = ("store", "address", "download", "dry_run", "json")
     taken = {*here, *(name for name in _TAKEN_ON_RESUME if name in given)}
     return replace(before, resume=run.resume, **{name: getattr(run, name) for name in taken})
+
+
+def _require_same_objectives(run: Search, before: Search, given: Collection[str]) -> None:
+    """Refuse other objectives than the recorded ones; a metric may be the beginning of its full
+    name, as `val/fd` of `val/fd/lenet-digits/2k`."""
+    if not {"metric", "mode"} & set(given):
+        return
+
+    def is_meant(wanted: Objective, recorded: Objective) -> bool:
+        same_metric = bool(matching(wanted.metric, [recorded.metric]))
+        return same_metric and wanted.mode == recorded.mode
+
+    pairs = list(zip(run.objectives, before.objectives, strict=False))
+    same = len(run.objectives) == len(before.objectives)
+    if not (same and all(is_meant(*pair) for pair in pairs)):
+        raise InputError(
+            f"metric = {describe(run.objectives)}: expected {describe(before.objectives)}, as "
+            f"search {run.resume} was started; a search keeps its settings when it is resumed"
+        )
 
 
 def recorded_search(store: Store, search_id: str) -> Search:
@@ -235,9 +268,3 @@ def _require_same_study(run: Search, before: Search) -> None:
 def _require_resume(ok: bool, run: Search, expected: str) -> None:
     if not ok:
         raise InputError(f"resume = {run.resume!r}: expected {expected}")
-
-
-def _as_list(value: str | Sequence[str] | None) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)

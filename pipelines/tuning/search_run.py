@@ -105,23 +105,28 @@ class SearchRun:
         recorded = {record.folder.name: record.last_epoch for record in records}
         self.handle(TuneEnded(trial_ids, recorded))
 
-    def close_open_trials(self) -> None:
-        """Record as interrupted what is still open, when the processes that write have gone."""
+    def close_open_trials(self, *, ended: bool = True) -> None:
+        """Record as interrupted what is still open, when the processes that write have gone.
+
+        `ended`: False if an error ended the search, which is then interrupted itself, even if
+        every trial has ended.
+        """
         self.progress.close()
         if not self.has_started:
             return
         records = self._cache.read_trials(self.folder)
         still_open = {r.folder.name: r.last_epoch for r in records if r.outcome is None}
         self.handle(Closed(still_open))
-        if self.status != "completed":
-            self._close_search({}, {})
+        if self.status in ("interrupted", "failed") or not ended:
+            self._close_search({}, {}, self.status if ended else "interrupted")
 
     @property
     def status(self) -> RunStatus:
-        """How the search stands: completed once every trial has ended."""
+        """How the search stands: completed once every trial has ended, failed if all failed."""
         statuses = [result.outcome.ending for result in self.ranking()]
-        over = len(statuses) >= self.run.trials and "interrupted" not in statuses
-        return "completed" if over else "interrupted"
+        if len(statuses) < self.run.trials or "interrupted" in statuses:
+            return "interrupted"
+        return "failed" if set(statuses) == {"failed"} else "completed"
 
     def ranking(self) -> list[TrialResult]:
         """Return the trials that have ended, the best first."""
@@ -155,7 +160,7 @@ class SearchRun:
         artifacts = {"search": str(self.folder.table)}
         if selection.winner:
             artifacts |= self._log_champion(selection, selection.winner, register)
-        self._close_search(selection.summary, artifacts | self._write_report())
+        self._close_search(selection.summary, artifacts | self._write_report(), "completed")
 
     def _log_champion(
         self, selection: Selection, winner: TrialResult, register: bool
@@ -193,12 +198,14 @@ class SearchRun:
             return {}
         return {"report": str(self.folder.report)}
 
-    def _close_search(self, summary: Mapping[str, float], artifacts: dict[str, str]) -> None:
+    def _close_search(
+        self, summary: Mapping[str, float], artifacts: dict[str, str], status: RunStatus
+    ) -> None:
         statuses = [result.outcome.ending for result in self.ranking()]
         counts = {f"trials/{each}": float(statuses.count(each)) for each in set(statuses)}
         seconds = {"wall_seconds": (self._end or time.monotonic()) - self._start}
         whole = {**summary, **counts, **seconds, **self.context.extractor.summary}
-        outcome = Outcome(self.status, last_epoch=0, summary=whole, artifacts=artifacts)
+        outcome = Outcome(status, last_epoch=0, summary=whole, artifacts=artifacts)
         self._close_run(self.folder, outcome)
 
     # -- events: pipelines.tuning.callbacks.EventHandler -----------------------------------------

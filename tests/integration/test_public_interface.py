@@ -1,5 +1,6 @@
 """`import genpipe`: the functions in one process, which they leave as it was."""
 
+import logging
 import os
 import signal
 import warnings
@@ -47,6 +48,8 @@ def process_state() -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "gradients": torch.is_grad_enabled(),
         "signals": {each: signal.getsignal(each) for each in signal.valid_signals()},
+        "random numbers": torch.get_rng_state().tolist(),
+        "root logger": (logging.getLogger().level, list(logging.getLogger().handlers)),
         "folder": os.getcwd(),
         "ray": ray.is_initialized(),
     }

@@ -107,6 +107,8 @@ class MemoryBackend:
     def check(self, uri: str) -> str:
         if self.public_uri(uri) not in self.servers:
             raise InputError(f"tracking_uri = {self.public_uri(uri)!r}: expected a server")
+        if self.server(uri).is_down:
+            raise InputError(f"tracking server {self.public_uri(uri)} does not answer")
         return uri
 
     @contextmanager

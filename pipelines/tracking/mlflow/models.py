@@ -42,6 +42,8 @@ CHECKPOINT = "checkpoint"
 DIGEST = "checkpoint_digest"
 """Tag, of a run and of a registered version, that identifies a checkpoint."""
 CHAMPION = "champion"
+_ERROR = "model_error"
+"""Tag of a run whose checkpoint could not be exported, with the reason."""
 _CLAIMED = "claimed"
 """Tag of a version that has claimed the alias, with or without success: it claims only once."""
 _EXAMPLE_SIZE = 2  # torch.export takes a batch of one for a constant
@@ -77,11 +79,13 @@ class CheckpointModel:
                     _log.warning(
                         "%s: the export as a model failed: %s", self._folder, reason(error)
                     )
-                    self._client.set_tag(self._run_id, "model_error", reason(error))
+                    self._client.set_tag(self._run_id, _ERROR, reason(error))
                     return {"model_error": reason(error)}
                 self._log(folder, description)
             model = self._logged()
             assert model
+            if _ERROR in self._client.get_run(self._run_id).data.tags:
+                self._client.delete_tag(self._run_id, _ERROR)
         self._link(model.model_id, step)
         delivered: dict[str, Any] = {"model_uri": model.model_uri}
         if self._outcome.register:

@@ -113,6 +113,8 @@ class MlflowWriter:
         is_here = delivered.get("uri") == without_password(self._uri)
         if not is_here or delivered["outcome"] != asdict(outcome):
             return False
+        if "model_error" in delivered:
+            return False  # the export may succeed now
         try:
             info = self._client.get_run(delivered["run_id"]).info
         except MlflowException as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import cloudpickle, tune
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayError
 
 import gen_models
 from gen_models.core.contract import Model
@@ -147,6 +147,6 @@ def execution_notes(workers: Sequence[Worker]) -> list[str]:
     once."""
     try:
         notes = ray.get([worker.describe.remote() for worker in workers], timeout=_NOTE_SECONDS)
-    except (RayActorError, GetTimeoutError):
+    except RayError:  # a worker is dead, busy, or could not start: its trials say why
         return []
     return list(dict.fromkeys(note for note in notes if note))

@@ -65,7 +65,15 @@ def test_a_search_is_resumed_with_the_config_that_it_was_started_with(capsys: Ca
         (["--epochs", "7"], "epochs = 7: expected 9, as search one was started"),
         (["--trials", "5", "--epochs=7"], "epochs = 7: expected 9"),
         (["--model.hidden", "64"], "model.hidden = (64,): expected (32,)"),
-        (["--model.latent-dim", "3"], "model.latent_dim = 3: expected 16"),
+        (
+            ["--model.latent-dim", "3"],
+            "model.latent_dim = 3: expected none, because it is searched",
+        ),
+        (
+            ["--model.latent-dim", "16"],
+            "model.latent_dim = 16: expected none, because it is searched",
+        ),
+        (["--metric", "val/nll", "--metric", "val/fd"], "metric = val/nll (min), val/fd (min): "),
         (["--optim.lr", "0.1"], "optim.lr = 0.1: expected 0.002"),
         (["--seed", "1"], "seed = 1: expected 0"),
         (["--scheduler", "fifo"], "scheduler = 'fifo': expected None"),
@@ -73,7 +81,7 @@ def test_a_search_is_resumed_with_the_config_that_it_was_started_with(capsys: Ca
         (["--binarise"], "binarise = True: expected False"),
         (["--data", "mnist"], "data = 'mnist': expected 'digits'"),
         (["--keep-checkpoints", "3"], "keep_checkpoints = 3: expected 1"),
-        (["--metric", "val/elbo"], "metric = 'val/elbo': expected 'val/nll'"),
+        (["--metric", "val/elbo"], "metric = val/elbo (max): expected val/nll (min), as search"),
     ],
 )
 def test_a_setting_that_differs_is_refused_and_named(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gen_models.core.config import flatten
@@ -17,6 +18,7 @@ from pipelines.config.serialization import (
     WHERE,
     WHICH,
     config_from_params,
+    config_from_python,
     dump_config,
     from_dict,
     load_config,
@@ -86,8 +88,18 @@ def test_an_unknown_field_is_named_at_every_depth(config: str, path: str) -> Non
         load_config(json.dumps(content), "config.json")
 
 
-@pytest.mark.parametrize("number", [2, 99, -1, "1", None, 0.5])
-def test_another_format_is_refused(number: Any) -> None:
+@pytest.mark.parametrize("number", [-1, "1", None, 0.5, 1.0, True])
+def test_a_format_that_is_no_number_of_one_is_refused(number: Any) -> None:
+    text = json.dumps({**json.loads(dump_config(defaults(Train, "vae"))), "format": number})
+    with pytest.raises(InputError) as caught:
+        load_config(text, "a/config.json")
+    assert str(caught.value) == (
+        f"a/config.json: format = {number!r}: expected an integer from 0 to 1"
+    )
+
+
+@pytest.mark.parametrize("number", [2, 99])
+def test_a_newer_format_is_refused(number: Any) -> None:
     text = json.dumps({**json.loads(dump_config(defaults(Train, "vae"))), "format": number})
     with pytest.raises(InputError) as caught:
         load_config(text, "a/config.json")
@@ -110,15 +122,69 @@ def test_a_file_that_is_no_json_is_damaged(text: str) -> None:
         3,
         {"format": 1},
         {"format": 1, "command": "sweep", "config": {}},
-        {"format": 1, "command": "train", "config": {}},
         {"format": 1, "command": "train", "config": []},
         {"format": 1, "command": "train", "config": {"family": "vae"}},
-        {"format": 1, "command": "train", "config": {"family": "vae", "model": 3}},
     ],
 )
 def test_json_that_is_no_config_is_damaged(content: Any) -> None:
     with pytest.raises(InputError, match=r"^a/config\.json: damaged"):
         load_config(json.dumps(content), "a/config.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("optim.lr", "abc", "a number"),
+        ("model.hidden", "x", "a list, each an integer"),
+        ("searcher", "foo", "one of tpe, random, grid or nothing"),
+        ("trials", 2.5, "an integer"),
+        ("drop_last", "no", "True or False"),
+    ],
+)
+def test_a_value_of_another_type_in_the_file_is_named(
+    path: str, value: Any, expected: str
+) -> None:
+    content = json.loads(dump_config(defaults(Search, "vae")))
+    *parents, name = path.split(".")
+    _at(content["config"], ".".join(parents))[name] = value
+    with pytest.raises(InputError) as caught:
+        load_config(json.dumps(content), "a/config.json")
+    assert str(caught.value) == f"a/config.json: {path} = {value!r}: expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": "5"}, "epochs = '5': expected an integer"),
+        ({"epochs": 1.5}, "epochs = 1.5: expected an integer"),
+        ({"seed": True}, "seed = True: expected an integer"),
+        ({"model": {"hidden": 3}}, "model.hidden = 3: expected a list, each an integer"),
+        ({"model": {"hidden": ["a"]}}, "model.hidden = 'a': expected an integer"),
+        ({"model": {"arch": "foo"}}, "model.arch = 'foo': expected one of mlp, conv"),
+        ({"model": 5}, "model = 5: expected a mapping"),
+        ({"optim": {"lr": None}}, "optim.lr = None: expected a number"),
+        ({"optim": {"betas": [0.9]}}, "optim.betas = [0.9]: expected 2 values"),
+        ({"data": 5}, "data = 5: expected text"),
+        ({"store": 5}, "store = 5: expected a path"),
+        ({"precision": "fp16"}, "precision = 'fp16': expected one of auto, fp32, bf16"),
+        ({"scheduler": "foo"}, "scheduler = 'foo': expected one of asha, hyperband, pbt, fifo"),
+        ({"fuse": 1.5}, "fuse = 1.5: expected one of auto, off or an integer"),
+        ({"fuse": True}, "fuse = True: expected one of auto, off or an integer"),
+        ({"fixed": ("seed",)}, "fixed = ('seed',): expected one of address"),
+        ({"dry_run": True}, "dry_run = True: expected one of address"),
+    ],
+)
+def test_wrong_values_from_python_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        config_from_python(Search, "vae", settings)
+    assert str(caught.value).startswith(message)
+
+
+def test_numbers_of_other_libraries_are_accepted() -> None:
+    settings = {"seed": np.int64(3), "optim": {"lr": np.float32(0.5)}, "model": {"kl_weight": 2}}
+    run = config_from_python(Train, "vae", settings)
+    assert (run.seed, run.optim.lr, run.model.kl_weight) == (3, 0.5, 2.0)
+    assert {type(run.seed), type(run.optim.lr), type(run.model.kl_weight)} == {int, float}
 
 
 def test_a_wrong_value_is_named_with_the_file() -> None:
@@ -159,8 +225,8 @@ def test_a_choice_among_tuples_may_be_json_text() -> None:
     [
         ({"epoch": 3}, "epoch = 3"),
         ({"trials": 3}, "trials = 3"),
-        ({"model": {"latent": 3}}, "Config.latent = 3"),
-        ({"optim": {"learning_rate": 3}}, "Adam.learning_rate = 3"),
+        ({"model": {"latent": 3}}, "model.latent = 3"),
+        ({"optim": {"learning_rate": 3}}, "optim.learning_rate = 3"),
         ({"model.latent_dim": 3}, "model.latent_dim = 3"),
     ],
 )

@@ -144,3 +144,8 @@ def test_a_failed_export_is_recorded_and_closes_its_run_all_the_same(
     assert not client.search_logged_models([run.info.experiment_id])
     assert not client.search_registered_models()
     assert client.list_artifacts(run.info.run_id, "checkpoint")
+
+    # The next command tries again.
+    MlflowWriter(uri, store, load_noise).deliver(journal)
+    assert journal.delivered()["version"] == "1" and "model_error" not in journal.delivered()
+    assert "model_error" not in client.get_run(run.info.run_id).data.tags

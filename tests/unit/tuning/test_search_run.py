@@ -183,6 +183,28 @@ def test_the_best_trial_becomes_the_champion(register: bool, tmp_path: Path) -> 
     assert whole.summary[f"best/{METRIC}"] == 2.0
 
 
+def test_a_search_whose_trials_all_failed_has_failed(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    for number in range(3):
+        run_trial(search, f"t{number}", [], error="no memory")
+    finish_tune(search)
+    assert search.status == "failed"
+    found = search.folder.journal.outcome()
+    assert found and found.ending == "failed" and found.summary["trials/failed"] == 3
+    result = search_result(search, {})
+    assert (result.outcome, result.champion, result.exit_code) == ("failed", None, 1)
+
+
+def test_an_error_after_the_trials_leaves_the_search_interrupted(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    for number in range(3):
+        run_trial(search, f"t{number}", [5.0, 4.0, 3.0, 2.0])
+    assert search.status == "completed"
+    search.close_open_trials(ended=False)
+    found = search.folder.journal.outcome()
+    assert found and found.ending == "interrupted"
+
+
 def test_a_page_that_cannot_be_written_leaves_the_search_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -111,11 +111,15 @@ def test_a_name_that_two_packages_have_is_refused(install: Install) -> None:
     [
         (
             {"value": "no_such_package:WAE"},
-            "broken entry point: No module named",
+            "broken entry point: ModuleNotFoundError: No module named",
         ),
         ({"value": "wae_package:OTHER"}, "broken entry point: .*OTHER"),
         ({"init": "WAE = 7"}, "is 7: expected a gen_models.Family"),
-        ({"module": "import no_such_package"}, "cannot import wae_package.wae: No module named"),
+        (
+            {"module": "import no_such_package"},
+            "cannot import wae_package.wae: ModuleNotFoundError: ",
+        ),
+        ({"module": "1 / 0"}, "cannot import wae_package.wae: ZeroDivisionError: division"),
         ({"module": "from gen_models.vae import Config"}, "wae_package.wae has no Optim, Model"),
     ],
 )
