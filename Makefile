@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test test-slow test-fast check docs bench bench-gpu ui clean
+.PHONY: install demo test test-slow test-fast test-long check docs bench bench-gpu ui clean
 
 install: .venv/installed
 
@@ -20,16 +20,21 @@ demo: install
 
 # Tests that start Ray or a server wait most of their time, so the others run beside them. One thread:
 # on a busy machine the threads of small operations wait for each other.
-test test-slow test-fast check: export OMP_NUM_THREADS = 1
+test test-slow test-fast test-long check: export OMP_NUM_THREADS = 1
 
 test: install
 	@$(MAKE) --no-print-directory --jobs=2 test-slow test-fast
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not long"
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow" tests/unit
+
+# The longer suite: the wheel, families of other packages, stores of older versions, the public
+# functions, the examples, the benchmarks on small inputs.
+test-long: install
+	$(BIN)/python -m pytest -m long
 
 check: install
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.models import needs
 
-pytestmark = [pytest.mark.slow, needs("tyro")]
+pytestmark = [pytest.mark.slow, pytest.mark.long, needs("tyro")]
 
 STEPS = ("--device", "cpu", "--steps", "1", "--repeats", "1")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.pipeline import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 EXAMPLES = ROOT / "examples"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.pipeline import ROOT, last_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 SOURCE = ROOT / "tests" / "data" / "linear_models"
 FAST = ["--batch-size", "256", "--precision", "fp32", "--features", "pca"]
 

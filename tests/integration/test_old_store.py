@@ -18,7 +18,7 @@ from pipelines.config.search import Search
 from pipelines.config.serialization import load_config
 from pipelines.store.layout import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ARCHIVE = ROOT / "tests" / "data" / "store-0.1" / "store.tar.xz"
 WRITTEN_AT = "/store/runs"
 """Where the store was written: absolute paths in it begin so."""

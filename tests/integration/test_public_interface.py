@@ -21,7 +21,7 @@ import genpipe
 from gen_models.training import cpu
 from pipelines.report.results import SearchResult, TrainResult
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 FAST: dict[str, Any] = {
     "batch_size": 256,
     "epochs": 2,

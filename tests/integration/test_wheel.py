@@ -14,7 +14,7 @@ from support.pipeline import ROOT, SMALL, last_json
 
 import pipelines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 PACKAGES = ("gen_models", "pipelines", "tune_spaces")
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
