@@ -11,7 +11,7 @@ from pipelines.evaluation.metric_names import matching
 from pipelines.report.results import BestResult, RecordedRun, RunsResult
 from pipelines.store.layout import Store
 from pipelines.tracking.base import RunRow, find_backend, recorded_uri
-from pipelines.tracking.queue import DeliveryQueue, undelivered
+from pipelines.tracking.queue import DeliveryQueue, pending_journals
 from tune_spaces import space
 
 _DELIVER_SECONDS = 20.0
@@ -106,7 +106,7 @@ def _list_runs(
 def _deliver_pending(store: Store, uri: str) -> None:
     """Deliver what MLflow lacks of the store's ended runs and evaluations."""
     backend = find_backend(uri)
-    pending = list(undelivered(store, uri, backend))
+    pending = list(pending_journals(store, uri, backend))
     if not pending:
         return
     with DeliveryQueue(backend, uri, store) as tracker:

@@ -207,7 +207,7 @@ def open_tracker(
     return DeliveryQueue(find(uri), uri, store)
 
 
-def undelivered(store: Store, uri: str, backend: Backend) -> Iterator[AnyJournal]:
+def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJournal]:
     """Iterate over the ended runs and the evaluations of a store that the tracking system at `uri`
     lacks, as after an outage that outlived the command.
 

@@ -20,7 +20,7 @@ from pipelines.store.files import LOCAL
 from pipelines.store.journal import Journal, Outcome
 from pipelines.store.layout import Store
 from pipelines.tracking.base import RunReader, RunRow, find_backend, tracking_uri
-from pipelines.tracking.queue import undelivered
+from pipelines.tracking.queue import pending_journals
 
 
 @pytest.fixture(params=["mlflow", "memory"])
@@ -57,7 +57,7 @@ class Tracker:
         return self.reader.run(name)
 
     def pending(self) -> list[Path]:
-        found = undelivered(self.store, self.uri, self.backend)
+        found = pending_journals(self.store, self.uri, self.backend)
         return [journal.run_folder for journal in found]
 
 

@@ -24,7 +24,7 @@ from pipelines.store.layout import Store
 from pipelines.tracking.base import tracking_uri
 from pipelines.tracking.mlflow import BACKEND
 from pipelines.tracking.mlflow.connection import connect
-from pipelines.tracking.queue import undelivered
+from pipelines.tracking.queue import pending_journals
 
 
 def test_a_run_is_delivered_whole(uri: str, store: Store) -> None:
@@ -171,11 +171,11 @@ def test_another_store_gets_the_whole_run(store: Store, uri: str, mlflow_databas
     (store.root / "other").mkdir()
     shutil.copy(mlflow_database, store.root / "other/mlflow.db")
     other = tracking_uri(Store.at(store.root / "other"))
-    pending = list(undelivered(store, other, BACKEND))
+    pending = list(pending_journals(store, other, BACKEND))
     assert [journal.run_folder] == [found.run_folder for found in pending]
-    assert not list(undelivered(store, uri, BACKEND))
+    assert not list(pending_journals(store, uri, BACKEND))
     assert steps(other, deliver(other, store, journal)) == [1, 2]
-    assert not list(undelivered(store, other, BACKEND))
+    assert not list(pending_journals(store, other, BACKEND))
 
 
 def test_a_run_that_mlflow_lost_is_delivered_again(uri: str, store: Store) -> None:

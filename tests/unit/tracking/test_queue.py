@@ -13,7 +13,7 @@ from pipelines.store.journal import EvaluationJournal, Journal, Outcome
 from pipelines.store.layout import Store
 from pipelines.tracking import queue
 from pipelines.tracking.base import RunWriter
-from pipelines.tracking.queue import DeliveryQueue, open_tracker, reason, undelivered
+from pipelines.tracking.queue import DeliveryQueue, open_tracker, pending_journals, reason
 
 URI = "memory://test"
 LONG = 60.0  # seconds, after which a test has failed
@@ -196,15 +196,17 @@ def test_what_an_outage_holds_back_stays_in_the_journals(
     assert messages(caplog)[-1] == (
         "memory at memory://test lacks some results; `genpipe runs` delivers them"
     )
-    assert [each.run_folder for each in undelivered(store, URI, BACKEND)] == [journal.run_folder]
+    assert [each.run_folder for each in pending_journals(store, URI, BACKEND)] == [
+        journal.run_folder
+    ]
 
     server.is_down = False
     with open_tracker(URI, store) as tracker:
-        for pending in undelivered(store, URI, BACKEND):
+        for pending in pending_journals(store, URI, BACKEND):
             tracker.sync(pending)
         assert tracker.flush(LONG)
     assert server.run("a").row.status == "FINISHED"
-    assert list(undelivered(store, URI, BACKEND)) == []
+    assert list(pending_journals(store, URI, BACKEND)) == []
 
 
 def test_an_evaluation_that_an_outage_held_back_is_delivered_later(
@@ -228,9 +230,9 @@ def test_an_evaluation_that_an_outage_held_back_is_delivered_later(
         assert tracker.flush(LONG)
     row = server.run("a").row
     assert row.metrics["test/fd"] == 2.0 and row.tags["test_digest"] == "d"
-    assert list(undelivered(store, URI, BACKEND)) == []
+    assert list(pending_journals(store, URI, BACKEND)) == []
     evaluation.write(run_id, {"test/fd": 3.0}, {}, {})
-    (pending,) = undelivered(store, URI, BACKEND)
+    (pending,) = pending_journals(store, URI, BACKEND)
     assert isinstance(pending, EvaluationJournal) and pending.folder == evaluation.folder
 
 
@@ -239,13 +241,13 @@ def test_what_is_pending_depends_on_the_outcome_and_the_place(
 ) -> None:
     monkeypatch.setitem(BACKEND.servers, "memory://other", MemoryServer())
     journal = open_journal(store.run("a").path)
-    assert list(undelivered(store, URI, BACKEND)) == []  # it goes on
+    assert list(pending_journals(store, URI, BACKEND)) == []  # it goes on
     journal.close(Outcome("interrupted", 0))
     BACKEND.writer(URI, store).deliver(journal)
-    assert list(undelivered(store, URI, BACKEND)) == []
-    assert len(list(undelivered(store, "memory://other", BACKEND))) == 1
+    assert list(pending_journals(store, URI, BACKEND)) == []
+    assert len(list(pending_journals(store, "memory://other", BACKEND))) == 1
     journal.close(Outcome("completed", 0))
-    assert len(list(undelivered(store, URI, BACKEND))) == 1
+    assert len(list(pending_journals(store, URI, BACKEND))) == 1
 
 
 def test_a_client_that_cannot_be_imported_at_first_stops_nothing(
