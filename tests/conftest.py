@@ -9,6 +9,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import io  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
@@ -120,6 +121,27 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store.at(tmp_path_factory.mktemp("mlflow"))
     make_tables(tracking_uri(store))
     return store.database
+
+
+@pytest.fixture(scope="session")
+def digits_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `features` of a store in which the digits' classifier was trained: seconds."""
+    from pipelines.data import load
+    from pipelines.evaluation.feature_spaces import make_extractor, with_moments
+    from pipelines.store.layout import Store
+
+    store, dataset = Store.at(tmp_path_factory.mktemp("features")), load("digits", Path())
+    with_moments(make_extractor(dataset, store), dataset, store)
+    return store.features
+
+
+@pytest.fixture
+def prepared_store(tmp_path: Path, mlflow_database: Path, digits_features: Path) -> None:
+    """Put what the first command in a store makes into `tmp_path` and `tmp_path / "runs"`, which
+    tests take as stores: MLflow's tables, and the digits' feature space."""
+    for store in (tmp_path, tmp_path / "runs"):
+        shutil.copytree(digits_features, store / "features")
+        shutil.copy(mlflow_database, store / "mlflow.db")
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ def placement_groups() -> list[str]:
     return [state for state in states if state != "REMOVED"]
 
 
+@pytest.mark.long
 def test_stopped_trial_frees_its_workers_beside_another_ray(
     ray_head: RayHead, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def two_nodes(token: dict[str, str]) -> Iterator[str]:
         nodes.shutdown()
 
 
+@pytest.mark.long
 def test_two_nodes_train_one_config(two_nodes: str, tmp_path: Path) -> None:
     """Each worker takes a CPU and each node has one, so a worker runs on either. At the end of
     training the workers compare their parameters, bit by bit."""

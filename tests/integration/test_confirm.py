@@ -22,7 +22,7 @@ from support.pipeline import (
 from pipelines.cli.parsing import parse_run
 from pipelines.config.run import Train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prepared_store")]
 SHORT = [*SMALL, "--epochs", "2"]
 Genpipe = Callable[..., dict[str, Any]]
 
@@ -67,6 +67,7 @@ def check_statistics(metrics: dict[str, float], values: list[float]) -> None:
     assert metrics["confirm/seeds"] == len(values) and metrics["confirm/lost"] == 0
 
 
+@pytest.mark.long
 def test_a_search_s_best_configs_are_confirmed_then_one_again_by_hand(
     genpipe: Genpipe, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def _check_parent(store: Path, result: dict[str, Any], confirmed: Any) -> None:
     check_statistics(parent.data.metrics, values)
 
 
+@pytest.mark.long
 def test_a_search_that_has_ended_is_confirmed_later_killed_and_resumed(tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     search = ["search", "vae", "--store", str(store)]

@@ -55,6 +55,7 @@ def test_job_runs_the_command_and_its_log_comes_back(
     assert "ran ['search', 'vae', 'a b;$c']" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_job_runs_a_search(ray_head: RayHead, tmp_path: Path) -> None:
     """The project as it stands, sent to the cluster; the result is in MLflow."""
     search = ["search", "vae", "--trials", "1", "--epochs", "2", "--grace-period", "1"]
@@ -106,6 +107,7 @@ def test_wrong_or_missing_token_is_the_users_error(
     assert "RAY_AUTH_MODE=token" in ran.stdout
 
 
+@pytest.mark.long
 def test_job_knows_a_family_of_another_package(
     ray_head: RayHead,
     tmp_path: Path,
@@ -133,6 +135,7 @@ class Lines(io.StringIO):
         return len(text)
 
 
+@pytest.mark.long
 def test_cluster_that_is_killed_while_the_log_is_followed(
     token: dict[str, str],
     tmp_path: Path,

@@ -12,7 +12,7 @@ from pipelines.cli.parsing import parse_run
 from pipelines.config.search import Search
 from pipelines.store.journal import Journal
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prepared_store")]
 
 ERROR, FD = "val/squared_error", "val/fd/lenet-digits/2k"
 

@@ -29,7 +29,7 @@ from pipelines.cli.main import main
 from pipelines.cli.parsing import parse_run
 from pipelines.config.run import Train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prepared_store")]
 
 
 def test_train_on_two_workers_then_use_it(tmp_path: Path, capsys: Capture) -> None:
@@ -94,6 +94,7 @@ def test_train_on_two_workers_then_use_it(tmp_path: Path, capsys: Capture) -> No
     assert result["run_id"] in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_search_with_workers_is_killed_and_resumed(tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     search = ["search", "vae", "--store", str(store)]
