@@ -20,7 +20,7 @@ def test_two_workers_return_what_one_process_does(tmp_path: Path) -> None:
     checkpoint = untrained("vae", digits.spec, tmp_path / "model")
     config = HeldOutConfig(num=1200, importance_samples=5, images=50)
     task = make_task(config, checkpoint, digits, store, "pca")
-    folder = store.evaluation("one")
+    folder = store.evaluation("one").folder / "workers"
     with connect("local", num_cpus=2, num_gpus=0) as cluster:
         cluster.require_workers(2, 1, 0)
         shared = evaluate_on_workers(task, folder, num_workers=2, on_gpu=False)
