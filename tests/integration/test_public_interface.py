@@ -169,7 +169,7 @@ def test_what_is_recorded_is_listed(
     ("function", "settings", "message"),
     [
         ("search", {"trails": 3}, "trails = 3: expected one of"),
-        ("search", {"model": {"latent": 3}}, "Config.latent = 3: expected one of"),
+        ("search", {"model": {"latent": 3}}, "model.latent = 3: expected one of"),
         ("search", {"trials": 0}, "trials = 0: expected an integer of at least 1"),
         ("search", {"metric": ["val/elbo", "val/elbo"]}, "expected each metric once"),
         ("search", {"resume": "none"}, "resume = 'none': expected a search of"),
