@@ -101,8 +101,8 @@ def restore_learner(folder: Path, learner: Trainable) -> None:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Load the model of a checkpoint and its networks, averaged where an average was kept.
 
-    Raises `InputError` if the folder holds no checkpoint, a broken one, or one of a family that is
-    not installed.
+    Leaves torch's random state as it was. Raises `InputError` if the folder holds no checkpoint, a
+    broken one, or one of a family that is not installed.
     """
     content = _read(folder)
     module = _family(folder, content)
@@ -110,7 +110,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     model: Model = module.Model(from_dict(module.Config, content["config"]), spec)
     try:
         tensors = _nested(load_file(folder / "weights.safetensors"))
-        networks = build_networks(model)
+        with torch.random.fork_rng(devices=[]):  # they are initialised, and then overwritten
+            networks = build_networks(model)
         for name, network in networks.items():
             averaged = tensors.get("averages", {}).get(name)
             network.load_state_dict(averaged or tensors["networks"].get(name, {}))

@@ -37,7 +37,10 @@ class RayHead:
 
     def kill(self) -> None:
         """Kill the node: on SIGTERM it drains for up to 30 s."""
-        processes = [self.process, *self.process.children(recursive=True)]
+        try:
+            processes = [self.process, *self.process.children(recursive=True)]
+        except psutil.NoSuchProcess:  # it was killed before
+            return
         for process in processes:
             if process.is_running():
                 process.kill()
