@@ -53,8 +53,7 @@ class LoadedModel:
         `labels`: of a class-conditional model the classes of the samples, in turn; without them,
         each class in turn. Raises `InputError` at a label that the model does not have.
         """
-        require(num >= 1, "num", num, "an integer of at least 1")
-        require(seed >= 0, "seed", seed, "an integer of at least 0")
+        _check_request(num, seed)
         classes = self._check_labels(labels)
         return sample_images(self.model, self.networks, num, seed, self.device, classes)
 
@@ -138,8 +137,7 @@ def sample(
     >>> genpipe.sample("vae-digits@champion", num=100, out="samples.npz", store="runs").path
     """
     path = Path(out)
-    require(num >= 1, "num", num, "an integer of at least 1")
-    require(seed >= 0, "seed", seed, "an integer of at least 0")
+    _check_request(num, seed)  # before the model is looked up
     named = path.suffix in _WRITERS
     require(named, "out", str(out), "a file name ending in .png or .npz")
     loaded = load(model, store=store, tracking_uri=tracking_uri)
@@ -165,6 +163,12 @@ def fetch_checkpoint(reader: RunReader, model: str) -> Checkpoint:
     """Load the checkpoint that `model` means; download it if it is not on this machine."""
     with tempfile.TemporaryDirectory() as fetched:
         return load_checkpoint(reader.checkpoint(model, Path(fetched)))
+
+
+def _check_request(num: int, seed: int) -> None:
+    """Raise `InputError` unless `num` samples can be drawn with `seed`."""
+    require(num >= 1, "num", num, "an integer of at least 1")
+    require(seed >= 0, "seed", seed, "an integer of at least 0")
 
 
 def _png(model: Model, samples: Tensor) -> bytes:
