@@ -59,6 +59,12 @@ UNKNOWN = "UNKNOWN"
 PROBE_SECONDS = 20.0
 """Time between two checks, while the log is followed, that the job server is still there."""
 
+START_SECONDS = 120.0
+"""Time for which a cluster that is still starting is asked again to take a job."""
+
+_STARTING = "No available agent"
+"""What Ray answers while the head's agent, which starts jobs, has not registered."""
+
 MAX_FAILED_PROBES = 3
 """Failed checks in a row after which the cluster counts as lost."""
 
@@ -193,7 +199,9 @@ def _send(
             }
             if families:
                 runtime_env["py_modules"] = [str(path) for path in families]
-            client.submit_job(
+            _start_job(
+                client,
+                url,
                 entrypoint=shlex.join(["python", "-m", "pipelines", *command]),
                 runtime_env=runtime_env,
                 metadata={"genpipe": shlex.join(command)},
@@ -201,6 +209,23 @@ def _send(
             )
     except (RuntimeError, AuthenticationError) as error:
         raise InputError(f"address = {url!r}: the cluster refuses the job: {error}") from error
+
+
+def _start_job(client: JobSubmissionClient, url: str, **job: Any) -> None:
+    """Start the job, and ask again for up to `START_SECONDS` if the cluster is still starting.
+
+    Raises `RuntimeError` if the cluster does not take the job.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if _STARTING not in str(error) or time.monotonic() > deadline:
+                raise
+            _log.info("the cluster at %s is still starting; asking it again", url)
+            time.sleep(1.0)  # the cluster itself has waited for 10 s before it answered
 
 
 def _follow(client: JobSubmissionClient, url: str, job_id: str) -> JobResult:
