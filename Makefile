@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test test-slow test-fast test-long check docs bench bench-gpu ui clean
+.PHONY: install demo test test-slow test-fast test-long test-faults check docs bench bench-gpu ui clean
 
 install: .venv/installed
 
@@ -20,7 +20,7 @@ demo: install
 
 # Tests that start Ray or a server wait most of their time, so the others run beside them. One thread:
 # on a busy machine the threads of small operations wait for each other.
-test test-slow test-fast test-long check: export OMP_NUM_THREADS = 1
+test test-slow test-fast test-long test-faults check: export OMP_NUM_THREADS = 1
 
 test: install
 	@$(MAKE) --no-print-directory --jobs=2 test-slow test-fast
@@ -35,6 +35,11 @@ test-fast: install
 # functions, the examples, the benchmarks on small inputs.
 test-long: install
 	$(BIN)/python -m pytest -m long
+
+# Real processes that are killed, files that are damaged, resources that are taken away
+# (docs/reliability.md).
+test-faults: install
+	$(BIN)/python -m pytest tests/faults
 
 check: install
 	$(BIN)/ruff check .
