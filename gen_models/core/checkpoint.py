@@ -5,28 +5,35 @@
     weights.safetensors    `networks.<network>.<tensor>`, and `averages.<network>.<tensor>`
     optimizers.pt          the optimizers' state; read with `weights_only=True`
 
-Reading one runs no code from it.
+Somebody else may have made one. So reading one runs no code from it, and the networks that its
+config describes are built only when its files are known to hold just their tensors.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gen_models.core.config import from_dict
-from gen_models.core.contract import Model, is_conditional
+from gen_models.core.config import from_dict, read_object
+from gen_models.core.contract import Model, adams, is_conditional
 from gen_models.core.data import DataSpec
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, require, shown
 from gen_models.core.families import GROUP, distribution, family, names
 from gen_models.core.networks import build_networks
+from gen_models.core.tensor_files import read_nested, read_tensors
+
+WEIGHTS_FILE, OPTIMIZERS_FILE = "weights.safetensors", "optimizers.pt"
+_KINDS = ("networks", "averages")
+_MAX_STEPS = 2**53
+"""Up to which a float64 counts steps exactly."""
 
 
 class Trainable(Protocol):
@@ -55,17 +62,29 @@ class Checkpoint:
     step_count: int
 
 
+@dataclass(frozen=True)
+class _Description:
+    """The content of `model.json`."""
+
+    family: str
+    config: Any
+    optim: Any
+    spec: DataSpec
+    seed: int
+    step_count: int
+    package: str | None = None
+
+    def __post_init__(self) -> None:
+        is_count = 0 <= self.step_count <= _MAX_STEPS
+        require(is_count, "step_count", self.step_count, f"0 to {_MAX_STEPS}")
+
+
 def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Trainable) -> None:
     """Write a learner's state into `folder`, an existing empty folder."""
     state = learner.state_dict()
-    tensors = {
-        f"{kind}.{network}.{name}": value.detach().cpu().contiguous()
-        for kind in ("networks", "averages")
-        for network, values in state[kind].items()
-        for name, value in values.items()
-    }
-    save_file(tensors, folder / "weights.safetensors")
-    torch.save(state["optimizers"], folder / "optimizers.pt")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in _flat(state).items()}
+    save_file(tensors, folder / WEIGHTS_FILE)
+    torch.save(state["optimizers"], folder / OPTIMIZERS_FILE)
     content = {
         "family": family_name,
         "config": asdict(learner.model.config),
@@ -81,19 +100,21 @@ def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Trainab
 
 
 def restore_learner(folder: Path, learner: Trainable) -> None:
-    """Load a checkpoint's state into a learner of the same family, config and optimizers."""
-    content = _read(folder)
-    tensors = _nested(load_file(folder / "weights.safetensors", device=str(learner.device)))
-    optimizers = torch.load(
-        folder / "optimizers.pt", weights_only=True, map_location=learner.device
-    )
+    """Load a checkpoint's state into a learner of the same family, config and optimizers.
+
+    Raises `InputError` if the folder holds no checkpoint, a broken one, or one of other networks;
+    then the learner is as it was.
+    """
+    description, state = _read(folder), learner.state_dict()
+    with _broken(folder):
+        tensors = read_tensors(folder / WEIGHTS_FILE, _flat(state), learner.device)
+        optimizers = read_nested(folder / OPTIMIZERS_FILE, state["optimizers"])
     learner.load_state_dict(
         {
-            "seed": content["seed"],
-            "step_count": content["step_count"],
-            "networks": {name: tensors["networks"].get(name, {}) for name in learner.networks},
-            "averages": tensors.get("averages", {}),
+            "seed": description.seed,
+            "step_count": description.step_count,
             "optimizers": optimizers,
+            **_nested(tensors, state),
         }
     )
 
@@ -104,23 +125,23 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Leaves torch's random state as it was. Raises `InputError` if the folder holds no checkpoint, a
     broken one, or one of a family that is not installed.
     """
-    content = _read(folder)
-    module = _family(folder, content)
-    spec = DataSpec(tuple(content["spec"]["shape"]), content["spec"]["num_classes"])
-    model: Model = module.Model(from_dict(module.Config, content["config"]), spec)
-    try:
-        tensors = _nested(load_file(folder / "weights.safetensors"))
+    description = _read(folder)
+    module = _family(folder, description)
+    with _broken(folder):
+        model: Model = module.Model(
+            from_dict(module.Config, description.config, "config."), description.spec
+        )
+        optim = from_dict(module.Optim, description.optim, "optim.")
+        expected = _expected_state(model, optim)
+        tensors = read_tensors(folder / WEIGHTS_FILE, _flat(expected), "cpu")
         with torch.random.fork_rng(devices=[]):  # they are initialised, and then overwritten
             networks = build_networks(model)
-        for name, network in networks.items():
-            averaged = tensors.get("averages", {}).get(name)
-            network.load_state_dict(averaged or tensors["networks"].get(name, {}))
-            network.eval().requires_grad_(False)
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise InputError(f"{folder}: a broken checkpoint: {error}") from error
-    optim = from_dict(module.Optim, content["optim"])
+    state = _nested(tensors, expected)
+    for name, network in networks.items():
+        network.load_state_dict(state["averages"].get(name) or state["networks"][name])
+        network.eval().requires_grad_(False)
     return Checkpoint(
-        content["family"], model, networks, optim, content["seed"], content["step_count"]
+        description.family, model, networks, optim, description.seed, description.step_count
     )
 
 
@@ -149,28 +170,74 @@ def load_sampler(folder: Path) -> tuple[nn.Module, int]:
     return sampler, sampler.in_features
 
 
-def _family(folder: Path, content: Mapping[str, Any]) -> Any:
-    name, package = content["family"], content.get("package")
+def _read(folder: Path) -> _Description:
+    try:
+        with _broken(folder):
+            return from_dict(_Description, read_object(folder / "model.json"), "model.json: ")
+    except OSError as error:
+        raise InputError(f"{folder}: no checkpoint: {error}") from error
+
+
+def _family(folder: Path, description: _Description) -> Any:
+    name, package = description.family, description.package
     if name not in names():
-        supplier = f"package {package}" if package else "a package"
+        supplier = f"package {shown(package)}" if package else "a package"
         raise InputError(
-            f"{folder}: a model of the unknown family {name!r}: expected {supplier} to be "
+            f"{folder}: a model of the unknown family {shown(name)}: expected {supplier} to be "
             f"installed, which supplies it as an entry point of the group {GROUP!r}"
         )
     return family(name)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+@contextmanager
+def _broken(folder: Path) -> Iterator[None]:
+    """Name the folder in an `InputError` of the block."""
     try:
-        content: dict[str, Any] = json.loads((folder / "model.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no checkpoint: {error}") from error
-    return content
+        yield
+    except InputError as error:
+        raise InputError(f"{folder}: a broken checkpoint: {error}") from error
 
 
-def _nested(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, dict[str, Tensor]]]:
-    nested: dict[str, dict[str, dict[str, Tensor]]] = {}
-    for key, value in tensors.items():
-        kind, network, name = key.split(".", 2)
-        nested.setdefault(kind, {}).setdefault(network, {})[name] = value
-    return nested
+State = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
+"""Tensors by kind (`networks`, `averages`), network and name."""
+
+
+def _expected_state(model: Model, optim: Any) -> State:
+    """Return the tensors of a checkpoint of a model, on the meta device: their shapes.
+
+    Raises `InputError` if its config describes no networks.
+    """
+    try:
+        networks = build_networks(model, "meta")
+    except InputError:
+        raise
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"config = {shown(model.config)}: expected one of which networks can be built "
+            f"({shown(str(error))})"
+        ) from error
+    states = {name: dict(network.state_dict()) for name, network in networks.items()}
+    settings, objectives = adams(optim, model.objectives()), model.objectives()
+    averaged = [n for o in objectives if settings[o.name].ema_decay for n in o.networks]
+    return {"networks": states, "averages": {name: states[name] for name in averaged}}
+
+
+def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a learner's state by their names in `weights.safetensors`."""
+    return {
+        f"{kind}.{network}.{name}": value
+        for kind in _KINDS
+        for network, values in state[kind].items()
+        for name, value in values.items()
+    }
+
+
+def _nested(tensors: Mapping[str, Tensor], like: Mapping[str, Any]) -> State:
+    """Return the inverse of `_flat`, of the same networks as `like` has."""
+    return {
+        kind: {
+            network: {name: tensors[f"{kind}.{network}.{name}"] for name in values}
+            for network, values in like[kind].items()
+        }
+        for kind in _KINDS
+    }

@@ -4,16 +4,51 @@ dataclasses."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gen_models.core.errors import InputError, require
+from gen_models.core.errors import InputError, require, shown
 
 T = TypeVar("T")
+
+MAX_BYTES = 1 << 20
+"""Of a JSON file with a config; they have some 2,000 bytes."""
+MAX_ITEMS = 1000
+"""Of a list in a config, such as the widths of hidden layers."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises `OSError` if the file cannot be read, and `InputError` as `parse_object` does, or if it
+    is no regular file.
+    """
+    if path.exists() and not path.is_file():  # a pipe or a device could be read for ever
+        raise InputError(f"{path}: expected a regular file")
+    with path.open("rb") as file:
+        return parse_object(file.read(MAX_BYTES + 1), str(path))
+
+
+def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object in a text, which `where` names in errors.
+
+    Raises `InputError` if the text is longer than `MAX_BYTES`, no JSON, nested too deep or
+    anything but an object.
+    """
+    if len(text) > MAX_BYTES:
+        raise InputError(f"{where}: damaged: expected a JSON object of at most {MAX_BYTES} bytes")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: damaged, no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: damaged: expected a JSON object, found {shown(content)}")
+    return content
 
 
 def from_dict(cls: type[T], content: Mapping[str, Any], prefix: str = "") -> T:
@@ -21,14 +56,17 @@ def from_dict(cls: type[T], content: Mapping[str, Any], prefix: str = "") -> T:
 
     A tuple may be JSON text. Absent fields have their defaults. `prefix` stands before field names
     in errors, such as `model.`. Raises `InputError` that names a field that the config does not
-    have, or whose value is of another type, at any depth.
+    have, that it lacks, or whose value is of another type, at any depth.
     """
-    if not isinstance(content, Mapping):
-        raise InputError(f"{prefix.rstrip('.') or cls.__name__} = {content!r}: expected a mapping")
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    above = prefix or f"{cls.__name__}."
+    require(isinstance(content, Mapping), above.rstrip("."), content, "a mapping")
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for name in content:
-        where = f"{prefix or f'{cls.__name__}.'}{name}"
-        require(name in known, where, content[name], f"one of {sorted(known)}")
+        label = name if isinstance(name, str) and name.isidentifier() else shown(name)
+        require(name in known, f"{above}{label}", content[name], f"one of {sorted(known)}")
+    for name, field in known.items():
+        is_given = name in content or (field.default, field.default_factory) != (MISSING, MISSING)
+        require(is_given, above.rstrip("."), dict(content), f"a mapping with {name}")
     hints = get_type_hints(cls)
     return cls(**{k: convert(f"{prefix}{k}", hints[k], v) for k, v in content.items()})
 
@@ -58,6 +96,8 @@ def convert(field: str, hint: Any, value: Any) -> Any:
     require(
         isinstance(value, accepted) and is_bool == (hint is bool), field, value, _describe(hint)
     )
+    if hint is float:
+        return _finite(field, value)
     return None if hint is NoneType else hint(value)
 
 
@@ -72,6 +112,15 @@ _TYPES: dict[Any, tuple[Any, str]] = {
 """The plain types of a config's fields: the types of values that they accept, and their name."""
 
 
+def _finite(field: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        number = math.inf
+    require(math.isfinite(number), field, value, "a finite number")
+    return number
+
+
 def _convert_union(field: str, hint: Any, value: Any) -> Any:
     for each in get_args(hint):
         try:
@@ -80,7 +129,7 @@ def _convert_union(field: str, hint: Any, value: Any) -> Any:
             if is_dataclass(each) and isinstance(value, Mapping):
                 raise  # its message names the field within
             del error
-    raise InputError(f"{field} = {value!r}: expected {_describe(hint)}")
+    raise InputError(f"{field} = {shown(value)}: expected {_describe(hint)}")
 
 
 def _convert_tuple(field: str, hint: Any, value: Any) -> tuple[Any, ...]:
@@ -89,10 +138,11 @@ def _convert_tuple(field: str, hint: Any, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         try:
             items = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             items = None
     is_list = isinstance(items, Sequence) and not isinstance(items, str)
     require(is_list, field, value, _describe(hint))
+    require(len(items) <= MAX_ITEMS, field, value, f"at most {MAX_ITEMS} values")
     kinds = get_args(hint)
     if kinds[-1] is Ellipsis:
         return tuple(convert(field, kinds[0], each) for each in items)

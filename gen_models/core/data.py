@@ -10,6 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gen_models.core.errors import require
+
+_MAX_DIMENSIONS = 4
+"""Of one sample: channels and up to three sizes."""
+
 
 class Batch(NamedTuple):
     """Images and their class labels."""
@@ -44,6 +49,11 @@ class DataSpec:
     """Shape of one sample: (C, H, W) of an image, (2,) of a point of the plane."""
     num_classes: int = 0
     """Number of classes; 0 if the data have no labels."""
+
+    def __post_init__(self) -> None:
+        is_shape = 1 <= len(self.shape) <= _MAX_DIMENSIONS and min(self.shape) >= 1
+        require(is_shape, "shape", self.shape, f"1 to {_MAX_DIMENSIONS} sizes, each at least 1")
+        require(self.num_classes >= 0, "num_classes", self.num_classes, "at least 0")
 
     @property
     def num_values(self) -> int:

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+MAX_SHOWN = 200
+"""Characters of a value that a message shows."""
+
 
 class InputError(ValueError):
     """Wrong input of the user.
@@ -14,7 +17,16 @@ class InputError(ValueError):
 def require(ok: bool, field: str, value: object, expected: str) -> None:
     """Raise `InputError` unless `ok`: `latent_dim = -3: expected an integer of at least 1`."""
     if not ok:
-        raise InputError(f"{field} = {value!r}: expected {expected}")
+        raise InputError(f"{field} = {shown(value)}: expected {expected}")
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: in one line, at most `MAX_SHOWN` characters of it."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError) as error:  # nested too deep; an integer of 5,000 digits
+        text = f"{type(value).__name__} that cannot be shown ({type(error).__name__})"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def require_sizes(latent_dim: int, hidden: Sequence[int], channels: int) -> None:
