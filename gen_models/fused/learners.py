@@ -34,6 +34,14 @@ def kind(learner: Learner) -> Hashable:
     )
 
 
+def structure_name(learner: Learner) -> str:
+    """Return what a learner's speed depends on beside its device and its batches, as text: equal
+    in every process, and for learners of one kind at whatever position."""
+    averaged = tuple(bool(update.averages) for update in learner.updates)
+    parts = (structure(learner.model), averaged, learner.precision, learner.compiled)
+    return repr((*parts, learner.device.type))
+
+
 class VectorisedLearners:
     """Trains K learners of one kind on stacked copies of their state, until `write_back`."""
 

@@ -1,23 +1,29 @@
 """Trains several learners of a family in one process, each with the result that it has alone.
 
-Learners of one kind are trained vectorised, with `torch.func`, or in turn, one after the other;
-the results agree up to rounding. Vectorised can be many times as fast on a GPU and small models;
-on a CPU in turn is mostly faster. A short measurement decides for each kind.
+Learners of one kind are trained in turn, one after the other, or vectorised, with `torch.func`. In
+turn a learner's result is what it is alone, to the last bit. Vectorised it is the same up to
+rounding, which depends on the widths to which learners are padded and on whether several are
+stacked. So that it does not depend on who happens to be trained together, a group that is a single
+learner, or lacks the widest one, gets a companion (`FusedTrainer.companions`).
+
+Vectorised can be many times as fast on a GPU and small models; on a CPU it depends on the
+processor and on the model. A short measurement decides for each structure, once: `Choices` keeps
+what it decided.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
 from gen_models.core.data import Batch
-from gen_models.fused.learners import VectorisedLearners, kind
+from gen_models.fused.learners import VectorisedLearners, kind, structure_name
 from gen_models.training.batches import Epochs, TrainingImages
 from gen_models.training.learner import Learner
 
@@ -42,19 +48,54 @@ class Choice:
     reason: str
 
 
+class Choices(Protocol):
+    """Keeps the choices, so that each is made once: by whichever trainer of a search is first."""
+
+    def find(self, structure: str) -> Choice | None:
+        """Return what was chosen for a structure (`structure_name`); None if nothing was yet."""
+
+    def keep(self, structure: str, choice: Choice) -> Choice:
+        """Keep a choice unless there is one already; return the one that holds."""
+
+
+class OwnChoices:
+    """Choices of one trainer, in memory."""
+
+    def __init__(self) -> None:
+        self._choices: dict[str, Choice] = {}
+
+    def find(self, structure: str) -> Choice | None:
+        return self._choices.get(structure)
+
+    def keep(self, structure: str, choice: Choice) -> Choice:
+        return self._choices.setdefault(structure, choice)
+
+
 class FusedTrainer:
     """Trains learners on the same images, an epoch at a time.
 
     Each call of `run_epoch` may have other learners, and they need not be at the same epoch.
-    `execution`: "vectorised", "in_turn", or "auto", which measures.
+    `execution`: "vectorised", "in_turn", or "auto", which measures. `at_once`: how many learners
+    will be trained at a time, with which both executions are timed; None: as many as come together
+    first, while one that comes alone is trained in turn without a choice. `choices`: what was
+    chosen before, and where a new choice is kept. `widest`: widths to which vectorised learners
+    are padded, by the name of the config's field; by default to those of the widest in a group.
     """
 
     def __init__(
-        self, data: TrainingImages, execution: Execution | Literal["auto"] = "auto"
+        self,
+        data: TrainingImages,
+        execution: Execution | Literal["auto"] = "auto",
+        at_once: int | None = None,
+        choices: Choices | None = None,
+        widest: Mapping[str, int] | None = None,
     ) -> None:
         self.data = data
         self._execution = execution
-        self._choices: dict[Hashable, Choice] = {}
+        self._at_once = at_once
+        self._choices = choices or OwnChoices()
+        self._widest = widest or {}
+        self._made: dict[str, Choice] = {}
         self._kept: dict[Hashable, VectorisedLearners] = {}
 
     def groups(self, learners: Sequence[Learner]) -> list[list[Learner]]:
@@ -72,31 +113,60 @@ class FusedTrainer:
     def run_epoch(self, learners: Sequence[Learner]) -> None:
         """Train each learner for one epoch."""
         for group in self.groups(learners):
-            if len(group) > 1:
+            if self.choice(group).execution == "vectorised":
                 self._run_together(group)
             else:
                 self._run_alone(group[0])
 
+    def companions(self, group: Sequence[Learner]) -> list[Learner]:
+        """Return what is stacked beside the learners of a vectorised group, so that their results
+        do not depend on the group: a learner of the widest shapes, new, if there is none among
+        them, or if there is one learner alone, whose products are computed another way."""
+        first = group[0]
+        if self.choice(group).execution != "vectorised":
+            return []
+        widths = {
+            name: max(
+                self._widest.get(name, 0), *(getattr(one.model.config, name) for one in group)
+            )
+            for name in first.model.widths
+        }
+        has_widest = any(
+            all(getattr(one.model.config, name) == width for name, width in widths.items())
+            for one in group
+        )
+        return [] if has_widest and len(group) > 1 else [_beside(first, widths)]
+
     def choice(self, group: Sequence[Learner]) -> Choice:
-        """Return how learners of one kind are trained. At the first call with several of a kind,
-        both executions are timed on copies of the learners."""
+        """Return how learners of one structure are trained. At the first call for a structure both
+        executions are timed, on copies of as many learners as will be trained at a time."""
         if self._execution != "auto":
             return Choice(self._execution, "as requested")
-        key = kind(group[0])
-        if key not in self._choices and len(group) == 1:
-            return Choice("in_turn", "a single learner")
-        if key not in self._choices:
-            self._choices[key] = self._measure(group)
-        return self._choices[key]
+        name = structure_name(group[0])
+        if name not in self._made:
+            found = self._choices.find(name)
+            if found is None:
+                measured = self._measured(group)
+                if measured is None:
+                    return Choice("in_turn", "a single learner")
+                found = self._choices.keep(name, measured)
+            self._made[name] = found
+        return self._made[name]
 
     def describe(self) -> str:
-        """Describe the measurements, a line for each kind."""
+        """Describe the choices, a line for each structure."""
         return "\n".join(
             f"learners trained {_AS_TEXT[choice.execution]}: {choice.reason}"
-            for choice in self._choices.values()
+            for choice in self._made.values()
         )
 
-    def _measure(self, group: Sequence[Learner]) -> Choice:
+    def _measured(self, group: Sequence[Learner]) -> Choice | None:
+        """Return the faster execution of as many learners as will be trained at a time, which are
+        `group` and copies of its first; None if nothing says how many."""
+        missing = (self._at_once or len(group)) - len(group)
+        group = [*group, *(group[0].clone() for _ in range(missing))]
+        if len(group) == 1:
+            return Choice("in_turn", "one learner at a time") if self._at_once else None
         together, few = self._epochs(group), group[:_TIMED_ALONE]
         clones, alone = [one.clone() for one in few], [self._epochs([one]) for one in few]
 
@@ -139,6 +209,7 @@ class FusedTrainer:
             learner.step(batch, share)
 
     def _run_together(self, group: Sequence[Learner]) -> None:
+        group = [*group, *self.companions(group)]
         together, epochs = self._stacked_learners(group), self._epochs(group)
         for step in range(self.data.steps_per_epoch):
             batch, _ = epochs.batch(step)
@@ -156,3 +227,21 @@ class FusedTrainer:
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
         return kept
+
+
+def _beside(learner: Learner, widths: Mapping[str, int]) -> Learner:
+    """Return a new learner of the same kind with these widths, at the same position."""
+    model = learner.model
+    other = Learner(
+        type(model)(replace(model.config, **widths), model.spec),
+        learner.optim,
+        seed=learner.seed,
+        steps_per_epoch=learner.steps_per_epoch,
+        device=learner.device,
+        precision=learner.precision,
+        compiled=learner.compiled,
+        graphs=learner.graphs,
+    )
+    other.step_count = learner.step_count
+    other.steps.copy_(learner.steps)
+    return other

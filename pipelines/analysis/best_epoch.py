@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipelines.config.objectives import Objective
 from pipelines.store.checkpoints import checkpoint_folder
-from pipelines.store.journal import Outcome, RunStatus
+from pipelines.store.journal import EpochContext, Outcome, RunStatus
 from pipelines.store.scan import RunRecord
+
+WEIGHTS = "weights_digest"
+"""Tag: digest of the weights after the last epoch that counts."""
+BEST_SETTINGS = "best_settings"
+"""Tag of a trial whose settings changed in training: those at its best epoch, flat, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,8 @@ class BestEpoch:
     """The metric that ranks."""
     checkpoint: Path
     metrics: Mapping[str, float]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The searched settings at this epoch, flat, if settings change in training."""
 
 
 def epoch_costs(record: RunRecord, objective: Objective) -> dict[int, float]:
@@ -44,9 +54,10 @@ def best_epoch(record: RunRecord, objective: Objective) -> BestEpoch | None:
     if not saved:
         return None
     epoch = min(saved, key=lambda e: (costs[e], e))
-    metrics = record.epochs[epoch].metrics
+    metrics, schedule = record.epochs[epoch].metrics, record.epochs[epoch].context.schedule
     folder = checkpoint_folder(record.folder.path, epoch)
-    return BestEpoch(epoch, metrics[objective.metric], folder, metrics)
+    settings = schedule[-1].settings if schedule else {}
+    return BestEpoch(epoch, metrics[objective.metric], folder, metrics, settings)
 
 
 def summarise_run(
@@ -64,9 +75,23 @@ def summarise_run(
     ended = RunRecord(record.folder, record.info, outcome, record.epochs, record.saved)
     best = best_epoch(ended, objective)
     tags = {"message": message} if message else {}
+    tags |= _training_tags([each.context for each in ended.counted()])
     summary: dict[str, float] = {}
     if best:
         summary = {"best/epoch": best.epoch}
         summary |= {f"best/{k}": v for k, v in best.metrics.items() if k.startswith("val/")}
         tags |= {"best_epoch": str(best.epoch), "checkpoint": str(best.checkpoint)}
+        if best.settings and record.info:  # no command of one config gives this result
+            tags[BEST_SETTINGS] = json.dumps(dict(best.settings))
+            tags["rerun"] = shlex.join(["genpipe", "rerun", record.info.name])
     return Outcome(ending=status, last_epoch=last_epoch, summary=summary, tags=tags)
+
+
+def _training_tags(epochs: Sequence[EpochContext]) -> dict[str, str]:
+    """Return how the epochs that count were trained; of several ways all, in their order."""
+    tags = {}
+    for name in ("execution", "device", "processor"):
+        ways = dict.fromkeys(getattr(each, name) for each in epochs)
+        tags[name] = "; ".join(filter(None, ways))
+    tags[WEIGHTS] = epochs[-1].weights if epochs else ""
+    return {name: value for name, value in tags.items() if value}

@@ -56,11 +56,19 @@ def rank_trials(
         if info is None or outcome is None or outcome.ending == "superseded":
             continue
         best = best_epoch(record, objective)
-        changed = best.metrics if best else {}  # population based training changes the config
-        config = {name: changed.get(f"config/{name}", info.params[name]) for name in searched}
+        changed = _changed_settings(best) if best else {}
+        config = {name: changed.get(name, info.params[name]) for name in searched}
         seeds = SeedStatistics.from_summary(outcome.summary)
         results.append(TrialResult(info.trial_id, config, outcome, best, record, seeds))
     return sorted(results, key=lambda result: result.key(objective))
+
+
+def _changed_settings(best: BestEpoch) -> dict[str, Any]:
+    """Return the settings at the best epoch of a trial of population based training, flat. Version
+    0.2 recorded its numbers alone, as metrics."""
+    prefix = "config/"
+    numbers = {k.removeprefix(prefix): v for k, v in best.metrics.items() if k.startswith(prefix)}
+    return numbers | dict(best.settings)
 
 
 def most_promising(

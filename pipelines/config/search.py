@@ -66,6 +66,12 @@ class Search(Run):
     """Train this many trials together on each device, in one process that lives as long as the
     search; off: start Ray Train's workers for each trial. Trials of several workers are never
     fused."""
+    execution: Literal["auto", "vectorised", "in_turn"] = "auto"
+    """How a worker takes the steps of its trials. in_turn: one trial after the other; a trial has
+    the values that it has alone, to the last bit. vectorised: all of one structure as one; the
+    values are the same up to rounding, which grows with the epochs and depends on which trials
+    happen to be trained together. auto: the faster of the two by a short measurement, made once
+    for each structure of a search, recorded and kept."""
     max_concurrent: int | None = None
     """Trials at once; by default as many as the cluster holds."""
     confirm: int = 0
@@ -144,6 +150,10 @@ class Search(Run):
             require(self.fuse >= 1, "fuse", self.fuse, "auto, off, or an integer of at least 1")
             alone = f"auto or off, because trials of {self.num_workers} workers cannot be fused"
             require(self.num_workers == 1, "fuse", self.fuse, alone)
+        alone = (
+            "auto, because only fused trials are trained together: --num-workers 1, no --fuse off"
+        )
+        require(self.is_fused or self.execution == "auto", "execution", self.execution, alone)
         if self.scheduler in ("hyperband", "pbt"):
             fused = "asha or fifo, because only fused trials can be paused: --num-workers 1, no "
             require(self.is_fused, "scheduler", self.scheduler, f"{fused}--fuse off")

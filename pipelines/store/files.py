@@ -1,7 +1,7 @@
 """Reading and writing of files: every access to a store goes through `Files`.
 
 `LocalFiles` is a POSIX file system, which on a cluster is one that every node mounts. Another kind
-of storage, such as an object store, is another implementation of the same eight methods.
+of storage, such as an object store, is another implementation of the same methods.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class Files(Protocol):
     def write(self, path: Path, content: bytes | str) -> None:
         """Write a file, and the folders above it. Atomic: a reader sees all of it or the file as
         it was before."""
+
+    def create(self, path: Path, content: bytes | str) -> bool:
+        """Write a file unless it is there already; return whether this call wrote it. Atomic: of
+        several processes that create a path, one writes it, and the others find all of it."""
 
     def exists(self, path: Path) -> bool:
         """Return whether there is such a file or folder."""
@@ -61,6 +65,17 @@ class LocalFiles:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
+
+    def create(self, path: Path, content: bytes | str) -> bool:
+        aside = _aside(path)
+        self.write(aside, content)
+        try:
+            os.link(aside, path)  # unlike a rename, it fails if the path is there
+        except FileExistsError:
+            return False
+        finally:
+            aside.unlink()
+        return True
 
     def exists(self, path: Path) -> bool:
         return path.exists()

@@ -7,7 +7,8 @@ that is trained again overwrites its own file with the same content.
 
     <run folder>/journal/
         identity.json               `RunInfo`: written once, when the run starts
-        reports/000005.json         epoch 5: {"epoch": 5, "metrics": {…}, "pictures": ["samples"]}
+        reports/000005.json         epoch 5: {"epoch": 5, "metrics": {…}, "pictures": ["samples"],
+                                    "context": `EpochContext`}
         reports/000005.samples.png
         outcome.json                `Outcome`; absent while the run is going on
         delivered.json              what the tracker has delivered; written by the tracker alone
@@ -83,12 +84,53 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """Epochs that were trained with the same settings, one after the other."""
+
+    epochs: int
+    settings: Mapping[str, Any]
+    """The searched settings, flat: `{"optim.lr": 0.001, …}`."""
+    trial_id: str = ""
+    """The trial that trained them."""
+
+
+@dataclass(frozen=True)
+class EpochContext:
+    """How an epoch was trained, as far as its last digits depend on it."""
+
+    execution: str = ""
+    """Of a fused trial: `vectorised` or `in_turn`."""
+    widest: Mapping[str, int] = field(default_factory=dict)
+    """Of a vectorised trial: the widths to which it was padded, if the search has wider ones."""
+    device: str = ""
+    """`cpu` or `cuda`."""
+    processor: str = ""
+    """The name of the processor or GPU, and the instructions that torch uses of it."""
+    weights: str = ""
+    """Digest of the networks' weights after the epoch."""
+    schedule: tuple[Segment, ...] = ()
+    """Of a trial of population based training: everything that led to its state, from the first
+    weights on, whichever trial had trained it. Empty where the settings never change."""
+
+    def as_content(self) -> dict[str, Any]:
+        """Return what is known as plain values."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> EpochContext:
+        """Return what `as_content` returned; of an epoch of an older version nothing is known."""
+        schedule = tuple(Segment(**each) for each in content.get("schedule", ()))
+        return cls(**{**content, "schedule": schedule})
+
+
+@dataclass(frozen=True)
 class EpochRecord:
     """One epoch of a run: finite metrics, and the pictures drawn at it, by key."""
 
     epoch: int
     metrics: Mapping[str, float]
     pictures: Mapping[str, Path]
+    context: EpochContext = field(default_factory=EpochContext)
 
 
 class Journal:
@@ -121,14 +163,19 @@ class Journal:
 
     # -- epochs -------------------------------------------------------------------------------
     def write_epoch(
-        self, epoch: int, metrics: Mapping[str, float], pictures: Mapping[str, bytes]
+        self,
+        epoch: int,
+        metrics: Mapping[str, float],
+        pictures: Mapping[str, bytes],
+        context: EpochContext | None = None,
     ) -> None:
         """Record an epoch. `pictures` are PNG files by key. The JSON file is written last: an
         epoch without it does not count."""
         for key, png in pictures.items():
             self.files.write(self._picture(epoch, key), png)
         content = {"epoch": epoch, "metrics": dict(metrics), "pictures": sorted(pictures)}
-        self._write(self.record_file(epoch), content)
+        known = context.as_content() if context else {}
+        self._write(self.record_file(epoch), content | ({"context": known} if known else {}))
 
     def record_file(self, epoch: int) -> Path:
         """Return the file of an epoch."""
@@ -142,7 +189,8 @@ class Journal:
         """Return the record of an epoch. Raises `FileNotFoundError` if there is none."""
         content = json.loads(self.files.read(self.record_file(epoch)))
         pictures = {key: self._picture(epoch, key) for key in content["pictures"]}
-        return EpochRecord(epoch, content["metrics"], pictures)
+        context = EpochContext.from_content(content.get("context", {}))
+        return EpochRecord(epoch, content["metrics"], pictures, context)
 
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[EpochRecord]:
         """Iterate over the records of the epochs in (after, upto], in order."""

@@ -8,6 +8,8 @@
         searches/<search id>/               a search: a run folder, and
             trials/<trial id>/              a run folder for each trial
             tune/                           Ray Tune's own state
+            execution/<digest>.json         how trials of a structure are trained, fused
+            workers/<session>/              what fused workers train just now
             trials.csv  report.html  champion.png
         evaluations/<run id>/               the latest evaluation of a run on the test split
 
@@ -65,6 +67,16 @@ class SearchFolder(RunFolder):
     def tune(self) -> Path:
         """Ray Tune's state."""
         return self.path / "tune"
+
+    @property
+    def execution(self) -> Path:
+        """What was chosen of how the trials of each structure are trained, fused."""
+        return self.path / "execution"
+
+    @property
+    def workers(self) -> Path:
+        """What the fused workers train just now, a folder for each process of the search."""
+        return self.path / "workers"
 
     @property
     def legacy_config(self) -> Path:

@@ -18,13 +18,15 @@ from torch import nn
 
 import gen_models
 from gen_models.core.data import DataSpec
+from gen_models.core.digest import weights_digest
 from gen_models.training.batches import TrainingImages
 from gen_models.training.learner import Learner
 from gen_models.training.precision import Precision
+from gen_models.training.processor import processor_name
 from pipelines.config.run import Run, Train
 from pipelines.data.batches import as_batch
 from pipelines.evaluation.validation import NUM_CODES, Evaluator
-from pipelines.store.journal import Journal
+from pipelines.store.journal import EpochContext, Journal, Segment
 from pipelines.training.payload import SharedDataset
 
 Metrics = dict[str, float]
@@ -46,6 +48,24 @@ class TrialState:
     """The searched settings, in the config's shape."""
     costs: dict[int, float] = field(default_factory=dict)
     """The metric that ranks as a number that is small where it is good, by epoch."""
+    execution: str = ""
+    """How the epoch is trained: `pipelines.store.journal.EpochContext.execution`."""
+    widest: Mapping[str, int] = field(default_factory=dict)
+    """`pipelines.store.journal.EpochContext.widest`."""
+    schedule: tuple[Segment, ...] = ()
+    """What led to the learner's state, if settings change in training."""
+
+    def context(self) -> EpochContext:
+        """Return how the epoch was trained that has just ended."""
+        device = self.learner.device.type
+        return EpochContext(
+            execution=self.execution,
+            widest=self.widest,
+            device=device,
+            processor=processor_name(device),
+            weights=weights_digest(self.learner.state_dict()),
+            schedule=self.schedule,
+        )
 
 
 class EpochOutputs(Protocol):
@@ -71,11 +91,16 @@ class EpochLoop:
         self.data, self.evaluator, self.outputs = data, evaluator, outputs
 
     def run(
-        self, trials: Sequence[TrialState], train: Callable[[Sequence[Learner]], None]
+        self,
+        trials: Sequence[TrialState],
+        train: Callable[[Sequence[Learner]], None],
+        companions: Sequence[Learner] = (),
     ) -> list[dict[str, float]]:
         """Run the next epoch of each trial; return the report of each to Ray.
 
         `train` steps the learners through one epoch. Several trials must be of one structure.
+        `companions`: learners of the same structure, validated beside them
+        (`gen_models.fused.trainer.FusedTrainer.companions`).
         """
         learners = [trial.learner for trial in trials]
         start = time.perf_counter()
@@ -84,7 +109,9 @@ class EpochLoop:
         # Of the device's time, each of the trials that are trained as one takes an equal share.
         seconds = (time.perf_counter() - start) / len(trials)
         networks = [learner.sampling_networks() for learner in learners]
-        validation_metrics = self.evaluator.metrics([one.model for one in learners], networks)
+        validated = [*networks, *(one.sampling_networks() for one in companions)]
+        models = [one.model for one in (*learners, *companions)]
+        validation_metrics = self.evaluator.metrics(models, validated)
         pace = {
             "epoch_seconds": seconds,
             "images_per_second": self.data.images_per_epoch / seconds,
@@ -107,7 +134,7 @@ class EpochLoop:
         if self.outputs.writes:
             draw = not diverged and self.outputs.draws_pictures(trial, metrics)
             pictures = self.evaluator.pictures(trial.learner.model, networks) if draw else {}
-            write_epoch_record(trial.folder, trial.epoch, metrics, pictures)
+            write_epoch_record(trial.folder, trial.epoch, metrics, pictures, trial.context())
         report = ray_report(trial.run, trial.epoch, metrics)
         self.outputs.save(trial, report, diverged=diverged)
         return report
@@ -152,11 +179,15 @@ def has_diverged(metrics: Mapping[str, float]) -> bool:
 
 
 def write_epoch_record(
-    folder: str | Path, epoch: int, metrics: Mapping[str, float], pictures: Mapping[str, bytes]
+    folder: str | Path,
+    epoch: int,
+    metrics: Mapping[str, float],
+    pictures: Mapping[str, bytes],
+    context: EpochContext | None = None,
 ) -> None:
     """Write an epoch into the journal of the run in `folder`."""
     content = {**_finite(metrics), "diverged": float(has_diverged(metrics))}
-    Journal(folder).write_epoch(epoch, content, pictures)
+    Journal(folder).write_epoch(epoch, content, pictures, context)
 
 
 def ray_report(run: Run, epoch: int, metrics: Mapping[str, float]) -> dict[str, float]:

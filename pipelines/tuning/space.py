@@ -126,3 +126,15 @@ def settings_kept_apart(run: Search, spec: DataSpec, searched: Iterable[str]) ->
     hints = get_type_hints(module.Config)
     fields = [name.removeprefix("model.") for name in searched if name.startswith("model.")]
     return [f"model.{f}" for f in fields if hints[f] is not float and f not in widths]
+
+
+def widest_settings(run: Search, spec: DataSpec) -> dict[str, int]:
+    """Return the largest value that the search gives to each searched width of the model, by the
+    name of the config's field."""
+    widths = gen_models.family(run.family).Model(run.model, spec).widths
+    searched = domains(run).get("model", {})
+    return {name: max(_integers(searched[name])) for name in widths if name in searched}
+
+
+def _integers(domain: Domain) -> list[int]:
+    return list(domain.categories) if isinstance(domain, Categorical) else [domain.upper - 1]

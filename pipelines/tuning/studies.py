@@ -71,6 +71,7 @@ def study_of_trial(search: SearchRun, trial_id: str) -> Search:
         data_root=run.data_root,
         download=run.download,
         max_concurrent=run.max_concurrent,
+        execution=run.execution,
         json=run.json,
     )
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import ray
 from ray import cloudpickle, tune
@@ -24,6 +25,7 @@ from gen_models.core.errors import require
 from gen_models.training.memory import footprint
 from pipelines.cluster.resources import Devices
 from pipelines.config.search import Search
+from pipelines.store.layout import SearchFolder
 from pipelines.tuning.fused.trials import FusedTrial
 from pipelines.tuning.fused.worker import FusedWorker
 
@@ -90,12 +92,13 @@ def trial_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
     """Estimate the memory of a trial of the config's own size.
 
     On a GPU trials are trained as one, on a stacked copy of their state, and while a step is
-    recorded there are two more copies. On a CPU they are trained in turn, so that a step's memory
-    counts once. Each holds the random numbers of a block of steps.
+    recorded there are two more copies. On a CPU they are mostly trained in turn, so that a step's
+    memory counts once. Each holds the random numbers of a block of steps.
     """
     model: Model = gen_models.family(run.family).Model(run.model, spec)
     size = footprint(model, run.optim, run.batch_size)
-    state = 4 * size.state + size.step if on_gpu else size.state
+    as_one = run.execution == "vectorised" or (on_gpu and run.execution == "auto")
+    state = 4 * size.state + size.step if as_one else size.state
     return state + size.draws
 
 
@@ -108,12 +111,25 @@ def _fitting_trials(run: Search, spec: DataSpec, devices: Devices) -> int | None
     return int(room / trial_bytes(run, spec, devices.on_gpu))
 
 
+@dataclass(frozen=True)
+class FusedWorkers:
+    """The fused workers of a search that runs."""
+
+    handles: Sequence[Worker]
+    marks: str
+    """Folder in which they mark what they train (`pipelines.tuning.fused.marks`)."""
+
+
 @contextmanager
-def fused_workers(payload: TrainingPayload, placement: Placement) -> Iterator[list[Worker]]:
+def fused_workers(payload: TrainingPayload, placement: Placement) -> Iterator[FusedWorkers]:
     """Start fused workers on any nodes; at the end of the block they leave their devices.
 
     A worker that dies is started again by Ray, without trials.
     """
+    search = SearchFolder.at(payload.folder)
+    search.files.remove(search.workers)  # of a process that was killed, of which trials died too
+    marks = search.workers / uuid4().hex
+    marks.mkdir(parents=True)
     # Pickled, because Ray warns of an actor that may be restarted and holds a reference to an
     # object; this process keeps the object until the search ends.
     pickled = cloudpickle.dumps(payload)
@@ -125,28 +141,34 @@ def fused_workers(payload: TrainingPayload, placement: Placement) -> Iterator[li
         scheduling_strategy="SPREAD",
     )
     workers = [
-        actor.remote(pickled, placement.trials_per_worker, 1) for _ in range(placement.workers)
+        actor.remote(pickled, placement.trials_per_worker, 1, str(marks))
+        for _ in range(placement.workers)
     ]
     try:
-        yield workers
+        yield FusedWorkers(workers, str(marks))
     finally:
         for worker in workers:  # Tune keeps handles for as long as this process lives
             ray.kill(worker)
+        search.files.remove(search.workers)
 
 
-def make_trainable(workers: Sequence[Worker], run: Search, placement: Placement) -> Any:
+def make_trainable(workers: FusedWorkers, run: Search, placement: Placement) -> Any:
     """Return what Tune runs as a trial."""
     share = int(10_000 / placement.at_once) / 10_000  # Ray counts resources to four digits
     resources = {"CPU": 0, "node:__internal_head__": share}
-    trainable = tune.with_parameters(FusedTrial, workers=list(workers), epochs=run.epochs)
+    trainable = tune.with_parameters(
+        FusedTrial, workers=list(workers.handles), epochs=run.epochs, marks=workers.marks
+    )
     return tune.with_resources(trainable, resources)
 
 
-def execution_notes(workers: Sequence[Worker]) -> list[str]:
+def execution_notes(workers: FusedWorkers) -> list[str]:
     """Return how the workers train their trials, vectorised or in turn, and why; each note
     once."""
     try:
-        notes = ray.get([worker.describe.remote() for worker in workers], timeout=_NOTE_SECONDS)
+        notes = ray.get(
+            [worker.describe.remote() for worker in workers.handles], timeout=_NOTE_SECONDS
+        )
     except RayError:  # a worker is dead, busy, or could not start: its trials say why
         return []
     return list(dict.fromkeys(note for note in notes if note))

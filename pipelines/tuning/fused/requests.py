@@ -16,3 +16,5 @@ class TrialRequest:
     """The searched settings, in the config's shape."""
     epoch: int | None = None
     """The last epoch whose report the trial received; None after its start or restart."""
+    alone: bool = False
+    """Train it apart from others: it may be what a worker died of."""

@@ -6,18 +6,18 @@ kept in memory only to save time: a trial that is not there is restored from its
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.config import flatten
-from gen_models.fused.trainer import FusedTrainer
+from gen_models.core.data import DataSpec
+from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.learner import Learner
 from pipelines.config.run import as_train
@@ -37,7 +37,20 @@ from pipelines.training.loop import (
     repeated_report,
 )
 from pipelines.training.payload import SharedDataset, TrainingPayload
+from pipelines.tuning.fused.choices import RecordedChoices
+from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
+from pipelines.tuning.fused.states import (
+    Schedule,
+    continues,
+    dump_state,
+    extended,
+    load_state,
+    nested,
+    settings_of,
+    with_numbers_of,
+)
+from pipelines.tuning.space import widest_settings
 
 
 class ResidentTrials:
@@ -45,23 +58,35 @@ class ResidentTrials:
     generator, and sets this process's torch threads."""
 
     def __init__(
-        self, payload: TrainingPayload, dataset: SharedDataset, capacity: int, num_threads: int
+        self,
+        payload: TrainingPayload,
+        dataset: SharedDataset,
+        capacity: int,
+        num_threads: int,
+        marks: WorkerMarks,
     ) -> None:
         """Put the data on the device. `dataset`: what `payload.dataset` refers to. `capacity`:
-        trials at a time."""
+        trials at a time. `marks`: of this process."""
         torch.set_num_threads(num_threads)
         prepare_thread()
         self.run = from_dict(Search, payload.config)
         self.folder = SearchFolder.at(payload.folder)
-        self.capacity = capacity
+        self.capacity, self.marks = capacity, marks
+        self.settings_change = self.run.scheduler == "pbt"
+        """Whether a trial's settings change while it is trained."""
         self.num_classes = dataset.num_classes
         device = torch.device("cuda" if payload.on_gpu else "cpu")
         self.data, evaluator = make_data(self.run, dataset, device)
-        self.trainer = FusedTrainer(self.data)
+        choices = RecordedChoices(self.folder)
+        spec = DataSpec(tuple(self.data.examples.images.shape[1:]), self.num_classes)
+        self.widest = widest_settings(self.run, spec)
+        self.trainer = FusedTrainer(self.data, self.run.execution, capacity, choices, self.widest)
         self.loop = EpochLoop(self.data, evaluator, _FusedOutputs(self.run))
         self.vectorised = False
         """Whether trials are trained as one, so that requests should be gathered."""
         self._trials: OrderedDict[str, TrialState] = OrderedDict()
+        self._copies: set[str] = set()
+        """Trials with a copied state that no epoch has saved yet."""
 
     # -- epochs -------------------------------------------------------------------------------
     def run_epochs(self, requests: Mapping[Future[Any], TrialRequest]) -> None:
@@ -69,21 +94,32 @@ class ResidentTrials:
         waiting: dict[Learner, _Waiting] = {}
         for reply, request in requests.items():
             try:
-                trial = self._resident(request)
-                if request.epoch is None and trial.epoch:
+                with self.marks.training([request.trial_id]):
+                    trial = self._resident(request)
+                    self._catch_up(trial, request.epoch or 0)
+                    self._execution([trial.learner])  # measured now, if it is the first
+                if trial.epoch > (request.epoch or 0):  # its report was lost
                     reply.set_result(repeated_report(trial.folder, trial.epoch))
                 else:
-                    waiting[trial.learner] = _Waiting(trial, reply)
+                    waiting[trial.learner] = _Waiting(trial, reply, request.alone)
             except Exception as error:
                 reply.set_exception(error)
-        groups = self.trainer.groups(list(waiting))
-        self.vectorised = any(len(group) > 1 for group in groups)
-        for group in groups:
+        together = [learner for learner in waiting if not waiting[learner].alone]
+        groups = self.trainer.groups(together)
+        self.vectorised = any(self._execution([one]) == "vectorised" for one in together)
+        for group in [*groups, *([one] for one in waiting if waiting[one].alone)]:
             self._run_group([waiting[learner] for learner in group])
+
+    def _catch_up(self, trial: TrialState, epoch: int) -> None:
+        """Train a trial up to an epoch that it has been at: its newest checkpoint may be lost. The
+        epochs have the values that they had."""
+        while trial.epoch < epoch:
+            self._run([trial])
 
     def _run_group(self, group: Sequence[_Waiting]) -> None:
         try:
-            reports = self.loop.run([each.trial for each in group], self.trainer.run_epoch)
+            with self.marks.training([each.trial.trial_id for each in group]):
+                reports = self._run([each.trial for each in group])
         except Exception as error:
             for each in group:
                 self.forget(each.trial.trial_id)  # its state is undefined
@@ -92,52 +128,95 @@ class ResidentTrials:
             for each, report in zip(group, reports, strict=True):
                 each.reply.set_result(report)
 
+    def _run(self, trials: Sequence[TrialState]) -> list[dict[str, float]]:
+        """Train trials that are grouped together for an epoch; return their reports."""
+        learners = [trial.learner for trial in trials]
+        for trial in trials:
+            trial.execution = self._execution(learners)
+            trial.widest = self.widest if trial.execution == "vectorised" else {}
+            self._copies.discard(trial.trial_id)
+            if self.settings_change:
+                trial.schedule = extended(trial.schedule, flatten(trial.sampled), trial.trial_id)
+        companions = self.trainer.companions(learners)
+        return self.loop.run(trials, self.trainer.run_epoch, companions)
+
+    def _execution(self, learners: Sequence[Learner]) -> Execution:
+        """Return how learners of one structure are trained."""
+        return self.trainer.choice(learners).execution
+
     # -- states -------------------------------------------------------------------------------
     def save(self, request: TrialRequest) -> bytes:
-        """Return a trial's whole state after the epoch of the request."""
-        buffer = io.BytesIO()
-        torch.save(self._resident(request).learner.state_dict(), buffer)
-        return buffer.getvalue()
+        """Return a trial's whole state after the epoch of the request, with its settings and what
+        led to it."""
+        with self.marks.training([request.trial_id]):
+            trial = self._resident(request)
+            self._catch_up(trial, request.epoch or 0)
+            return dump_state(trial)
 
     def load(self, request: TrialRequest, state: bytes) -> int:
-        """Put a saved state, the trial's own or another's, into a trial.
+        """Restore a trial that Tune has saved at the epoch of the request, from its run folder if
+        that is as new, else from `state`; return its epoch.
+
+        The run folder may be newer: Tune saves what it knows of its trials every ten seconds or
+        later. Then the trial's settings are those that it had at its newest epoch.
+        """
+        assert request.epoch is not None
+        with self.marks.training([request.trial_id]):
+            trial = self._restored(request)
+            if trial.epoch < request.epoch:
+                saved = load_state(state, trial.learner.device)
+                settings = saved.settings if self.settings_change else None
+                trial = self._new_trial(request, settings or request.config)
+                trial.learner.load_state_dict(saved.learner)
+                trial.epoch, trial.schedule = request.epoch, saved.schedule
+            self._keep(trial)
+            return trial.epoch
+
+    def copy(self, request: TrialRequest, state: bytes) -> int | None:
+        """Put another trial's state into a trial, with the numbers of the request in place of the
+        other's; all other settings belong to the weights.
 
         Returns the number of epochs that the trial has run: the request's, or if that is None as
-        many as its journal holds.
+        many as its journal holds. None if it has gone on from this state before: then it goes on
+        from its newest checkpoint.
         """
-        trial = self._new_trial(request)
-        device = trial.learner.device
-        content = torch.load(io.BytesIO(state), weights_only=True, map_location=device)
-        trial.learner.load_state_dict(content)
-        recorded = max(Journal(trial.folder).epochs(), default=0)
-        trial.epoch = recorded if request.epoch is None else request.epoch
-        self._keep(trial)
-        return trial.epoch
+        with self.marks.training([request.trial_id]):
+            restored = self._restored(request)
+            saved = load_state(state, restored.learner.device)
+            settings = with_numbers_of(request.config, saved.settings)
+            copied = saved.schedule
+            if _has_gone_on(restored, copied, flatten(settings), after=request.epoch or 0):
+                self._keep(restored)
+                return request.epoch
+            trial = self._new_trial(request, settings)
+            trial.learner.load_state_dict(saved.learner)
+            recorded = max(Journal(trial.folder).epochs(), default=0)
+            trial.epoch = recorded if request.epoch is None else request.epoch
+            trial.schedule = copied
+            self._copies.add(trial.trial_id)
+            self._keep(trial)
+            return trial.epoch
 
     def forget(self, trial_id: str) -> None:
         """Drop a trial from memory."""
         self._trials.pop(trial_id, None)
+        self._copies.discard(trial_id)
 
     def describe(self) -> str:
         """Return how trials are trained, and why; a line for each structure."""
         return self.trainer.describe()
 
     def _resident(self, request: TrialRequest) -> TrialState:
-        """Return a trial after the epoch of the request, from memory or from its checkpoint;
-        without an epoch, after the last one that has a checkpoint."""
+        """Return a trial after the epoch of the request, from memory or from its checkpoint, which
+        may be older or newer; without an epoch, after the last one that has a checkpoint."""
         trial = self._trials.get(request.trial_id)
         if trial is None or request.epoch is None or trial.epoch != request.epoch:
             trial = self._restored(request)
-            if request.epoch is not None and trial.epoch != request.epoch:
-                raise RuntimeError(
-                    f"trial {request.trial_id} is at epoch {request.epoch}, its checkpoint at "
-                    f"{trial.epoch}"
-                )
         self._keep(trial)
         return trial
 
-    def _new_trial(self, request: TrialRequest) -> TrialState:
-        run = as_train(with_settings(self.run, request.config))
+    def _new_trial(self, request: TrialRequest, settings: Mapping[str, Any]) -> TrialState:
+        run = as_train(with_settings(self.run, settings))
         folder = self.folder.trial(request.trial_id).path
         costs = {
             record.epoch: run.objective.cost(record.metrics[run.metric])
@@ -149,30 +228,53 @@ class ResidentTrials:
             learner=make_learner(run, self.data, self.num_classes),
             folder=folder,
             trial_id=request.trial_id,
-            sampled=request.config,
+            sampled=settings,
             costs=costs,
         )
 
     def _restored(self, request: TrialRequest) -> TrialState:
-        trial = self._new_trial(request)
-        restorable = [epoch for epoch in saved_epochs(trial.folder) if epoch in trial.costs]
+        """Return a trial after its newest checkpoint, with the settings that it had then: they and
+        the weights belong together, and Tune may have saved other settings of it."""
+        folder = self.folder.trial(request.trial_id).path
+        trial = self._new_trial(request, request.config)
+        restorable = [epoch for epoch in saved_epochs(folder) if epoch in trial.costs]
         if restorable:
-            trial.epoch = restorable[-1]
-            restore_learner(checkpoint_folder(trial.folder, trial.epoch), trial.learner)
+            epoch = restorable[-1]
+            checkpoint = checkpoint_folder(folder, epoch)
+            if self.settings_change:
+                schedule = Journal(folder).record(epoch).context.schedule
+                last = nested(schedule[-1].settings) if schedule else None
+                settings = last or settings_of(checkpoint, request.config)
+                trial = replace(self._new_trial(request, settings), schedule=schedule)
+            trial.epoch = epoch
+            restore_learner(checkpoint, trial.learner)
         return trial
 
     def _keep(self, trial: TrialState) -> None:
         """Keep a trial in memory, and as many as run at a time."""
         self._trials[trial.trial_id] = trial
         self._trials.move_to_end(trial.trial_id)
-        while len(self._trials) > self.capacity + 1:
-            self._trials.popitem(last=False)
+        saved = [trial_id for trial_id in self._trials if trial_id not in self._copies]
+        for trial_id in saved[: max(0, len(self._trials) - self.capacity - 1)]:
+            del self._trials[trial_id]
 
 
 @dataclass(frozen=True)
 class _Waiting:
     trial: TrialState
     reply: Future[Any]
+    alone: bool
+
+
+def _has_gone_on(
+    trial: TrialState, copied: Schedule, settings: Mapping[str, Any], after: int
+) -> bool:
+    """Return whether an epoch of a trial after the epoch `after` was trained from a copied state
+    with these settings, and the trial's newest checkpoint is not older than that epoch."""
+    for record in Journal(trial.folder).records(after, upto=trial.epoch):
+        if continues(record.context.schedule, copied, settings, trial.trial_id):
+            return True
+    return False
 
 
 class _FusedOutputs:

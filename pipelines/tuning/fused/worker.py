@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from ray import cloudpickle
 
+from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
 
 if TYPE_CHECKING:
@@ -53,7 +55,11 @@ class TrialHost(Protocol):
         """Return a trial's whole state."""
 
     def load(self, trial: TrialRequest, state: bytes) -> int:
-        """Put a state into a trial; return the number of epochs that the trial has run."""
+        """Restore a trial, from `state` if its run folder has nothing as new; return its epoch."""
+
+    def copy(self, trial: TrialRequest, state: bytes) -> int | None:
+        """Put another trial's state into a trial; return the number of epochs that the trial has
+        run, or None if it went on from this state before, so that its last report is due."""
 
     def forget(self, trial_id: str) -> None:
         """Drop a trial from memory."""
@@ -68,28 +74,33 @@ class FusedWorker:
     `make_trials` builds the resident trials, in the serving thread; tests put their own there.
     """
 
+    # Ray calls the constructor again in the process that takes the place of one that died.
+
     def __init__(
         self,
         payload: bytes,
         capacity: int,
         num_threads: int,
-        make_trials: Callable[[TrainingPayload, int, int], TrialHost] | None = None,
+        marks: str | Path,
+        make_trials: Callable[[TrainingPayload, int, int, WorkerMarks], TrialHost] | None = None,
     ) -> None:
         """`payload`: the search's `TrainingPayload`, pickled. `capacity`: trials at a time.
-        `num_threads`: of torch."""
+        `num_threads`: of torch. `marks`: folder of the workers' marks."""
         self._payload, self._capacity, self._num_threads = payload, capacity, num_threads
+        self._marks = WorkerMarks(marks)
         self._make_trials = make_trials or _resident_trials
         self._reserved: set[str] = set()
         self._requests: queue.Queue[Request] = queue.Queue()
         threading.Thread(target=self._serve, daemon=True).start()
 
     # -- for trials ---------------------------------------------------------------------------
-    def reserve(self, trial_id: str, force: bool) -> bool:
-        """Keep a place for a trial; return whether there is one. `force`: even beyond capacity."""
+    def reserve(self, trial_id: str, force: bool) -> str:
+        """Keep a place for a trial; return the id of this process, or "" if there is no place.
+        `force`: even beyond capacity."""
         room = trial_id in self._reserved or len(self._reserved) < self._capacity
         if room or force:
             self._reserved.add(trial_id)
-        return room or force
+        return self._marks.process if room or force else ""
 
     def leave(self, trial_id: str) -> None:
         """Free the place of a trial that has ended, or goes on elsewhere."""
@@ -108,9 +119,15 @@ class FusedWorker:
         return bytes(self._put(lambda trials: trials.save(trial)).result())
 
     def load(self, trial: TrialRequest, state: bytes) -> int:
-        """Put a state into a trial; return the number of epochs that the trial has run: its
-        `epoch`, or if that is None as many as its journal holds."""
+        """Restore a trial, from the state that Tune saved of it at `trial.epoch` if its run folder
+        has nothing as new; return the epoch that it is at."""
         return int(self._put(lambda trials: trials.load(trial, state)).result())
+
+    def copy(self, trial: TrialRequest, state: bytes) -> int | None:
+        """Put another trial's state into a trial; return the number of epochs that the trial has
+        run, or None if it went on from this state before, so that its last report is due."""
+        epoch: int | None = self._put(lambda trials: trials.copy(trial, state)).result()
+        return epoch
 
     def describe(self) -> str:
         """Return how trials are trained, and why; "" before there was a choice."""
@@ -125,7 +142,7 @@ class FusedWorker:
     def _serve(self) -> None:
         try:
             payload = cloudpickle.loads(self._payload)
-            trials = self._make_trials(payload, self._capacity, self._num_threads)
+            trials = self._make_trials(payload, self._capacity, self._num_threads, self._marks)
         except Exception as error:  # such as a device without memory for the images
             while True:
                 self._requests.get().reply.set_exception(error)
@@ -169,8 +186,10 @@ def _run_epochs(trials: TrialHost, epochs: Mapping[Future[Any], TrialRequest]) -
             reply.set_exception(error)
 
 
-def _resident_trials(payload: TrainingPayload, capacity: int, num_threads: int) -> TrialHost:
+def _resident_trials(
+    payload: TrainingPayload, capacity: int, num_threads: int, marks: WorkerMarks
+) -> TrialHost:
     from pipelines.tuning.fused.resident import ResidentTrials  # light: imports torch
 
     dataset: SharedDataset = ray.get(payload.dataset[0])
-    return ResidentTrials(payload, dataset, capacity, num_threads)
+    return ResidentTrials(payload, dataset, capacity, num_threads, marks)

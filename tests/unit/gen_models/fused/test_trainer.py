@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_flatten
 import gen_models
 from gen_models import Adam, Learner
 from gen_models.core.contract import Objective
-from gen_models.fused.learners import kind
-from gen_models.fused.trainer import Execution, FusedTrainer
+from gen_models.core.digest import weights_digest
+from gen_models.fused.learners import kind, structure_name
+from gen_models.fused.trainer import Choice, Execution, FusedTrainer
 from gen_models.training.batches import TrainingImages
 from gen_models.training.precision import Precision
 
@@ -298,3 +299,88 @@ def test_compiled_members_become_what_they_become_alone(data: TrainingImages) ->
     for one, other in zip(fused, alone, strict=True):
         assert one.pop_metrics() == pytest.approx(other.pop_metrics(), rel=1e-8)
         assert largest_difference(one.state_dict(), other.state_dict()) < 1e-8
+
+
+# -- to the last bit ------------------------------------------------------------------------------
+def plain(variant: str, index: int, wider: int = 0) -> Learner:
+    """One of several learners of equal settings but for the seed and, on request, the widths."""
+    family, settings = VARIANTS[variant]
+    module = gen_models.family(family)
+    model = module.Model(replace(module.Config(), **settings), SPEC)
+    widths = {name: getattr(model.config, name) + wider for name in model.widths}
+    model = module.Model(replace(model.config, **widths), SPEC)
+    return Learner(model, module.Optim(), seed=index, steps_per_epoch=STEPS)
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "vectorised"])
+def test_values_do_not_depend_on_the_group_to_the_last_bit(
+    variant: str, execution: Execution
+) -> None:
+    """On a CPU: a learner alone, with others in a changing group, with a wider one, each epoch with
+    another trainer, as after a restart."""
+    data = TrainingImages(some_pixels(16 * STEPS + 10, torch.device("cpu")), 16, drop_last=True)
+    config = plain(variant, 0, wider=6).model
+    widest = {name: getattr(config.config, name) for name in config.widths}
+    groups = {
+        "alone": [[]] * 3,
+        "others": [[1], [1, 2, 3], [2]],
+        "wider": [[], [1], [4]],
+    }
+    digests = set()
+    for groups_by_epoch in groups.values():
+        learners = [plain(variant, index, wider=6 * (index == 4)) for index in range(5)]
+        learners[4].step_count = 2 * STEPS  # it comes later
+        for others in groups_by_epoch:
+            trainer = FusedTrainer(data, execution, widest=widest)
+            trainer.run_epoch([learners[0], *(learners[index] for index in others)])
+        learner = learners[0]
+        digests.add((weights_digest(learner.state_dict()), str(learner.pop_metrics())))
+    assert len(digests) == 1
+    if execution == "in_turn":
+        assert digests.pop()[0] == _trained_by_itself(data, plain(variant, 0))
+
+
+def _trained_by_itself(data: TrainingImages, learner: Learner) -> str:
+    for epoch in (1, 2, 3):
+        for batch, share in data.batches(learner.seed, epoch):
+            learner.step(batch, share)
+    return weights_digest(learner.state_dict())
+
+
+class KeptChoices:
+    """Choices that another trainer has made before."""
+
+    def __init__(self, *choices: Choice) -> None:
+        self.choices = list(choices)
+        self.offered: list[Choice] = []
+
+    def find(self, structure: str) -> Choice | None:
+        return self.choices[0] if self.choices else None
+
+    def keep(self, structure: str, choice: Choice) -> Choice:
+        self.offered.append(choice)
+        return Choice("vectorised", "another was first")
+
+
+def test_a_choice_that_was_made_before_is_not_measured_again(data: TrainingImages) -> None:
+    kept = KeptChoices(Choice("vectorised", "as before"))
+    learner = member("vae-mlp", 0, data.device)
+    choice = FusedTrainer(data, at_once=4, choices=kept).choice([learner])
+    assert choice.reason == "as before" and kept.offered == []
+
+
+def test_of_two_trainers_that_measure_at_a_time_the_first_decides(data: TrainingImages) -> None:
+    kept = KeptChoices()
+    learner = member("vae-mlp", 0, data.device)
+    choice = FusedTrainer(data, at_once=3, choices=kept).choice([learner])
+    assert choice.reason == "another was first"
+    assert "a step of 3 takes" in kept.offered[0].reason
+    assert learner.step_count == 0 and learner.pop_metrics() == {}
+
+
+def test_a_structure_has_one_name_at_every_position(data: TrainingImages) -> None:
+    learners = [member("gan-mlp", index, data.device) for index in (0, 1)]
+    FusedTrainer(data, "in_turn").run_epoch(learners[:1])
+    assert len({structure_name(learner) for learner in learners}) == 1
+    other = member("gan-mlp", 0, data.device, loss="wasserstein")
+    assert structure_name(other) != structure_name(learners[0])

@@ -1,5 +1,7 @@
 """Trials that reside on a device, with real learners, journals and checkpoints, without Ray."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -10,13 +12,22 @@ import pytest
 import torch
 from support.training import small_dataset, small_run
 
+import gen_models
+from gen_models.core.checkpoint import load_checkpoint
+from gen_models.core.data import DataSpec
+from gen_models.fused.learners import structure_name
+from gen_models.fused.trainer import Choice, Execution
 from gen_models.training.cpu import cpu_thread_settings
+from gen_models.training.learner import Learner
 from pipelines.config.run import as_train
 from pipelines.config.search import Search
 from pipelines.config.serialization import to_dict, with_settings
 from pipelines.store.checkpoints import saved_epochs
-from pipelines.store.journal import Journal
+from pipelines.store.journal import Journal, Segment
+from pipelines.store.layout import SearchFolder
 from pipelines.training.payload import SharedDataset, TrainingPayload
+from pipelines.tuning.fused.choices import RecordedChoices
+from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
 from pipelines.tuning.fused.resident import ResidentTrials
 
@@ -42,7 +53,9 @@ def make_trials(
     dataset: SharedDataset, folder: Path, run: Search = RUN, capacity: int = 4
 ) -> ResidentTrials:
     payload = TrainingPayload(to_dict(run), str(folder), (None,), False)  # type: ignore[arg-type]
-    return ResidentTrials(payload, dataset, capacity, 1)
+    marks = folder / "workers"
+    marks.mkdir(parents=True, exist_ok=True)
+    return ResidentTrials(payload, dataset, capacity, 1, WorkerMarks(marks))
 
 
 def request(name: str, epoch: int | None = None, lr: float = 1e-3) -> TrialRequest:
@@ -169,13 +182,91 @@ def test_a_restarted_trial_first_repeats_its_last_report(
     assert Journal(tmp_path / "trials" / "a").epochs() == [1, 2, 3]
 
 
-def test_a_checkpoint_that_is_gone_is_an_error_that_names_the_trial(
+@pytest.mark.parametrize("execution", ["in_turn", "vectorised"])
+def test_what_lost_its_newest_checkpoints_is_trained_again_to_the_bit(
+    execution: Any, dataset: SharedDataset, tmp_path: Path
+) -> None:
+    run = replace(RUN, execution=execution)
+    trials = make_trials(dataset, tmp_path, run)
+    expected = run_to(trials, "a", 5)
+    folder = tmp_path / "trials" / "a"
+    digest = Journal(folder).record(5).context.weights
+    for path in folder.glob("checkpoint_*"):
+        shutil.rmtree(path)
+    # Tune has the report of epoch 4; nothing is left to go on from.
+    (report,) = run_epochs(make_trials(dataset, tmp_path, run), request("a", 4))
+    assert report["epoch"] == 5 and report[METRIC] == expected[4]
+    assert Journal(folder).record(5).context.weights == digest
+    assert [each.metrics[METRIC] for each in Journal(folder).records()] == expected
+
+
+def test_a_report_that_was_lost_is_repeated(dataset: SharedDataset, tmp_path: Path) -> None:
+    values = run_to(make_trials(dataset, tmp_path), "a", 3)
+    (report,) = run_epochs(make_trials(dataset, tmp_path), request("a", 2))
+    assert report["epoch"] == 3 and report[METRIC] == values[2]
+    assert Journal(tmp_path / "trials" / "a").epochs() == [1, 2, 3]
+
+
+# -- how they are trained -------------------------------------------------------------------------
+def choose(folder: Path, execution: Execution) -> None:
+    """Keep a choice for the structure of `RUN`, as an earlier worker of the search has."""
+    model = gen_models.family("vae").Model(RUN.model, DataSpec((1, 8, 8), 10))
+    name = structure_name(Learner(model, RUN.optim, seed=0, steps_per_epoch=3))
+    RecordedChoices(SearchFolder.at(folder)).keep(name, Choice(execution, "it was faster"))
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "vectorised"])
+def test_what_was_measured_first_holds_for_every_worker_of_a_search(
+    execution: Execution, dataset: SharedDataset, tmp_path: Path
+) -> None:
+    choose(tmp_path, execution)
+    for name in ("a", "b"):  # b's worker is another one
+        trials = make_trials(dataset, tmp_path)
+        run_to(trials, name, 1)
+        assert "it was faster" in trials.describe()
+        assert Journal(tmp_path / "trials" / name).record(1).context.execution == execution
+    assert len(list((tmp_path / "execution").iterdir())) == 1
+
+
+def test_the_first_trial_of_a_structure_is_measured_before_its_first_epoch(
     dataset: SharedDataset, tmp_path: Path
 ) -> None:
     trials = make_trials(dataset, tmp_path)
-    run_to(trials, "a", 1)
-    with pytest.raises(RuntimeError, match="trial a is at epoch 5, its checkpoint at 1"):
-        run_epochs(trials, request("a", 5))
+    run_to(trials, "a", 1)  # alone: another may come while it is at its second epoch
+    (path,) = (tmp_path / "execution").iterdir()
+    kept = json.loads(path.read_text())
+    assert "a step of 4 takes" in kept["reason"]
+    assert Journal(tmp_path / "trials" / "a").record(1).context.execution == kept["execution"]
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "vectorised"])
+def test_values_do_not_depend_on_which_trials_are_beside_a_trial(
+    execution: Any, dataset: SharedDataset, tmp_path: Path
+) -> None:
+    run = replace(RUN, execution=execution)
+    widths = {"a": 2, "b": 12, "c": 32}  # the space has up to 32
+
+    def ask(name: str, epoch: int | None) -> TrialRequest:
+        return TrialRequest(name, {"model": {"latent_dim": widths[name]}}, epoch)
+
+    together = make_trials(dataset, tmp_path / "together", run)
+    run_epochs(together, *(ask(name, None) for name in widths))
+    run_epochs(together, ask("a", 1), ask("b", 1))
+    for name in ("a", "b"):
+        alone = make_trials(dataset, tmp_path / "alone", run)
+        run_epochs(alone, ask(name, None))
+        run_epochs(make_trials(dataset, tmp_path / "alone", run), ask(name, 1))
+        for epoch in (1, 2):
+            records = [
+                Journal(tmp_path / where / "trials" / name).record(epoch)
+                for where in ("together", "alone")
+            ]
+            assert records[0].context == records[1].context
+            values = [
+                {k: v for k, v in each.metrics.items() if k.startswith(("train/", "val/"))}
+                for each in records
+            ]
+            assert values[0] == values[1]
 
 
 def test_as_many_trials_are_kept_in_memory_as_run_at_a_time(
@@ -193,29 +284,101 @@ def test_as_many_trials_are_kept_in_memory_as_run_at_a_time(
 
 
 # -- states ---------------------------------------------------------------------------------------
-def test_a_state_that_is_saved_and_loaded_continues_exactly(
+def test_a_trial_goes_on_from_what_tune_saved_only_if_its_folder_is_older(
     dataset: SharedDataset, tmp_path: Path
 ) -> None:
     trials = make_trials(dataset, tmp_path)
     run_to(trials, "a", 2)
     state = trials.save(request("a", 2))
     (expected,) = run_epochs(trials, request("a", 2))
+    assert trials.load(request("a", 2), state) == 3  # Tune has missed a report
+    (again,) = run_epochs(trials, request("a"))
+    assert again == expected
+    for epoch in (3, 2):
+        shutil.rmtree(tmp_path / "trials" / "a" / f"checkpoint_{epoch:06d}", ignore_errors=True)
     assert trials.load(request("a", 2), state) == 2
     (again,) = run_epochs(trials, request("a", 2))
-    assert again[METRIC] == pytest.approx(expected[METRIC], rel=1e-6)
+    assert again[METRIC] == expected[METRIC]
 
 
-def test_a_trial_that_copies_another_counts_its_own_epochs(
+# -- population based training --------------------------------------------------------------------
+PBT = replace(RUN, scheduler="pbt", searcher="random")
+
+
+def settings(latent_dim: int, lr: float) -> dict[str, Any]:
+    return {"model": {"latent_dim": latent_dim}, "optim": {"lr": lr}}
+
+
+def copied_trial(dataset: SharedDataset, folder: Path) -> tuple[ResidentTrials, bytes]:
+    """Train `good` for three epochs, and `bad`, of another structure, for two; return the state of
+    `good`."""
+    trials = make_trials(dataset, folder, PBT)
+    for name, latent_dim, epochs in (("good", 5, 3), ("bad", 2, 2)):
+        epoch = None
+        for _ in range(epochs):
+            asked = TrialRequest(name, settings(latent_dim, 1e-3), epoch)
+            (report,) = run_epochs(trials, asked)
+            epoch = report["epoch"]
+    return trials, trials.save(TrialRequest("good", settings(5, 1e-3), 3))
+
+
+def test_a_copied_state_brings_its_settings_and_all_that_led_to_it(
     dataset: SharedDataset, tmp_path: Path
 ) -> None:
-    trials = make_trials(dataset, tmp_path)
-    run_to(trials, "good", 3)
-    run_to(trials, "bad", 1, lr=1e-5)
-    state = trials.save(request("good", 3))
-    assert trials.load(request("bad", None, lr=2e-3), state) == 1
-    (report,) = run_epochs(trials, request("bad", 1, lr=2e-3))
-    assert report["epoch"] == 2
-    assert trials._trials["bad"].learner.epoch == 4.0  # it has the weights of the third
+    trials, state = copied_trial(dataset, tmp_path)
+    # Tune's settings of `good` are older than its state: the weights decide about shapes.
+    assert trials.copy(TrialRequest("bad", settings(3, 2e-3)), state) == 2
+    (report,) = run_epochs(trials, TrialRequest("bad", settings(3, 2e-3), 2))
+    assert report["epoch"] == 3 and report["config/optim.lr"] == 2e-3
+    record = Journal(tmp_path / "trials" / "bad").record(3)
+    assert record.context.schedule == (
+        Segment(3, {"model.latent_dim": 5, "optim.lr": 1e-3}, "good"),
+        Segment(1, {"model.latent_dim": 5, "optim.lr": 2e-3}, "bad"),
+    )
+    loaded = load_checkpoint(tmp_path / "trials" / "bad" / "checkpoint_000003")
+    assert (loaded.model.config.latent_dim, loaded.optim.lr) == (5, 2e-3)
+
+
+def test_a_trial_goes_on_with_the_settings_of_its_weights_whatever_tune_saved_last(
+    dataset: SharedDataset, tmp_path: Path
+) -> None:
+    trials, state = copied_trial(dataset, tmp_path)
+    trials.copy(TrialRequest("bad", settings(5, 2e-3)), state)
+    (expected,) = run_epochs(trials, TrialRequest("bad", settings(5, 2e-3), 2))
+    # The search was killed; Tune's newest snapshot is older than the copy.
+    resumed = make_trials(dataset, tmp_path, PBT)
+    (again,) = run_epochs(resumed, TrialRequest("bad", settings(2, 1e-3)))
+    assert again == expected
+    (report,) = run_epochs(resumed, TrialRequest("bad", settings(2, 1e-3), 3))
+    assert report["epoch"] == 4 and report["config/optim.lr"] == 2e-3
+
+
+def test_a_copy_that_tune_repeats_after_a_kill_is_not_made_twice(
+    dataset: SharedDataset, tmp_path: Path
+) -> None:
+    trials, state = copied_trial(dataset, tmp_path)
+    asked = TrialRequest("bad", settings(5, 2e-3))
+    trials.copy(asked, state)
+    (expected,) = run_epochs(trials, replace(asked, epoch=2))
+    resumed = make_trials(dataset, tmp_path, PBT)
+    assert resumed.copy(asked, state) is None
+    (again,) = run_epochs(resumed, asked)
+    assert again == expected
+    # With other settings it is another copy.
+    assert resumed.copy(TrialRequest("bad", settings(5, 5e-3)), state) == 3
+
+
+def test_a_copy_is_kept_in_memory_until_an_epoch_has_saved_it(
+    dataset: SharedDataset, tmp_path: Path
+) -> None:
+    trials, state = copied_trial(dataset, tmp_path)
+    trials.capacity = 1
+    trials.copy(TrialRequest("bad", settings(5, 2e-3)), state)
+    for name in "abcd":
+        run_epochs(trials, TrialRequest(name, settings(2, 1e-3)))
+    run_epochs(trials, TrialRequest("bad", settings(5, 2e-3), 2))
+    assert len(Journal(tmp_path / "trials" / "bad").record(3).context.schedule) == 2
+    assert len(trials._trials) == 2
 
 
 def test_a_trial_of_population_based_training_records_its_settings(

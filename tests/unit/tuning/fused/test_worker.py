@@ -54,6 +54,9 @@ class CountingTrials:
     def load(self, trial: TrialRequest, state: bytes) -> int:
         return int(state.split()[-1])
 
+    def copy(self, trial: TrialRequest, state: bytes) -> int | None:
+        return trial.epoch
+
     def forget(self, trial_id: str) -> None:
         self.forgotten.append(trial_id)
 
@@ -62,7 +65,7 @@ class CountingTrials:
 
 
 def make_worker(trials: CountingTrials, capacity: int = 4) -> FusedWorker:
-    return FusedWorker(cloudpickle.dumps({}), capacity, 1, lambda *_: trials)
+    return FusedWorker(cloudpickle.dumps({}), capacity, 1, "", lambda *_: trials)
 
 
 def in_time(call: Callable[[], Any]) -> Any:
@@ -87,9 +90,16 @@ REQUESTS: dict[str, Callable[[FusedWorker], Any]] = {
     "run_epoch": lambda worker: worker.run_epoch(request("a", 3)),
     "save": lambda worker: worker.save(request("a", 3)),
     "load": lambda worker: worker.load(request("a", 3), b"a at 3"),
+    "copy": lambda worker: worker.copy(request("a", 3), b"b at 5"),
     "describe": lambda worker: worker.describe(),
 }
-REPLIES = {"run_epoch": {"epoch": 4}, "save": b"a at 3", "load": 3, "describe": "trained in turn"}
+REPLIES = {
+    "run_epoch": {"epoch": 4},
+    "save": b"a at 3",
+    "load": 3,
+    "copy": 3,
+    "describe": "trained in turn",
+}
 
 
 # -- replies --------------------------------------------------------------------------------------
@@ -104,7 +114,7 @@ def test_a_worker_that_cannot_start_answers_with_the_error(name: str) -> None:
     def fail(*_: Any) -> CountingTrials:
         raise MemoryError("the device has no room for the images")
 
-    worker = FusedWorker(cloudpickle.dumps({}), 4, 1, fail)
+    worker = FusedWorker(cloudpickle.dumps({}), 4, 1, "", fail)
     assert worker.reserve("a", False)  # a trial does not know it yet
     for _ in range(2):  # and goes on answering
         with pytest.raises(MemoryError, match="no room for the images"):
@@ -115,7 +125,7 @@ def test_a_worker_that_cannot_start_answers_with_the_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_payload_that_cannot_be_read_is_answered_too(name: str) -> None:
-    worker = FusedWorker(b"no pickle", 4, 1)
+    worker = FusedWorker(b"no pickle", 4, 1, "")
     with pytest.raises(Exception, match=r"pickle|persistent|load|expected"):
         in_time(lambda: REQUESTS[name](worker))
 
@@ -127,7 +137,7 @@ def test_requests_sent_before_the_worker_has_started_are_answered_when_it_has() 
         started.wait(SECONDS)
         return trials
 
-    worker = FusedWorker(cloudpickle.dumps({}), 4, 1, start_late)
+    worker = FusedWorker(cloudpickle.dumps({}), 4, 1, "", start_late)
     with ThreadPoolExecutor() as pool:
         replies = {name: pool.submit(call, worker) for name, call in REQUESTS.items()}
         started.set()
