@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
@@ -79,7 +80,7 @@ class TuneEvents(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        lines = str(trial.get_error() or "its process died without an error message").strip()
+        lines = (_error_text(trial) or "its process died without an error message").strip()
         self._ended(trial, lines.splitlines()[-1])
 
     def _ended(self, trial: Trial, error: str | None) -> None:
@@ -95,3 +96,12 @@ class TuneEvents(tune.Callback):
                 error=error,
             )
         )
+
+
+def _error_text(trial: Trial) -> str:
+    """Return the trace of a trial's latest error. Tune has it in a file of this process, which it
+    copies to the search's folder some time later, where `Trial.get_error` looks."""
+    try:
+        return Path(trial.error_file or "").read_text()
+    except OSError:
+        return str(trial.get_error() or "")

@@ -122,7 +122,7 @@ class FusedTrial(tune.Trainable):
             )
         self._deaths += 1
         if self._deaths > _MOST_DEATHS:
-            raise RuntimeError(f"fused workers died {self._deaths} times before {at}: {error}")
+            raise RuntimeError(f"fused workers died {self._deaths} times before {at}") from error
         self._is_suspect = self._is_suspect or self.trial_id in trials
         self._worker, self._process = self._find_worker()
 

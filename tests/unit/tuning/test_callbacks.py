@@ -1,13 +1,14 @@
 """Tune's callback: Tune's events become the recorder's."""
 
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipelines.store.journal import EpochRecord
-from pipelines.tuning.callbacks import TuneEvents, events_go_to
+from pipelines.tuning.callbacks import TuneEvents, _error_text, events_go_to
 from pipelines.tuning.recorder import Event, TrialEnded, TrialReported, TrialStarted
 
 
@@ -34,6 +35,7 @@ def make_trial(epoch: int | None = None, error: str | None = None) -> Any:
         trial_id="a",
         config={"optim": {"lr": 0.1}},
         last_result={"epoch": epoch} if epoch else None,
+        error_file=None,
         get_error=lambda: error,
     )
 
@@ -100,3 +102,11 @@ def test_a_search_that_fails_is_forgotten_too() -> None:
         raise RuntimeError
     with pytest.raises(KeyError):
         callback.on_trial_complete(1, [], make_trial())
+
+
+def test_the_error_is_read_where_tune_has_just_written_it(tmp_path: Path) -> None:
+    """Tune copies it to the search's folder, where `get_error` looks, some seconds later."""
+    path = tmp_path / "error.txt"
+    path.write_text("Failure # 1\nRuntimeError: out of memory\n")
+    trial = SimpleNamespace(error_file=str(path), get_error=lambda: None)
+    assert _error_text(trial).endswith("RuntimeError: out of memory\n")

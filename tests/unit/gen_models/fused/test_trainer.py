@@ -316,7 +316,7 @@ def plain(variant: str, index: int, wider: int = 0) -> Learner:
 def test_values_do_not_depend_on_the_group_to_the_last_bit(
     variant: str, execution: Execution
 ) -> None:
-    """On a CPU: a learner alone, with others in a changing group, with a wider one, each epoch with
+    """On a CPU: a learner alone, with others in a changing group, with a wider one, each epoch by
     another trainer, as after a restart."""
     data = TrainingImages(some_pixels(16 * STEPS + 10, torch.device("cpu")), 16, drop_last=True)
     config = plain(variant, 0, wider=6).model
