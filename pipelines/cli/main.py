@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import io
 import logging
 import os
 import pkgutil
@@ -22,6 +23,7 @@ from typing import NamedTuple, NoReturn
 import gen_models
 from gen_models.core.errors import InputError
 from pipelines.cli import commands
+from pipelines.store.secrets import RedactedStream, hide, redact
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -42,7 +44,12 @@ _VERBOSITY = {"--quiet": logging.WARNING, "--verbose": logging.DEBUG}
 
 def run() -> NoReturn:
     """Run the program, and end the process at once: Python would take seconds to take torch, Ray
-    and MLflow apart object by object."""
+    and MLflow apart object by object. Whatever is printed, tracebacks too, has no secrets."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # where a terminal knows ASCII only
+            stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, RedactedStream(stream))
     code = main()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -53,7 +60,8 @@ def run() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 130 if
     it was interrupted."""
-    level, args = _split_verbosity(list(sys.argv[1:] if argv is None else argv))
+    given = sys.argv[1:] if argv is None else argv
+    level, args = _split_verbosity([hide(each) for each in given])
     program = " ".join(["genpipe", *args[:1]])
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -61,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _run_command(args[0], args[1:], level)
     except InputError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(redact(f"{program}: error: {error}"), file=sys.stderr)
         return EXIT_INPUT
     except ConnectionError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(redact(f"{program}: {error}"), file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

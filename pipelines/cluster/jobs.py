@@ -30,6 +30,7 @@ from pipelines.cluster.connection import (
 )
 from pipelines.cluster.environment import environment
 from pipelines.cluster.packages import family_packages
+from pipelines.store.secrets import hide, was_given_password
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
@@ -113,6 +114,10 @@ def submit(
     submission id, and a cluster that cannot be reached or refuses the token or the job.
     """
     require(len(command) > 0, "command", list(command), "a genpipe command, such as search")
+    for word in command:
+        variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the cluster's nodes"
+        shown = f"no password, because Ray shows a job's command: set {variables}"
+        require(not was_given_password(word), "command", hide(word), shown)
     require(working_dir.is_dir(), "working_dir", str(working_dir), "the project's directory")
     url = _dashboard_url(address)
     client = _client(url)

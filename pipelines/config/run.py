@@ -16,6 +16,7 @@ import gen_models
 from gen_models.core.errors import require
 from pipelines.config.objectives import Mode, Objective
 from pipelines.data import Channels
+from pipelines.store.secrets import hide
 from tune_spaces import space
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -89,7 +90,8 @@ class Run:
     """Folder of all results. On a cluster: a file system that every node mounts."""
     tracking_uri: str | None = None
     """MLflow server or database; by default the environment's MLFLOW_TRACKING_URI, or
-    STORE/mlflow.db."""
+    STORE/mlflow.db. A password belongs into MLFLOW_TRACKING_PASSWORD; one that stands here is
+    recorded nowhere."""
     address: str | None = None
     """Ray cluster to use; by default the environment's RAY_ADDRESS, or this machine alone."""
     dry_run: bool = False
@@ -103,6 +105,8 @@ class Run:
     """The family's optimizers."""
 
     def __post_init__(self) -> None:
+        if self.tracking_uri:  # a config is written down, and sent to other processes
+            object.__setattr__(self, "tracking_uri", hide(self.tracking_uri))
         for name in ("epochs", "batch_size", "num_workers", "picture_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value >= 1, name, value, "an integer of at least 1")

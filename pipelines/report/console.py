@@ -22,6 +22,7 @@ from pipelines.report.results import (
     TrainResult,
     TrialRow,
 )
+from pipelines.store.secrets import redact
 
 _WIDTH = 160
 """Columns of a table on what is no terminal."""
@@ -39,7 +40,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            text = self.format(record)
+            text = redact(self.format(record))
             _terminal.print(f"{prefix}{text}", markup=False, soft_wrap=True)
         except Exception:
             self.handleError(record)

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock
+
 
 class Files(Protocol):
     """The operations that a store needs of its storage."""
@@ -48,6 +50,10 @@ class Files(Protocol):
 
     def local(self, path: Path) -> AbstractContextManager[Path]:
         """Give a local path with the content of the file or folder `path`, for the block."""
+
+    def lock(self, path: Path, seconds: float) -> AbstractContextManager[None]:
+        """Hold the lock of this name for the block, as one process or thread at a time may. A
+        process that dies releases it. Raises `TimeoutError` if it is held for `seconds`."""
 
 
 class LocalFiles:
@@ -108,6 +114,12 @@ class LocalFiles:
     @contextmanager
     def local(self, path: Path) -> Iterator[Path]:
         yield path
+
+    @contextmanager
+    def lock(self, path: Path, seconds: float) -> Iterator[None]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path, timeout=seconds):
+            yield
 
 
 def _aside(path: Path) -> Path:

@@ -12,6 +12,7 @@ that is trained again overwrites its own file with the same content.
         reports/000005.samples.png
         outcome.json                `Outcome`; absent while the run is going on
         delivered.json              what the tracker has delivered; written by the tracker alone
+        delivery.lock               held by the process that delivers the journal
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.store.files import LOCAL, Files
+from pipelines.store.secrets import redacted
+
+_LOCK, _LOCK_SECONDS = "delivery.lock", 300.0
 
 RunStatus = Literal[
     "completed", "stopped_early", "diverged", "failed", "interrupted", "superseded"
@@ -222,12 +227,31 @@ class Journal:
 
     # -- delivery -----------------------------------------------------------------------------
     def mark_delivered(self, content: Mapping[str, Any]) -> None:
-        """Record what the tracker holds of this run."""
-        self._write(self.folder / "delivered.json", content)
+        """Record what the tracker at `content["uri"]` holds of this run. What was recorded of
+        other trackers stays."""
+        known = self.deliveries()
+        known.pop(str(content.get("uri")), None)
+        elsewhere = {"elsewhere": list(known.values())} if known else {}
+        self._write(self.folder / "delivered.json", {**content, **elsewhere})
 
-    def delivered(self) -> dict[str, Any]:
-        """Return what `mark_delivered` wrote last; {} if nothing was delivered."""
-        return self._read(self.folder / "delivered.json")
+    def delivered(self, uri: str | None = None) -> dict[str, Any]:
+        """Return what `mark_delivered` wrote last, or wrote last of the tracker at `uri`; {} if
+        nothing was delivered."""
+        known = list(self.deliveries().values()) if uri is None else [self.deliveries().get(uri)]
+        return (known and known[0]) or {}
+
+    def deliveries(self) -> dict[str, dict[str, Any]]:
+        """Return what `mark_delivered` wrote, by the tracker's URI, the latest first."""
+        latest = self._read(self.folder / "delivered.json")
+        if not latest:
+            return {}
+        elsewhere: list[dict[str, Any]] = latest.pop("elsewhere", [])
+        return {str(each.get("uri")): each for each in (latest, *elsewhere)}
+
+    def delivering(self) -> AbstractContextManager[None]:
+        """Hold the right to deliver this journal for the block, as one process at a time may.
+        Raises `TimeoutError` if another process delivers it for minutes."""
+        return self.files.lock(self.folder / _LOCK, _LOCK_SECONDS)
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         self.files.write(path, as_json(content))
@@ -287,21 +311,37 @@ class EvaluationJournal:
         pictures = {key: self.folder / f"{key}.png" for key in content["pictures"]}
         return EvaluationRecord(content["run_id"], content["metrics"], content["tags"], pictures)
 
+    def recorded_ms(self) -> int:
+        """Return when the evaluation was recorded, in milliseconds since 1970."""
+        return self.files.modified_ms(self.record_file)
+
     def mark_delivered(self, uri: str) -> None:
         """Record that the tracker at `uri` holds the evaluation."""
-        content = {"uri": uri, "key": read_json(self.files, self.record_file).get("key")}
+        key = read_json(self.files, self.record_file).get("key")
+        elsewhere = {other: known for other, known in self._deliveries().items() if other != uri}
+        content = {"uri": uri, "key": key, "elsewhere": elsewhere}
         self.files.write(self.folder / "delivered.json", as_json(content))
 
     def is_delivered(self, uri: str) -> bool:
         """Return whether the tracker at `uri` holds this evaluation."""
-        delivered = read_json(self.files, self.folder / "delivered.json")
+        known = self._deliveries()
         key = read_json(self.files, self.record_file).get("key")
-        return bool(delivered) and delivered == {"uri": uri, "key": key}
+        return uri in known and known[uri] == key
+
+    def delivering(self) -> AbstractContextManager[None]:
+        """Hold the right to deliver this evaluation, as `Journal.delivering`."""
+        return self.files.lock(self.folder / _LOCK, _LOCK_SECONDS)
+
+    def _deliveries(self) -> dict[str, str | None]:
+        """Return the key of the evaluation that was delivered last, by the tracker's URI."""
+        latest = read_json(self.files, self.folder / "delivered.json")
+        known: dict[str, str | None] = dict(latest.get("elsewhere", {}))
+        return known | {latest["uri"]: latest["key"]} if latest else known
 
 
 def as_json(content: Mapping[str, Any]) -> str:
-    """Return JSON text as every file of a store has it."""
-    return json.dumps(dict(content), indent=1, sort_keys=True) + "\n"
+    """Return JSON text as every file of a store has it: without secrets."""
+    return json.dumps(redacted(dict(content)), indent=1, sort_keys=True) + "\n"
 
 
 def read_json(files: Files, path: Path) -> dict[str, Any]:

@@ -20,12 +20,15 @@ A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from pipelines.store.files import LOCAL, Files
 from pipelines.store.journal import EvaluationJournal, Journal
+
+_LOCK_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,11 @@ class Store:
     def searches(self) -> Path:
         return self.root / "searches"
 
+    def claiming_alias(self) -> AbstractContextManager[None]:
+        """Hold the right to move an alias of a registered model for the block, as one process at a
+        time may."""
+        return self.files.lock(self.root / ".alias.lock", _LOCK_SECONDS)
+
     def run(self, name: str) -> RunFolder:
         return RunFolder(self.root / "runs" / name, self.files)
 
@@ -166,7 +174,20 @@ class Store:
         paths = self.files.list(self.root, "evaluations/*/evaluation.json")
         return [EvaluationJournal(path.parent, self.files) for path in paths]
 
+    def journals(self) -> list[Journal]:
+        """Return the journals of all runs, searches and trials."""
+        return self._journals("identity.json")
+
     def ended_journals(self) -> list[Journal]:
         """Return the journals of all runs, searches and trials that have ended."""
-        paths = self.files.list(self.root, "**/journal/outcome.json")
-        return [Journal(path.parent.parent, self.files) for path in paths]
+        return self._journals("outcome.json")
+
+    def _journals(self, file: str) -> list[Journal]:
+        """Return the journals that hold a file. Only folders of runs are looked into: those of
+        MLflow hold a hundred files for each run."""
+        folders = ("runs/*", "searches/*", "searches/*/trials/*")
+        return [
+            Journal(path.parent.parent, self.files)
+            for folder in folders
+            for path in self.files.list(self.root, f"{folder}/journal/{file}")
+        ]

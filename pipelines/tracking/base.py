@@ -27,6 +27,7 @@ from gen_models.core.errors import InputError
 from pipelines.config.run import Run
 from pipelines.store.journal import EvaluationJournal, Journal
 from pipelines.store.layout import Store
+from pipelines.store.secrets import hide, reveal
 
 GROUP = "genpipe.trackers"
 """The entry-point group in which other packages register tracking systems."""
@@ -146,6 +147,7 @@ def tracking_uri(store: Store, uri: str | None = None) -> str:
     """
     _require_writable(store.root)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
+    uri = reveal(uri)
     return find_backend(uri).check(uri)
 
 
@@ -180,8 +182,8 @@ def find_backend(uri: str) -> Backend:
         if backend.accepts(uri):
             return backend
     raise InputError(
-        f"tracking_uri = {uri!r}: expected sqlite:///FILE, postgresql://… or http(s)://HOST:PORT "
-        "(MLflow no longer records in plain folders)"
+        f"tracking_uri = {hide(uri)!r}: expected sqlite:///FILE, postgresql://… or "
+        "http(s)://HOST:PORT (MLflow no longer records in plain folders)"
     )
 
 

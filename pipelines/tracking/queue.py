@@ -19,6 +19,7 @@ from types import TracebackType
 
 from pipelines.store.journal import EvaluationJournal, Journal
 from pipelines.store.layout import Store
+from pipelines.store.secrets import redact
 from pipelines.tracking.base import Backend, RunWriter, find_backend
 
 AnyJournal = Journal | EvaluationJournal
@@ -110,9 +111,8 @@ class DeliveryQueue:
 
     def run_id(self, journal: Journal) -> str | None:
         """Return the tracking system's id of the run; None before it was delivered."""
-        delivered = journal.delivered()
-        is_here = delivered.get("uri") == self._backend.public_uri(self._uri)
-        return str(delivered["run_id"]) if is_here else None
+        delivered = journal.delivered(self._backend.public_uri(self._uri))
+        return str(delivered["run_id"]) if delivered else None
 
     # -- the thread ---------------------------------------------------------------------------
     def _start(self) -> None:
@@ -215,9 +215,8 @@ def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJo
     """
     here = backend.public_uri(uri)
     for journal in store.ended_journals():
-        outcome, delivered = journal.outcome(), journal.delivered()
-        is_here = delivered.get("uri") == here
-        if outcome and not (is_here and delivered.get("outcome") == asdict(outcome)):
+        outcome, delivered = journal.outcome(), journal.delivered(here)
+        if outcome and not (delivered and delivered.get("outcome") == asdict(outcome)):
             yield journal
     for evaluation in store.evaluations():
         if not evaluation.is_delivered(here):
@@ -225,10 +224,11 @@ def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJo
 
 
 def reason(error: BaseException) -> str:
-    """Return what went wrong at the bottom of a chain of exceptions, in one line."""
+    """Return what went wrong at the bottom of a chain of exceptions, in one line without
+    secrets."""
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = redact(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 

@@ -30,6 +30,7 @@ from pipelines.store.checkpoints import prune_checkpoints
 from pipelines.store.journal import EpochRecord, Journal, RunInfo, RunStatus
 from pipelines.store.layout import RunFolder
 from pipelines.store.scan import JournalCache
+from pipelines.store.secrets import hide
 from pipelines.tracking.base import Tracker
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import TrainingPayload, share_dataset
@@ -207,7 +208,7 @@ def _result(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> 
         name=folder.name,
         run_id=tracker.run_id(folder.journal),
         experiment=context.experiment,
-        tracking_uri=context.uri,
+        tracking_uri=hide(context.uri),
         outcome=record.outcome.ending,
         epoch=record.outcome.last_epoch,
         metric=run.metric,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pipelines.analysis.champion import num_seeds_beaten
 from pipelines.analysis.ranking import TrialResult
 from pipelines.report.results import SearchResult, StudySummary, TrialRow, existing
+from pipelines.store.secrets import hide
 from pipelines.tuning.search_run import SearchRun
 
 
@@ -46,7 +47,7 @@ def _result(search: SearchRun) -> SearchResult:
         search_id=search.search_id,
         run_id=search.tracker.run_id(search.folder.journal),
         experiment=search.context.experiment,
-        tracking_uri=search.context.uri,
+        tracking_uri=hide(search.context.uri),
         outcome=search.status,
         metric=run.metric,
         mode=run.mode,

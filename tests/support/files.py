@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.content: dict[Path, bytes] = {}
         self.times: dict[Path, int] = {}
+        self.locks: dict[Path, threading.Lock] = {}
 
     def read(self, path: Path) -> bytes:
         if path not in self.content:
@@ -69,6 +71,16 @@ class MemoryFiles:
                     file.write_bytes(content)
             yield copy
 
+    @contextmanager
+    def lock(self, path: Path, seconds: float) -> Iterator[None]:
+        held = self.locks.setdefault(path, threading.Lock())
+        if not held.acquire(timeout=seconds):
+            raise TimeoutError(path)
+        try:
+            yield
+        finally:
+            held.release()
+
 
 class CountingFiles:
     """Passes everything on to `files`, and counts how often each file is read."""
@@ -102,6 +114,9 @@ class CountingFiles:
 
     def local(self, path: Path) -> AbstractContextManager[Path]:
         return self.files.local(path)
+
+    def lock(self, path: Path, seconds: float) -> AbstractContextManager[None]:
+        return self.files.lock(path, seconds)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

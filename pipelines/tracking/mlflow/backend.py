@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.cluster.environment import default_environment
 from pipelines.store.layout import Store
-from pipelines.tracking.mlflow.connection import SCHEMES, require_uri, without_password
+from pipelines.store.secrets import hide
+from pipelines.tracking.mlflow.connection import SCHEMES, require_uri
 from pipelines.tracking.mlflow.server import serve
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class MlflowBackend:
         return MlflowReader(uri, store)
 
     def public_uri(self, uri: str) -> str:
-        return without_password(uri)
+        return hide(uri)
 
     def serve(self, uri: str, store: Store, port: int) -> None:
         serve(uri, store, port)

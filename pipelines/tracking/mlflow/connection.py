@@ -7,11 +7,14 @@ mistyped URI points; these checks find both at once.
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gen_models.core.errors import InputError
 from pipelines.store.layout import Store
+from pipelines.store.secrets import hide
+from pipelines.tracking.mlflow.database import ensure_database, is_complete
 from pipelines.tracking.queue import reason
 
 if TYPE_CHECKING:
@@ -45,14 +48,16 @@ def connect(uri: str) -> MlflowClient:
     """Return a client of the tracking server and the registry at `uri`. Sets no global state."""
     from mlflow import MlflowClient  # light: commands check a URI without a client
 
+    if uri.startswith("sqlite"):
+        ensure_database(database_file(uri))  # the client would make its tables itself, unlocked
     return MlflowClient(uri, uri)
 
 
-def without_password(uri: str) -> str:
-    """Return the URI without its password, as it may be shown and written down."""
-    head, at, tail = uri.rpartition("@")
-    scheme, _, login = head.partition("://")
-    return f"{scheme}://{login.split(':')[0]}@{tail}" if at else uri
+def database_file(uri: str) -> Path:
+    """Return the file of a SQLite URI."""
+    import sqlalchemy  # light: of a database only
+
+    return Path(sqlalchemy.make_url(uri).database or "")
 
 
 def _require_server(uri: str) -> None:
@@ -77,7 +82,7 @@ def _require_server(uri: str) -> None:
         verify_rest_response(response, endpoint)
     except MlflowException as error:
         raise InputError(
-            f"tracking server {without_password(uri)} does not answer ({reason(error)}): start "
+            f"tracking server {hide(uri)} does not answer ({reason(error)}): start "
             "it, or leave --tracking-uri out to record in STORE/mlflow.db"
         ) from error
 
@@ -88,23 +93,27 @@ def _require_database(uri: str) -> str:
     import sqlalchemy  # light: of a database only
 
     try:
-        url = _absolute(sqlalchemy.make_url(uri))
-        full = url.render_as_string(hide_password=False)
-        if not _is_new(url):
-            engine = sqlalchemy.create_engine(url)
-            sqlalchemy.inspect(engine).get_table_names()
-            engine.dispose()
-            make_tables(full)
+        url = sqlalchemy.make_url(uri)
+        if url.get_backend_name() != "sqlite":
+            make_tables(uri)
+            return uri
+        full = _absolute(url)
+        file = database_file(full)
+        if file.exists():
+            if not is_complete(file):
+                make_tables(full)
+        elif not os.access(file.parent, os.W_OK):
+            raise PermissionError(f"{file.parent} is no folder that can be written")
     except _database_errors() as error:
         raise InputError(
-            f"tracking_uri = {without_password(uri)!r}: expected a database that MLflow can use: "
+            f"tracking_uri = {hide(uri)!r}: expected a database that MLflow can use: "
             f"{reason(error)}"
         ) from error
     return full
 
 
 def make_tables(uri: str) -> None:
-    """Query the database or server once: MLflow then creates a new database's tables."""
+    """Create a new database's tables, and query the database or server once."""
     connect(uri).search_experiments(max_results=1)
 
 
@@ -112,20 +121,16 @@ def _database_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException  # light: after an error only
     from sqlalchemy.exc import SQLAlchemyError  # light: after an error only
 
-    return SQLAlchemyError, MlflowException, ImportError, OSError
+    return SQLAlchemyError, MlflowException, sqlite3.Error, ImportError, OSError
 
 
-def _is_new(url: URL) -> bool:
-    """Return whether the URL is a SQLite file that does not exist and can be created: then there
-    is nothing to check with mlflow, whose import takes seconds."""
-    if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
-        return False
-    return os.access(Path(url.database or "").parent, os.W_OK)
-
-
-def _absolute(url: URL) -> URL:
-    if url.get_backend_name() != "sqlite":
-        return url
-    if not url.database or url.database == ":memory:":
+def _absolute(url: URL) -> str:
+    """Return a SQLite URI with an absolute path, spelt as it was given: SQLAlchemy would quote it,
+    and MLflow then creates folders of the quoted name."""
+    if not url.database or url.database == ":memory:" or url.query:
         raise InputError(f"tracking_uri = {str(url)!r}: expected sqlite:///FILE")
-    return url.set(database=str(Path(url.database).absolute()))
+    path = str(Path(url.database).absolute())
+    if "%" in path or "?" in path:
+        expected = "expected a file whose path has no % and no ?, which its URI cannot hold"
+        raise InputError(f"tracking_uri = 'sqlite:///{path}': {expected}")
+    return f"{url.drivername}:///{path}"

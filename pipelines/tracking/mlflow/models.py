@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,8 +61,12 @@ class CheckpointModel:
         self._folder = Path(outcome.checkpoint)
         self._digest = folder_digest(self._folder)
 
-    def deliver(self, step: int, load_sampler: LoadSampler | None) -> dict[str, Any]:
+    def deliver(
+        self, step: int, load_sampler: LoadSampler | None, claiming: AbstractContextManager[None]
+    ) -> dict[str, Any]:
         """Copy the checkpoint, log it as a model with the metrics of epoch `step`, register it.
+
+        `claiming`: held while the alias is claimed, because MLflow cannot compare and set it.
 
         Returns `{"model_uri", "version", "is_champion"}`, as far as there are such; of a model
         that cannot be exported `{"model_error": reason}`, which the run has as a tag too. May be
@@ -90,7 +94,8 @@ class CheckpointModel:
         delivered: dict[str, Any] = {"model_uri": model.model_uri}
         if self._outcome.register:
             number = self._registered(model)
-            delivered |= {"version": number, "is_champion": self._claim(number)}
+            with claiming:
+                delivered |= {"version": number, "is_champion": self._claim(number)}
         return delivered
 
     def _copy(self) -> None:

@@ -20,8 +20,9 @@ from pipelines.config.run import Run
 from pipelines.config.serialization import config_from_params, load_config
 from pipelines.store.checkpoints import MODEL_FILE
 from pipelines.store.layout import Store
+from pipelines.store.secrets import hide
 from pipelines.tracking.base import RunRow
-from pipelines.tracking.mlflow.connection import connect, without_password
+from pipelines.tracking.mlflow.connection import connect
 from pipelines.tracking.mlflow.models import CHECKPOINT, DIGEST, folder_digest
 
 T = TypeVar("T")
@@ -144,7 +145,7 @@ class MlflowReader:
             known = ", ".join(f"models:/{model.name}" for model in models) or "nothing"
             raise InputError(
                 f"{field} = {value!r}: expected {expected}; registered at "
-                f"{without_password(self._uri)}: {known}"
+                f"{hide(self._uri)}: {known}"
             ) from error
 
 

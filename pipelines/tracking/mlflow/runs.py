@@ -78,6 +78,10 @@ class Runs:
         self._runs.clear()
         self._experiments.clear()
 
+    def forget_run(self, journal: Journal) -> None:
+        """Look a run up again, because another process has delivered to it."""
+        self._runs.pop(os.path.abspath(journal.run_folder), None)
+
     def _get(self, journal: Journal) -> KnownRun:
         info = journal.info()
         if not info:
@@ -111,7 +115,8 @@ class Runs:
         parent_id = ""
         if info.parent:
             parent = Journal(journal.run_folder / info.parent, journal.files)
-            parent_id = self.get(parent).run_id
+            with parent.delivering():  # several processes may begin with trials of one search
+                parent_id = self.get(parent).run_id
         tags = _tags(info, parent_id)
         self._client.create_run(experiment_id, journal.started_ms(), tags, info.name)
 

@@ -8,7 +8,7 @@ import sys
 
 from gen_models.core.errors import InputError
 from pipelines.store.layout import Store
-from pipelines.tracking.mlflow.connection import without_password
+from pipelines.store.secrets import hide
 
 _SLIM = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ENABLE_AI_GATEWAY": "false"}
 
@@ -20,7 +20,7 @@ def serve(uri: str, store: Store, port: int) -> None:
     port is in use.
     """
     if uri.startswith("http"):
-        print(f"MLflow's page: {without_password(uri)}", flush=True)
+        print(f"MLflow's page: {hide(uri)}", flush=True)
         return
     _require_free(port)
     print(f"MLflow's page: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)

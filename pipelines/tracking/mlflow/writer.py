@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,8 @@ from pipelines.store.journal import (
     RunStatus,
 )
 from pipelines.store.layout import Store
-from pipelines.tracking.mlflow.connection import connect, make_tables, without_password
+from pipelines.store.secrets import hide
+from pipelines.tracking.mlflow.connection import connect, make_tables
 from pipelines.tracking.mlflow.models import CheckpointModel, LoadSampler
 from pipelines.tracking.mlflow.runs import EPOCH, KnownRun, Runs
 
@@ -56,7 +56,10 @@ class MlflowWriter:
     that doubtful. `load_sampler` exports checkpoints; by default genpipe's own."""
 
     def __init__(self, uri: str, store: Store, load_sampler: LoadSampler | None = None) -> None:
-        self._uri, self._load_sampler = uri, load_sampler
+        self._uri, self._store, self._load_sampler = uri, store, load_sampler
+        self._here = hide(uri)
+        self._marked: dict[Path, dict[str, Any]] = {}
+        """What `delivered.json` of a journal held when this writer last wrote it."""
         self._client = connect(uri)
         self._runs = Runs(self._client, uri, store)
 
@@ -70,6 +73,13 @@ class MlflowWriter:
         May be called again after an error: it loses and repeats nothing. Raises what MLflow
         raises.
         """
+        with journal.delivering():
+            if journal.delivered(self._here) != self._marked.get(journal.folder):
+                self._runs.forget_run(journal)  # another process was here
+            self._deliver(journal, upto)
+            self._marked[journal.folder] = journal.delivered(self._here)
+
+    def _deliver(self, journal: Journal, upto: int | None) -> None:
         outcome = journal.outcome()
         if outcome and self._is_delivered(journal, outcome):
             return
@@ -83,7 +93,7 @@ class MlflowWriter:
             self._runs.forget()
             raise
         delivered = {
-            "uri": without_password(self._uri),
+            "uri": self._here,
             "run_id": run.run_id,
             "experiment_id": run.experiment_id,
             "epoch": run.epoch,
@@ -93,25 +103,27 @@ class MlflowWriter:
 
     def deliver_evaluation(self, journal: EvaluationJournal) -> None:
         """Add an evaluation's metrics, tags and pictures to its run. The latest one counts."""
+        with journal.delivering():
+            self._deliver_evaluation(journal)
+
+    def _deliver_evaluation(self, journal: EvaluationJournal) -> None:
         record = journal.record()
-        here = without_password(self._uri)
-        if record is None or journal.is_delivered(here):
+        if record is None or journal.is_delivered(self._here):
             return
-        now = time.time_ns() // 1_000_000
+        at = journal.recorded_ms()  # so that a point which is delivered again is the same point
         known = self._client.get_run(record.run_id).data.metrics
         epoch = int(known.get("best/epoch", 0))
-        points = [Metric(name, value, now, epoch) for name, value in record.metrics.items()]
+        points = [Metric(name, value, at, epoch) for name, value in record.metrics.items()]
         tags = [RunTag(name, value) for name, value in record.tags.items()]
         self._client.log_batch(record.run_id, metrics=points, tags=tags)
         for path in record.pictures.values():
             self._client.log_artifact(record.run_id, str(path), _EVALUATION)
-        journal.mark_delivered(here)
+        journal.mark_delivered(self._here)
 
     def _is_delivered(self, journal: Journal, outcome: Outcome) -> bool:
         """Return whether this very outcome was delivered, to a run that MLflow still has."""
-        delivered = journal.delivered()
-        is_here = delivered.get("uri") == without_password(self._uri)
-        if not is_here or delivered["outcome"] != asdict(outcome):
+        delivered = journal.delivered(self._here)
+        if not delivered or delivered["outcome"] != asdict(outcome):
             return False
         if "model_error" in delivered:
             return False  # the export may succeed now
@@ -176,7 +188,8 @@ class MlflowWriter:
         info = journal.info()
         assert info
         best = int(outcome.tags.get("best_epoch", outcome.last_epoch))
-        return CheckpointModel(self._client, run, info, outcome).deliver(best, self._load_sampler)
+        model = CheckpointModel(self._client, run, info, outcome)
+        return model.deliver(best, self._load_sampler, self._store.claiming_alias())
 
 
 def _points(record: EpochRecord, at: int) -> list[Metric]:

@@ -13,7 +13,6 @@ from pipelines.catalog.runs import runs
 from pipelines.store.layout import Store
 from pipelines.tracking.base import tracking_uri
 from pipelines.tracking.mlflow import BACKEND
-from pipelines.tracking.mlflow.connection import without_password
 from pipelines.tracking.mlflow.server import serve
 from pipelines.tracking.queue import open_tracker
 
@@ -33,11 +32,6 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "does not answer" in text and "Connection refused" in text and "secret" not in text
     assert "leave --tracking-uri out" in text
-
-
-def test_passwords_are_not_shown() -> None:
-    assert without_password("postgresql://ada:x@y@db:5/m") == "postgresql://ada@db:5/m"
-    assert without_password("http://host:5000") == "http://host:5000"
 
 
 def test_a_port_that_is_taken(uri: str, store: Store) -> None:

@@ -324,8 +324,9 @@ def test_a_run_id_is_that_of_the_place_it_was_delivered_to(
         assert tracker.run_id(journal) is None
         journal.mark_delivered({"uri": "memory://ada@test", "run_id": "x"})
         assert tracker.run_id(journal) == "x"
-        journal.mark_delivered({"uri": "memory://other", "run_id": "x"})
-        assert tracker.run_id(journal) is None
+        journal.mark_delivered({"uri": "memory://other", "run_id": "y"})
+        assert tracker.run_id(journal) == "x"  # what was delivered elsewhere since changes nothing
+        assert journal.delivered() == {"uri": "memory://other", "run_id": "y"}
 
 
 class Password(MemoryBackend):

@@ -1,0 +1,114 @@
+"""THE rule for secrets: none is written, printed, logged or sent as a tag.
+
+A secret is the password of a URI, and the value of an environment variable whose name ends as in
+`MLFLOW_TRACKING_PASSWORD`, `RAY_AUTH_TOKEN` or `AWS_SECRET_ACCESS_KEY`. `hide` takes the password
+out of a URI where it enters the program, and this process alone remembers it: `reveal` returns it
+to the client that connects. `redact` guards the ways out: the files of a store
+(`pipelines.store.journal.as_json`), log messages, the streams of the command line. Values of fewer
+than eight characters are left alone: they would also be parts of ordinary words.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, TextIO
+from urllib.parse import unquote, urlsplit
+
+MARK = "***"
+"""What stands in place of a secret."""
+
+_SECRET_NAME = re.compile(
+    r"(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|KEY|ACCESS_KEY_ID|CREDENTIALS)$"
+)
+_MIN_LENGTH = 8
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+# A port and a path may stand between the host's colon and an @ as well: http://host:5000/a@b.
+_LOGIN = re.compile(r"(?P<before>://[^\s'\"/?#@:]*):(?!\d+([/?#]|$))[^\s'\"]*@")
+_QUERY = re.compile(r"([?&][\w-]*(?:password|passwd|pwd|token|secret)=)[^&#\s'\"]+", re.I)
+
+_given: dict[str, str] = {}
+"""URIs with a password that this process was given, by their form without it."""
+
+
+def hide(text: str) -> str:
+    """Return a URI without its password, or a text with such URIs. `reveal` knows them from now
+    on."""
+
+    def without_password(found: re.Match[str]) -> str:
+        uri = found[0]
+        hidden = _QUERY.sub(rf"\g<1>{MARK}", _LOGIN.sub(r"\g<before>@", uri))
+        if hidden != uri:
+            _given[hidden] = uri
+        return hidden
+
+    return _URI.sub(without_password, text)
+
+
+def reveal(uri: str) -> str:
+    """Return a URI with the password that this process was given for it: with the URI itself, or
+    in the environment's MLFLOW_TRACKING_URI. Without one, MLflow's client reads
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and PostgreSQL's reads PGPASSWORD."""
+    hide(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return _given.get(hide(uri), uri)
+
+
+def was_given_password(text: str) -> bool:
+    """Return whether a text has a URI for which this process was given a password."""
+    hidden = hide(text)
+    return hidden != text or any(uri in text for uri in _given)
+
+
+def redact(text: str) -> str:
+    """Return a text without secrets."""
+    hidden = hide(text)
+    for secret in _secrets():
+        if secret in hidden:
+            hidden = hidden.replace(secret, MARK)
+    return hidden
+
+
+def redacted(content: Any) -> Any:
+    """Return plain values as JSON holds them, with every string redacted."""
+    if isinstance(content, str):
+        return redact(content)
+    if isinstance(content, dict):
+        return {redacted(name): redacted(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [redacted(value) for value in content]
+    return content
+
+
+class RedactedStream:
+    """A text stream that redacts what is written to it, and is otherwise the stream `under` it."""
+
+    def __init__(self, under: TextIO) -> None:
+        self._under = under
+
+    def write(self, text: str) -> int:
+        """Write a text without its secrets; return its length."""
+        self._under.write(redact(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write lines without their secrets."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._under, name)
+
+
+def _secrets() -> list[str]:
+    """Return the secrets of this process that a text may hold, the longest first."""
+    values = [value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())]
+    for uri in _given.values():
+        values += _passwords(uri)
+    return sorted({v for v in values if len(v) >= _MIN_LENGTH}, key=len, reverse=True)
+
+
+def _passwords(uri: str) -> list[str]:
+    """Return a URI's password as it stands there, and decoded."""
+    login = urlsplit(uri).netloc.rpartition("@")[0]
+    password = login.partition(":")[2]
+    return [password, unquote(password)]
