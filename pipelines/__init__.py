@@ -10,6 +10,7 @@ wait for the imports of the others. `import genpipe` gives the same names.
     sample      write samples of a recorded model to a file
     load        load a recorded model, to sample, reconstruct and encode
     runs, best  what is recorded
+    sync        record everything anew from the journals
 """
 
 from importlib import import_module
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.catalog.evaluation import evaluate
     from pipelines.catalog.models import LoadedModel, load, sample
     from pipelines.catalog.runs import best, runs
+    from pipelines.catalog.sync import sync
     from pipelines.training.run import train
     from pipelines.tuning.replication import confirm
     from pipelines.tuning.search import search
@@ -37,6 +39,7 @@ __all__ = [
     "runs",
     "sample",
     "search",
+    "sync",
     "train",
 ]
 
@@ -49,6 +52,7 @@ _MODULES = {
     "runs": "catalog.runs",
     "sample": "catalog.models",
     "search": "tuning.search",
+    "sync": "catalog.sync",
     "train": "training.run",
 }
 

@@ -23,6 +23,7 @@ from pipelines.store.checkpoints import MODEL_FILE
 from pipelines.store.files import LOCAL
 from pipelines.store.layout import Store
 from pipelines.tracking.base import RunReader, find_backend, recorded_uri
+from pipelines.tracking.queue import warn_of_losses
 
 
 class LoadedModel:
@@ -156,6 +157,7 @@ def reading(store: Store, tracking_uri: str | None = None) -> Iterator[RunReader
     uri = recorded_uri(store, tracking_uri)
     backend = find_backend(uri)
     with backend.settings():
+        warn_of_losses(store, uri, backend)
         yield backend.reader(uri, store)
 
 

@@ -11,7 +11,7 @@ from pipelines.evaluation.metric_names import matching
 from pipelines.report.results import BestResult, RecordedRun, RunsResult
 from pipelines.store.layout import Store
 from pipelines.tracking.base import RunRow, find_backend, recorded_uri
-from pipelines.tracking.queue import DeliveryQueue, pending_journals
+from pipelines.tracking.queue import DeliveryQueue, pending_journals, warn_of_losses
 from tune_spaces import space
 
 _DELIVER_SECONDS = 20.0
@@ -86,7 +86,10 @@ def browse(
     place = Store.at(store)
     uri = recorded_uri(place, tracking_uri)
     _deliver_pending(place, uri)
-    find_backend(uri).serve(uri, place, port)
+    backend = find_backend(uri)
+    with backend.settings():
+        warn_of_losses(place, uri, backend)
+    backend.serve(uri, place, port)
 
 
 def _list_runs(
@@ -99,6 +102,7 @@ def _list_runs(
     _deliver_pending(store, uri)
     backend = find_backend(uri)
     with backend.settings():
+        warn_of_losses(store, uri, backend)
         tags = {"family": family} if family else None
         return backend.reader(uri, store).list_runs(experiment, tags)
 

@@ -19,6 +19,7 @@ from pipelines.report.results import (
     RunsResult,
     SampleResult,
     SearchResult,
+    SyncResult,
     TrainResult,
     TrialRow,
 )
@@ -163,6 +164,13 @@ def show_best(result: BestResult) -> None:
             _print(f"  {name} = {value}")
     _print_metrics(best.metrics)
     _print(f"train it again:  {best.rerun}")
+
+
+def show_sync(result: SyncResult) -> None:
+    """Print how much was recorded anew, and what was not."""
+    for failure in result.failed:
+        _print(f"{failure.name}: not recorded: {failure.reason}")
+    _print(f"{result.runs} runs and {result.evaluations} evaluations: {result.tracking_uri}")
 
 
 def _print(text: str) -> None:

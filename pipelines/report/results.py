@@ -236,6 +236,30 @@ class BestResult(Result):
     """The command that trains the best one's config again."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Something that could not be done."""
+
+    name: str
+    """Of a run; of an evaluation its folder."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncResult(Result):
+    """What was recorded anew from the journals of a store."""
+
+    tracking_uri: str
+    runs: int
+    """Runs, searches and trials that the tracking system now holds as their journals do."""
+    evaluations: int
+    failed: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failed else 0
+
+
 RESULTS: tuple[type[Result], ...] = (
     TrainResult,
     SearchResult,
@@ -243,6 +267,7 @@ RESULTS: tuple[type[Result], ...] = (
     SampleResult,
     RunsResult,
     BestResult,
+    SyncResult,
 )
 
 

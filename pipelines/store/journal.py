@@ -248,6 +248,19 @@ class Journal:
         elsewhere: list[dict[str, Any]] = latest.pop("elsewhere", [])
         return {str(each.get("uri")): each for each in (latest, *elsewhere)}
 
+    def delivered_ms(self) -> int:
+        """Return when something was last delivered, in milliseconds since 1970. Raises
+        `FileNotFoundError` if nothing was."""
+        return self.files.modified_ms(self.folder / "delivered.json")
+
+    def run_ids(self) -> list[str]:
+        """Return every id that trackers have given the run: another one each time that it was
+        recorded anew."""
+        known = self.deliveries().values()
+        ids = [each["run_id"] for each in known]
+        ids += [earlier for each in known for earlier in each.get("previous_run_ids", [])]
+        return sorted(set(ids))
+
     def delivering(self) -> AbstractContextManager[None]:
         """Hold the right to deliver this journal for the block, as one process at a time may.
         Raises `TimeoutError` if another process delivers it for minutes."""

@@ -178,6 +178,10 @@ class Store:
         """Return the journals of all runs, searches and trials."""
         return self._journals("identity.json")
 
+    def delivered_journals(self) -> list[Journal]:
+        """Return the journals of which something was delivered to a tracking system."""
+        return self._journals("delivered.json")
+
     def ended_journals(self) -> list[Journal]:
         """Return the journals of all runs, searches and trials that have ended."""
         return self._journals("outcome.json")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -39,17 +40,21 @@ class RunWriter(Protocol):
     def prepare(self) -> None:
         """Connect, and create what is missing, such as a new database's tables. May raise."""
 
-    def deliver(self, journal: Journal, upto: int | None = None) -> None:
+    def deliver(self, journal: Journal, upto: int | None = None, *, anew: bool = False) -> None:
         """Bring the tracking system up to the journal: to the epoch `upto`, or to the journal's
         end if the run has ended. May be called again after an error: it loses and repeats nothing.
+
+        `anew`: compare with what the tracking system holds, whatever is recorded of earlier
+        deliveries. A run that somebody deleted there stays deleted.
 
         Writes with `Journal.mark_delivered` at least `{"uri", "run_id", "outcome"}`, and of a
         model `{"model_uri", "version", "is_champion"}` or `{"model_error"}`. Raises whatever the
         tracking system raises.
         """
 
-    def deliver_evaluation(self, journal: EvaluationJournal) -> None:
-        """Add an evaluation to its run. May be called again after an error."""
+    def deliver_evaluation(self, journal: EvaluationJournal, *, anew: bool = False) -> None:
+        """Add an evaluation to its run. May be called again after an error. `anew`: whatever is
+        recorded of earlier deliveries."""
 
 
 class Tracker(Protocol):
@@ -97,8 +102,12 @@ class RunReader(Protocol):
     ) -> list[RunRow]:
         """Return the runs, newest first: of one experiment or all, with these tags."""
 
+    def holds(self, run_id: str) -> bool:
+        """Return whether there is a run of this id, even if somebody has deleted it."""
+
     def run(self, name: str) -> RunRow:
-        """Return the run that `name` means: a run's id or name, `models:/NAME/VERSION`,
+        """Return the run that `name` means: a run's id (also one that it had before its tracking
+        system was recorded anew) or name, `models:/NAME/VERSION`,
         `models:/NAME@ALIAS` or `NAME@ALIAS`."""
 
     def config(self, row: RunRow) -> Run:
@@ -157,8 +166,19 @@ def recorded_uri(store: Store, uri: str | None = None) -> str:
     elsewhere = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not elsewhere and not store.files.exists(store.database):
         expected = "expected a folder in which runs are recorded"
+        if store.journals():
+            anew = sync_command(store)
+            expected += f"; its database is missing, and `{anew}` records its runs anew"
         raise InputError(f"store = {str(store.root)!r}: {expected}")
     return tracking_uri(store, uri)
+
+
+def sync_command(store: Store, uri: str = "") -> str:
+    """Return the command that records a store's runs anew at `uri`, a URI without a password, or
+    in the store's own database."""
+    words = ["genpipe", "sync", "--store", str(store.root)]
+    elsewhere = uri not in ("", f"sqlite:///{store.database}")
+    return shlex.join([*words, "--tracking-uri", uri] if elsewhere else words)
 
 
 def _require_writable(folder: Path) -> None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from pipelines.store.journal import EvaluationJournal, Journal
 from pipelines.store.layout import Store
 from pipelines.store.secrets import redact
-from pipelines.tracking.base import Backend, RunWriter, find_backend
+from pipelines.tracking.base import Backend, RunWriter, find_backend, sync_command
 
 AnyJournal = Journal | EvaluationJournal
 
@@ -41,6 +41,8 @@ class DeliveryQueue:
 
     def __init__(self, backend: Backend, uri: str, store: Store) -> None:
         self._backend, self._uri, self._store = backend, uri, store
+        self.warns_of_losses = False
+        """Whether to look, at the start, if the tracking system has lost runs."""
         self._pending: dict[str, tuple[AnyJournal, int | None]] = {}
         self._changed = threading.Condition()
         self._busy = self._stopping = False
@@ -123,6 +125,8 @@ class DeliveryQueue:
     def _work(self) -> None:
         with suppress(Exception):  # the first delivery shows the error again, and logs it
             self._make_writer().prepare()
+            if self.warns_of_losses:
+                warn_of_losses(self._store, self._uri, self._backend)
         failing: set[Path] = set()
         errors_in_a_row, wait, since = 0, _FIRST_WAIT, 0.0
         while item := self._next():
@@ -204,7 +208,9 @@ def open_tracker(
     uri: str, store: Store, find: Callable[[str], Backend] = find_backend
 ) -> DeliveryQueue:
     """Return the queue that delivers to the tracking system at `uri`."""
-    return DeliveryQueue(find(uri), uri, store)
+    tracker = DeliveryQueue(find(uri), uri, store)
+    tracker.warns_of_losses = True
+    return tracker
 
 
 def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJournal]:
@@ -223,6 +229,23 @@ def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJo
             yield evaluation
 
 
+def warn_of_losses(store: Store, uri: str, backend: Backend) -> None:
+    """Log a warning if the tracking system at `uri` lacks runs that were delivered to it, as after
+    its database was deleted, or replaced by an older copy.
+
+    Asks for a few runs only, those that were delivered first and last.
+    """
+    here = backend.public_uri(uri)
+    journals = sorted(store.delivered_journals(), key=lambda journal: journal.delivered_ms())
+    asked = journals[:_ASKED] + journals[_ASKED:][-_ASKED:]
+    run_ids = [known["run_id"] for journal in asked if (known := journal.delivered(here))]
+    if not run_ids:
+        return
+    reader = backend.reader(uri, store)
+    if not all(map(reader.holds, run_ids)):
+        _log.warning(_LOST, backend.name, here, sync_command(store, here))
+
+
 def reason(error: BaseException) -> str:
     """Return what went wrong at the bottom of a chain of exceptions, in one line without
     secrets."""
@@ -235,5 +258,10 @@ def reason(error: BaseException) -> str:
 _NOT_DELIVERED = (
     "%s at %s does not take what is recorded (%s): training goes on, and the rest is "
     "delivered later"
+)
+_ASKED = 3
+_LOST = (
+    "%s at %s lacks runs that were delivered to it, as after its database was deleted or "
+    "replaced: `%s` records them anew from their journals"
 )
 _DELIVERED_AGAIN = "%s takes what is recorded again, after %.0f s"

@@ -13,6 +13,7 @@ from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
 from pipelines.store.layout import Store
 from pipelines.tracking.base import find_backend, recorded_uri
+from pipelines.tracking.queue import warn_of_losses
 from pipelines.tuning.search import run_search
 from pipelines.tuning.studies import make_study
 
@@ -61,6 +62,7 @@ def study_of_run(name: str, seeds: int, fuse: Fuse, where: dict[str, Any]) -> Se
     uri = recorded_uri(store, where.get("tracking_uri"))
     backend = find_backend(uri)
     with backend.settings():
+        warn_of_losses(store, uri, backend)
         reader = backend.reader(uri, store)
         row = reader.run(name)
         alone = f"a run or a trial, and not a {row.kind or 'run of another program'}"

@@ -147,7 +147,7 @@ class MemoryWriter:
     def prepare(self) -> None:
         pass
 
-    def deliver(self, journal: Journal, upto: int | None = None) -> None:
+    def deliver(self, journal: Journal, upto: int | None = None, *, anew: bool = False) -> None:
         info, outcome = journal.info(), journal.outcome()
         self._server.request(info.name if info else journal.run_folder.name, upto)
         if info is None:
@@ -169,7 +169,7 @@ class MemoryWriter:
         model = self._model(run, info, outcome) if outcome and outcome.checkpoint else {}
         journal.mark_delivered(delivered | model)
 
-    def deliver_evaluation(self, journal: EvaluationJournal) -> None:
+    def deliver_evaluation(self, journal: EvaluationJournal, *, anew: bool = False) -> None:
         record = journal.record()
         assert record
         self._server.request(record.run_id)
@@ -250,6 +250,9 @@ class MemoryReader:
             if experiment in (None, row.experiment) and _has_tags(row, tags or {})
         ]
         return sorted(found, key=lambda row: row.start_time, reverse=True)
+
+    def holds(self, run_id: str) -> bool:
+        return any(run.row.run_id == run_id for run in self._server.runs.values())
 
     def run(self, name: str) -> RunRow:
         return self._find("run", name).row

@@ -21,12 +21,14 @@ from pipelines.report.results import (
     RESULTS,
     BestResult,
     EvaluationResult,
+    Failure,
     RecordedRun,
     Result,
     RunsResult,
     SampleResult,
     SearchResult,
     StudySummary,
+    SyncResult,
     TrainResult,
     TrialRow,
 )
@@ -120,6 +122,9 @@ EXAMPLES: list[Result] = [
     SampleResult(path="/samples.png", num=64, seed=0, family="vae"),
     RunsResult(runs=(RUN,)),
     BestResult(metric="val/fd", mode="min", data="digits", ranking=(RUN,), rerun="genpipe train"),
+    SyncResult(
+        tracking_uri="u", runs=2, evaluations=1, failed=(Failure(name="runs/a", reason="damaged"),)
+    ),
 ]
 
 

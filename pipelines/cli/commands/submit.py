@@ -12,7 +12,7 @@ from pipelines.cli.parsing import parse_run, parse_settings
 from pipelines.config.run import Train
 from pipelines.config.search import Search
 
-ORDER, USAGE = 9, "submit -- COMMAND"
+ORDER, USAGE = 10, "submit -- COMMAND"
 
 _CHECKS: dict[str, Callable[[list[str]], object]] = {
     "train": lambda args: parse_run(Train, "train", args),

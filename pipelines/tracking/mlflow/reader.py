@@ -24,6 +24,7 @@ from pipelines.store.secrets import hide
 from pipelines.tracking.base import RunRow
 from pipelines.tracking.mlflow.connection import connect
 from pipelines.tracking.mlflow.models import CHECKPOINT, DIGEST, folder_digest
+from pipelines.tracking.mlflow.runs import find_run
 
 T = TypeVar("T")
 _PAGE = 1000
@@ -55,6 +56,16 @@ class MlflowReader:
             )
         condition = " and ".join(f"tags.`{k}` = {quoted(v)}" for k, v in (tags or {}).items())
         return [as_row(run, names) for run in search_runs(self._client, names, condition)]
+
+    def holds(self, run_id: str) -> bool:
+        """Return whether there is a run of this id, even if somebody has deleted it."""
+        try:
+            self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
 
     def run(self, name: str) -> RunRow:
         """Return the run that `name` means: a run's id or name, `models:/NAME/VERSION`,
@@ -103,8 +114,8 @@ class MlflowReader:
 
     def _run_named(self, name: str) -> MlflowRun:
         """Return the run of this id or name."""
-        if re.fullmatch(r"[0-9a-f]{32}", name):
-            return self._client.get_run(name)
+        if re.fullmatch(r"[0-9a-f]{32}", name) and (run := find_run(self._client, name)):
+            return run
         condition = f"attributes.run_name = {quoted(name)}"
         found = list(search_runs(self._client, experiment_names(self._client), condition))
         if len(found) > 1:

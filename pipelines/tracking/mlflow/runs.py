@@ -42,6 +42,8 @@ from pipelines.tracking.mlflow.images import Pictures
 
 EPOCH = "epoch"
 """The metric that is the watermark: no epoch at or below it lacks a point."""
+PREVIOUS_IDS = "previous_run_ids"
+"""The tag with the ids that a run had before it was recorded anew, as in another database."""
 _DESCRIBED = "described"
 """The tag that marks a run whose params, data set and config are complete."""
 
@@ -118,6 +120,8 @@ class Runs:
             with parent.delivering():  # several processes may begin with trials of one search
                 parent_id = self.get(parent).run_id
         tags = _tags(info, parent_id)
+        if previous := journal.run_ids():
+            tags[PREVIOUS_IDS] = " ".join(previous)
         self._client.create_run(experiment_id, journal.started_ms(), tags, info.name)
 
     def _describe(self, run_id: str, journal: Journal, info: RunInfo) -> None:
@@ -152,6 +156,19 @@ class Runs:
         made = self._client.get_experiment_by_name(name)
         assert made
         return made
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return the run of this id, or the one that had it before it was recorded anew; None if there
+    is neither."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    had_it = f"tags.{PREVIOUS_IDS} LIKE '%{run_id}%'"
+    return next(iter(client.search_runs(experiments, had_it)), None)
 
 
 def _tags(info: RunInfo, parent_id: str) -> dict[str, str]:

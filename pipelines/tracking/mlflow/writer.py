@@ -35,7 +35,7 @@ from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.mlflow.connection import connect, make_tables
 from pipelines.tracking.mlflow.models import CheckpointModel, LoadSampler
-from pipelines.tracking.mlflow.runs import EPOCH, KnownRun, Runs
+from pipelines.tracking.mlflow.runs import EPOCH, KnownRun, Runs, find_run
 
 STATUS: Mapping[RunStatus, str] = {
     "completed": "FINISHED",
@@ -67,8 +67,9 @@ class MlflowWriter:
         """Create a new database's tables."""
         make_tables(self._uri)
 
-    def deliver(self, journal: Journal, upto: int | None = None) -> None:
+    def deliver(self, journal: Journal, upto: int | None = None, *, anew: bool = False) -> None:
         """Bring MLflow up to the journal: to the epoch `upto`, or to its end if it has ended.
+        `anew`: compare with MLflow itself, as `pipelines.tracking.base.RunWriter` says.
 
         May be called again after an error: it loses and repeats nothing. Raises what MLflow
         raises.
@@ -76,12 +77,14 @@ class MlflowWriter:
         with journal.delivering():
             if journal.delivered(self._here) != self._marked.get(journal.folder):
                 self._runs.forget_run(journal)  # another process was here
-            self._deliver(journal, upto)
+            self._deliver(journal, upto, anew)
             self._marked[journal.folder] = journal.delivered(self._here)
 
-    def _deliver(self, journal: Journal, upto: int | None) -> None:
+    def _deliver(self, journal: Journal, upto: int | None, anew: bool) -> None:
         outcome = journal.outcome()
-        if outcome and self._is_delivered(journal, outcome):
+        if anew and self._is_deleted(journal):
+            return
+        if outcome and not anew and self._is_delivered(journal, outcome):
             return
         try:
             run = self._runs.get(journal)
@@ -92,6 +95,7 @@ class MlflowWriter:
         except Exception:
             self._runs.forget()
             raise
+        previous = [each for each in journal.run_ids() if each != run.run_id]
         delivered = {
             "uri": self._here,
             "run_id": run.run_id,
@@ -99,25 +103,30 @@ class MlflowWriter:
             "epoch": run.epoch,
             "outcome": asdict(outcome) if outcome else None,
         }
-        journal.mark_delivered(delivered | model)
+        history = {"previous_run_ids": previous} if previous else {}
+        journal.mark_delivered(delivered | history | model)
 
-    def deliver_evaluation(self, journal: EvaluationJournal) -> None:
+    def deliver_evaluation(self, journal: EvaluationJournal, *, anew: bool = False) -> None:
         """Add an evaluation's metrics, tags and pictures to its run. The latest one counts."""
         with journal.delivering():
-            self._deliver_evaluation(journal)
+            if anew or not journal.is_delivered(self._here):
+                self._deliver_evaluation(journal)
 
     def _deliver_evaluation(self, journal: EvaluationJournal) -> None:
         record = journal.record()
-        if record is None or journal.is_delivered(self._here):
+        if record is None:
             return
+        run = find_run(self._client, record.run_id)
+        if run is None:
+            raise LookupError(f"MLflow has no run {record.run_id}")
+        run_id = run.info.run_id
         at = journal.recorded_ms()  # so that a point which is delivered again is the same point
-        known = self._client.get_run(record.run_id).data.metrics
-        epoch = int(known.get("best/epoch", 0))
+        epoch = int(run.data.metrics.get("best/epoch", 0))
         points = [Metric(name, value, at, epoch) for name, value in record.metrics.items()]
         tags = [RunTag(name, value) for name, value in record.tags.items()]
-        self._client.log_batch(record.run_id, metrics=points, tags=tags)
+        self._client.log_batch(run_id, metrics=points, tags=tags)
         for path in record.pictures.values():
-            self._client.log_artifact(record.run_id, str(path), _EVALUATION)
+            self._client.log_artifact(run_id, str(path), _EVALUATION)
         journal.mark_delivered(self._here)
 
     def _is_delivered(self, journal: Journal, outcome: Outcome) -> bool:
@@ -127,13 +136,21 @@ class MlflowWriter:
             return False
         if "model_error" in delivered:
             return False  # the export may succeed now
+        return self._stage(delivered["run_id"]) == LifecycleStage.ACTIVE
+
+    def _is_deleted(self, journal: Journal) -> bool:
+        """Return whether somebody has deleted the run in MLflow."""
+        delivered = journal.delivered(self._here)
+        return bool(delivered) and self._stage(delivered["run_id"]) == LifecycleStage.DELETED
+
+    def _stage(self, run_id: str) -> str | None:
+        """Return a run's lifecycle stage; None if MLflow does not have it."""
         try:
-            info = self._client.get_run(delivered["run_id"]).info
+            return str(self._client.get_run(run_id).info.lifecycle_stage)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
+                return None
             raise
-        return bool(info.lifecycle_stage == LifecycleStage.ACTIVE)
 
     def _reopen(self, run: KnownRun) -> None:
         """Set a closed run RUNNING again. MLflow keeps its end time until it is closed anew."""
