@@ -11,6 +11,7 @@ wait for the imports of the others. `import genpipe` gives the same names.
     load        load a recorded model, to sample, reconstruct and encode
     runs, best  what is recorded
     sync        record everything anew from the journals
+    rerun       repeat a recorded run, and compare
 """
 
 from importlib import import_module
@@ -22,6 +23,7 @@ from gen_models.core.errors import InputError
 if TYPE_CHECKING:
     from pipelines.catalog.evaluation import evaluate
     from pipelines.catalog.models import LoadedModel, load, sample
+    from pipelines.catalog.rerun import rerun
     from pipelines.catalog.runs import best, runs
     from pipelines.catalog.sync import sync
     from pipelines.training.run import train
@@ -36,6 +38,7 @@ __all__ = [
     "confirm",
     "evaluate",
     "load",
+    "rerun",
     "runs",
     "sample",
     "search",
@@ -49,6 +52,7 @@ _MODULES = {
     "confirm": "tuning.replication",
     "evaluate": "catalog.evaluation",
     "load": "catalog.models",
+    "rerun": "catalog.rerun",
     "runs": "catalog.runs",
     "sample": "catalog.models",
     "search": "tuning.search",

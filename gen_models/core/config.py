@@ -173,6 +173,18 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat settings in the config's shape: the inverse of `flatten`."""
+    content: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, name = path.split(".")
+        inner = content
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = value
+    return content
+
+
 def merge(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return `content` with values replaced by those of `changes`, at any depth."""
     merged = dict(content)

@@ -16,6 +16,8 @@ from pipelines.store.scan import RunRecord
 
 WEIGHTS = "weights_digest"
 """Tag: digest of the weights after the last epoch that counts."""
+WIDEST = "widest"
+"""Tag of a vectorised trial: the widths to which it was padded, as JSON."""
 BEST_SETTINGS = "best_settings"
 """Tag of a trial whose settings changed in training: those at its best epoch, flat, as JSON."""
 
@@ -93,5 +95,8 @@ def _training_tags(epochs: Sequence[EpochContext]) -> dict[str, str]:
     for name in ("execution", "device", "processor"):
         ways = dict.fromkeys(getattr(each, name) for each in epochs)
         tags[name] = "; ".join(filter(None, ways))
-    tags[WEIGHTS] = epochs[-1].weights if epochs else ""
+    if epochs:
+        last = epochs[-1]
+        tags[WEIGHTS] = last.weights
+        tags[WIDEST] = json.dumps(dict(last.widest)) if last.widest else ""
     return {name: value for name, value in tags.items() if value}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from gen_models.core.errors import InputError, require
+from pipelines.analysis.best_epoch import BEST_SETTINGS
 from pipelines.config.objectives import Mode, Objective, known_mode, parse_mode
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.results import BestResult, RecordedRun, RunsResult
@@ -33,7 +36,8 @@ def runs(
     """
     require(num >= 1, "num", num, "an integer of at least 1")
     rows = _list_runs(Store.at(store), tracking_uri, experiment)
-    return RunsResult(runs=tuple(_row(row, row.tags.get("metric", "")) for row in rows[:num]))
+    listed = [_row(row, row.tags.get("metric", ""), store) for row in rows[:num]]
+    return RunsResult(runs=tuple(listed))
 
 
 def best(
@@ -68,12 +72,13 @@ def best(
     objective = Objective(metric, _mode(family, rows, metric))
     valued = [(value, row) for row in rows if (value := _value(row, metric)) is not None]
     ranking = [row for _, row in sorted(valued, key=lambda pair: objective.cost(pair[0]))]
+    shown = [_row(row, metric, store) for row in ranking[:num]]
     return BestResult(
         metric=metric,
         mode=objective.mode,
         data=chosen,
-        ranking=tuple(_row(row, metric) for row in ranking[:num]),
-        rerun=ranking[0].tags["rerun"],
+        ranking=tuple(shown),
+        rerun=shown[0].rerun,
     )
 
 
@@ -137,7 +142,11 @@ def _value(row: RunRow, metric: str) -> float | None:
     return row.metrics.get("confirm/mean", best) if row.tags.get("metric") == metric else best
 
 
-def _row(row: RunRow, metric: str) -> RecordedRun:
+def _row(row: RunRow, metric: str, store: str | Path) -> RecordedRun:
+    changed = json.loads(row.tags.get(BEST_SETTINGS, "{}"))
+    command = row.tags.get("rerun", "")
+    if changed and command:  # it repeats a recorded run, and must find it
+        command = shlex.join([*shlex.split(command), "--store", str(store)])
     return RecordedRun(
         run_id=row.run_id,
         name=row.name,
@@ -150,8 +159,8 @@ def _row(row: RunRow, metric: str) -> RecordedRun:
         epoch=row.epoch,
         metric=metric,
         value=_value(row, metric),
-        params=dict(row.params),
+        params={**row.params, **{name: str(value) for name, value in changed.items()}},
         metrics={k: v for k, v in row.metrics.items() if k.startswith("best/")},
-        rerun=row.tags.get("rerun", ""),
+        rerun=command,
         started=row.start_time.isoformat(),
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import gen_models
-from gen_models.core.config import convert, flatten, merge
+from gen_models.core.config import convert, flatten, merge, nest
 from gen_models.core.errors import InputError, require
 from pipelines.config.run import Run, Train, defaults
 from pipelines.config.search import Search
@@ -158,20 +158,10 @@ def config_from_params(params: Mapping[str, Any], tags: Mapping[str, str]) -> Tr
     require(bool(family), "run", tags.get("mlflow.runName", ""), "a run of genpipe")
     base = defaults(Train, family)
     known = flatten(to_dict(base))
-    content: dict[str, Any] = {}
-    for path, value in params.items():
-        if path in known:
-            _put(content, path.split("."), _parse(value, known[path], path))
+    content = nest({k: _parse(v, known[k], k) for k, v in params.items() if k in known})
     root = _flag_value(tags.get("rerun", ""), "--data-root")
     where = {"data_root": root} if root else {}
     return with_settings(base, content | where)
-
-
-def _put(content: dict[str, Any], path: list[str], value: Any) -> None:
-    *parents, name = path
-    for parent in parents:
-        content = content.setdefault(parent, {})
-    content[name] = value
 
 
 def _parse(value: Any, default: Any, path: str) -> Any:

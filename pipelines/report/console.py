@@ -16,6 +16,7 @@ from rich.table import Table
 from pipelines.report.results import (
     BestResult,
     EvaluationResult,
+    RerunResult,
     RunsResult,
     SampleResult,
     SearchResult,
@@ -171,6 +172,19 @@ def show_sync(result: SyncResult) -> None:
     for failure in result.failed:
         _print(f"{failure.name}: not recorded: {failure.reason}")
     _print(f"{result.runs} runs and {result.evaluations} evaluations: {result.tracking_uri}")
+
+
+def show_rerun(result: RerunResult) -> None:
+    """Print whether a repetition gave what is recorded, and if not, what differs."""
+    _print(f"{result.name}: {'equal' if result.equal else 'differs'}, from {result.source}")
+    _print(f"  {result.epochs} of {result.recorded_epochs} epochs repeated")
+    _print(f"  {result.different_values} of {result.values} values differ")
+    _print(f"  {result.different_digests} of {result.digests} digests of weights differ")
+    if result.first_difference:
+        _print(f"  the first: {result.first_difference}")
+        _print(f"  the largest relative difference: {result.largest_difference:.2g}")
+    for name, each in sorted(result.circumstances.items()):
+        _print(f"  {name}: {each.recorded} is recorded, {each.here} here")
 
 
 def _print(text: str) -> None:

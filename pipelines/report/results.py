@@ -210,9 +210,10 @@ class RecordedRun:
     metric: str
     value: float | None
     params: Mapping[str, str]
+    """Its config; of a trial whose settings changed in training, that of its best epoch."""
     metrics: Mapping[str, float]
     rerun: str
-    """The command that trains its config again."""
+    """The command that trains its config again, or repeats its schedule."""
     started: str
     """ISO 8601."""
 
@@ -260,6 +261,43 @@ class SyncResult(Result):
         return 1 if self.failed else 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A circumstance on which last digits depend, and which is not as it was."""
+
+    recorded: str
+    here: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerunResult(Result):
+    """A recorded run that was repeated, and compared value by value."""
+
+    name: str
+    source: str
+    """Where what is recorded was read: a journal's folder, or MLflow's run."""
+    equal: bool
+    """Whether every epoch was repeated with equal values and equal weights, to the last bit."""
+    epochs: int
+    """Epochs that were compared."""
+    recorded_epochs: int
+    values: int
+    """Values of metrics that were compared."""
+    different_values: int
+    first_difference: str | None
+    largest_difference: float
+    """The largest relative difference of two values."""
+    digests: int
+    """Epochs whose weights were compared, by their digests."""
+    different_digests: int
+    circumstances: Mapping[str, Difference]
+    """What is not as it was: versions, device, processor, data, execution, precision, workers."""
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.equal else 1
+
+
 RESULTS: tuple[type[Result], ...] = (
     TrainResult,
     SearchResult,
@@ -268,6 +306,7 @@ RESULTS: tuple[type[Result], ...] = (
     RunsResult,
     BestResult,
     SyncResult,
+    RerunResult,
 )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,6 +88,10 @@ class Outcome:
     `"seeds": 50` if the value is the mean over as many seeds."""
 
 
+SCHEDULES = "training"
+"""Artifact folder of `pipelines.store.layout.RunFolder.schedules`."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """Epochs that were trained with the same settings, one after the other."""
@@ -97,6 +101,15 @@ class Segment:
     """The searched settings, flat: `{"optim.lr": 0.001, …}`."""
     trial_id: str = ""
     """The trial that trained them."""
+
+
+Schedule = tuple[Segment, ...]
+"""Everything that led to a state, from the first weights on, whichever trial had trained it."""
+
+
+def schedule_from(content: Sequence[Mapping[str, Any]]) -> Schedule:
+    """Return the schedule that was written as plain values, with `asdict` of each segment."""
+    return tuple(Segment(**each) for each in content)
 
 
 @dataclass(frozen=True)
@@ -113,9 +126,9 @@ class EpochContext:
     """The name of the processor or GPU, and the instructions that torch uses of it."""
     weights: str = ""
     """Digest of the networks' weights after the epoch."""
-    schedule: tuple[Segment, ...] = ()
-    """Of a trial of population based training: everything that led to its state, from the first
-    weights on, whichever trial had trained it. Empty where the settings never change."""
+    schedule: Schedule = ()
+    """Of a trial of population based training: what led to its state. Empty where the settings
+    never change."""
 
     def as_content(self) -> dict[str, Any]:
         """Return what is known as plain values."""
@@ -124,8 +137,7 @@ class EpochContext:
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> EpochContext:
         """Return what `as_content` returned; of an epoch of an older version nothing is known."""
-        schedule = tuple(Segment(**each) for each in content.get("schedule", ()))
-        return cls(**{**content, "schedule": schedule})
+        return cls(**{**content, "schedule": schedule_from(content.get("schedule", ()))})
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def schedules(self) -> Path:
+        """Of a trial whose settings changed: what led to its state, for each epoch."""
+        return self.path / "schedules.json"
+
+    @property
     def samples(self) -> Path:
         """Samples of the best checkpoint."""
         return self.path / "samples.png"

@@ -113,6 +113,12 @@ class RunReader(Protocol):
     def config(self, row: RunRow) -> Run:
         """Return the config that a run was recorded with."""
 
+    def history(self, row: RunRow) -> dict[int, dict[str, float]]:
+        """Return the metrics of training and validation of each epoch of a run, ascending."""
+
+    def artifact(self, row: RunRow, path: str) -> bytes | None:
+        """Return the content of a run's artifact; None if there is none of this path."""
+
     def checkpoint(self, name: str, into: Path) -> Path:
         """Return the checkpoint folder that `name` means, as in `run`; if it is not on this
         machine, it is downloaded under `into`."""

@@ -26,7 +26,7 @@ from gen_models.training.processor import processor_name
 from pipelines.config.run import Run, Train
 from pipelines.data.batches import as_batch
 from pipelines.evaluation.validation import NUM_CODES, Evaluator
-from pipelines.store.journal import EpochContext, Journal, Segment
+from pipelines.store.journal import EpochContext, Journal, Schedule
 from pipelines.training.payload import SharedDataset
 
 Metrics = dict[str, float]
@@ -52,7 +52,7 @@ class TrialState:
     """How the epoch is trained: `pipelines.store.journal.EpochContext.execution`."""
     widest: Mapping[str, int] = field(default_factory=dict)
     """`pipelines.store.journal.EpochContext.widest`."""
-    schedule: tuple[Segment, ...] = ()
+    schedule: Schedule = ()
     """What led to the learner's state, if settings change in training."""
 
     def context(self) -> EpochContext:

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from pipelines.analysis.best_epoch import epoch_costs, summarise_run
 from pipelines.analysis.champion import Selection, select_champion
@@ -23,9 +23,9 @@ from pipelines.config.serialization import dump_config, with_settings
 from pipelines.report.console import terminal
 from pipelines.report.html import write_report
 from pipelines.store.checkpoints import prune_checkpoints
-from pipelines.store.journal import EpochRecord, Outcome, RunStatus
+from pipelines.store.journal import SCHEDULES, EpochRecord, Outcome, RunStatus, as_json
 from pipelines.store.layout import RunFolder, SearchFolder
-from pipelines.store.scan import JournalCache
+from pipelines.store.scan import JournalCache, RunRecord
 from pipelines.tracking.base import Tracker
 from pipelines.training.preflight import RunContext
 from pipelines.training.run import open_run, write_samples
@@ -176,7 +176,7 @@ class SearchRun:
             checkpoint=str(winner.best.checkpoint),
             register=self.context.experiment if register else "",
             champion=claim,
-            artifacts=artifacts,
+            artifacts={**winner.outcome.artifacts, **artifacts},
         )
         self._close_run(winner.record.folder, outcome)
         return artifacts
@@ -257,6 +257,7 @@ class SearchRun:
             costs = epoch_costs(record, objective)
             keep, last = self.run.keep_checkpoints, action.last_epoch
             prune_checkpoints(folder.path, costs, keep, last_epoch=last, files=folder.files)
+        outcome = replace(outcome, artifacts=_write_schedules(record))
         self._close_run(folder, outcome)
         self._show_end(folder, action, outcome)
 
@@ -274,3 +275,18 @@ class SearchRun:
         config = {name: info.params[name] for name in self.searched} if info else {}
         text = f"epoch {action.last_epoch}, {text}"
         self.progress.trial_ended(action.trial_id, action.status, text, config)
+
+
+def _write_schedules(record: RunRecord) -> dict[str, str]:
+    """Write what led to each epoch's state of a trial whose settings changed, from which MLflow
+    alone can tell how to repeat it; return the artifacts."""
+    schedules = {
+        str(epoch): [asdict(segment) for segment in each.context.schedule]
+        for epoch, each in record.epochs.items()
+        if each.context.schedule
+    }
+    if not schedules:
+        return {}
+    folder = record.folder
+    folder.files.write(folder.schedules, as_json(schedules))
+    return {SCHEDULES: str(folder.schedules)}

@@ -8,8 +8,10 @@ from pipelines.analysis.seeds import SeedStatistics
 from pipelines.config.search import SeedStudy
 from pipelines.report.results import (
     BestResult,
+    Difference,
     EvaluationResult,
     RecordedRun,
+    RerunResult,
     RunsResult,
     SearchResult,
     TrainResult,
@@ -118,3 +120,21 @@ def runs_result(*runs: RecordedRun) -> RunsResult:
 def best_result() -> BestResult:
     runs = (recorded_run(), recorded_run(run_id="def", value=-2.0))
     return BestResult(metric=METRIC, mode="max", data="digits", ranking=runs, rerun=runs[0].rerun)
+
+
+def rerun_result(**changes: Any) -> RerunResult:
+    settings: dict[str, Any] = {
+        "name": "vae-1",
+        "source": "/s/runs/vae-1/journal",
+        "equal": False,
+        "epochs": 3,
+        "recorded_epochs": 3,
+        "values": 12,
+        "different_values": 1,
+        "first_difference": "val/elbo at epoch 2: -1.5 is recorded, -1.25 here",
+        "largest_difference": 0.25,
+        "digests": 3,
+        "different_digests": 2,
+        "circumstances": {"version.torch": Difference(recorded="2.11.0", here="2.15.0")},
+    }
+    return RerunResult(**{**settings, **changes})

@@ -45,7 +45,8 @@ class RecordingTracker:
 
 def make_search(root: Path, **settings: Any) -> SearchRun:
     """Return a search that has started in the store `root`."""
-    run = small_run(Search, trials=3, epochs=4, grace_period=1, store=str(root), **settings)
+    own = {"trials": 3, "epochs": 4, "grace_period": 1, "store": str(root)}
+    run = small_run(Search, **{**own, **settings})
     run = replace(run, scheduler=run.chosen_scheduler, searcher=run.chosen_searcher)
     store = Store.at(root)
     context = RunContext(run, load("digits", Path()), store, "sqlite:///unused.db")

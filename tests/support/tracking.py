@@ -40,6 +40,7 @@ class MemoryRun:
     pictures: set[str] = field(default_factory=set)
     config: bytes = b""
     checkpoint: Mapping[str, bytes] = field(default_factory=dict)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -164,6 +165,9 @@ class MemoryWriter:
         ending = outcome.ending if outcome else ""
         status = _STATUS.get(ending, "KILLED") if ending else "RUNNING"
         run.row = replace(run.row, metrics=metrics, tags=tags, status=status, outcome=ending)
+        for folder, path in (outcome.artifacts if outcome else {}).items():
+            if Path(path).is_file():
+                run.artifacts[f"{folder}/{Path(path).name}"] = Path(path).read_bytes()
         delivered = {"uri": self._uri, "run_id": run.row.run_id}
         delivered["outcome"] = asdict(outcome) if outcome else None
         model = self._model(run, info, outcome) if outcome and outcome.checkpoint else {}
@@ -262,6 +266,17 @@ class MemoryReader:
         if not run.config:
             return config_from_params(row.params, row.tags)
         return load_config(run.config, f"config.json of run {row.name}")
+
+    def history(self, row: RunRow) -> dict[int, dict[str, float]]:
+        epochs: dict[int, dict[str, float]] = {}
+        for name, points in self._find("run", row.run_id).points.items():
+            for epoch, value in points.items():
+                if name.startswith(("train/", "val/")):
+                    epochs.setdefault(epoch, {})[name] = value
+        return dict(sorted(epochs.items()))
+
+    def artifact(self, row: RunRow, path: str) -> bytes | None:
+        return self._find("run", row.run_id).artifacts.get(path)
 
     def checkpoint(self, name: str, into: Path) -> Path:
         if (Path(name) / MODEL_FILE).is_file():

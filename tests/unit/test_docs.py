@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from support.results import rerun_result
 
 from docs.generate import FILES, FOLDER
 from pipelines.analysis.seeds import SeedStatistics
@@ -125,6 +126,7 @@ EXAMPLES: list[Result] = [
     SyncResult(
         tracking_uri="u", runs=2, evaluations=1, failed=(Failure(name="runs/a", reason="damaged"),)
     ),
+    rerun_result(),
 ]
 
 

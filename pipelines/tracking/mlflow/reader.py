@@ -80,12 +80,27 @@ class MlflowReader:
     def config(self, row: RunRow) -> Run:
         """Return the config that a run was recorded with: from its artifact `config.json`; of a
         run of an older version, from its parameters."""
-        artifacts = {file.path for file in self._client.list_artifacts(row.run_id)}
-        if _CONFIG not in artifacts:
+        content = self.artifact(row, _CONFIG)
+        if content is None:
             return config_from_params(row.params, row.tags)
+        return load_config(content, f"{_CONFIG} of run {row.name}")
+
+    def history(self, row: RunRow) -> dict[int, dict[str, float]]:
+        """Return the metrics of training and validation of each epoch of a run, ascending."""
+        epochs: dict[int, dict[str, float]] = {}
+        for name in row.metrics:
+            if name.startswith(("train/", "val/")):
+                for point in self._client.get_metric_history(row.run_id, name):
+                    epochs.setdefault(point.step, {})[name] = point.value
+        return dict(sorted(epochs.items()))
+
+    def artifact(self, row: RunRow, path: str) -> bytes | None:
+        """Return the content of a run's artifact; None if there is none of this path."""
+        above = path.rpartition("/")[0] or None
+        if all(file.path != path for file in self._client.list_artifacts(row.run_id, above)):
+            return None
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(self._client.download_artifacts(row.run_id, _CONFIG, folder))
-            return load_config(path.read_bytes(), f"{_CONFIG} of run {row.name}")
+            return Path(self._client.download_artifacts(row.run_id, path, folder)).read_bytes()
 
     def checkpoint(self, name: str, into: Path) -> Path:
         """Return the checkpoint folder that `name` means: a folder, or what `run` takes; download

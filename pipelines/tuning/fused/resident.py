@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
-from gen_models.core.config import flatten
+from gen_models.core.config import flatten, nest
 from gen_models.core.data import DataSpec
 from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.training.cpu import prepare_thread
@@ -25,7 +25,7 @@ from pipelines.config.search import Search
 from pipelines.config.serialization import from_dict, with_settings
 from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints, saved_epochs
 from pipelines.store.files import LOCAL
-from pipelines.store.journal import Journal
+from pipelines.store.journal import Journal, Schedule
 from pipelines.store.layout import SearchFolder
 from pipelines.training.loop import (
     EpochLoop,
@@ -41,12 +41,10 @@ from pipelines.tuning.fused.choices import RecordedChoices
 from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
 from pipelines.tuning.fused.states import (
-    Schedule,
     continues,
     dump_state,
     extended,
     load_state,
-    nested,
     settings_of,
     with_numbers_of,
 )
@@ -243,7 +241,7 @@ class ResidentTrials:
             checkpoint = checkpoint_folder(folder, epoch)
             if self.settings_change:
                 schedule = Journal(folder).record(epoch).context.schedule
-                last = nested(schedule[-1].settings) if schedule else None
+                last = nest(schedule[-1].settings) if schedule else None
                 settings = last or settings_of(checkpoint, request.config)
                 trial = replace(self._new_trial(request, settings), schedule=schedule)
             trial.epoch = epoch

@@ -13,11 +13,8 @@ from typing import Any
 import torch
 
 from gen_models.core.checkpoint import load_checkpoint
-from pipelines.store.journal import Segment
+from pipelines.store.journal import Schedule, Segment, schedule_from
 from pipelines.training.loop import TrialState
-
-Schedule = tuple[Segment, ...]
-"""Everything that led to a state, from the first weights on."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def load_state(state: bytes, device: torch.device) -> SavedState:
     if "origin" not in content:  # saved by version 0.2
         return SavedState(content, {}, ())
     origin = json.loads(content["origin"])
-    schedule = tuple(Segment(**each) for each in origin["schedule"])
+    schedule = schedule_from(origin["schedule"])
     return SavedState(content["learner"], origin["settings"], schedule)
 
 
@@ -69,18 +66,6 @@ def _pick(shape: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any
         else content.get(name, inner)
         for name, inner in shape.items()
     }
-
-
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat settings in the config's shape: the inverse of `flatten`."""
-    content: dict[str, Any] = {}
-    for path, value in settings.items():
-        *parents, name = path.split(".")
-        inner = content
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[name] = value
-    return content
 
 
 def with_numbers_of(wanted: Mapping[str, Any], copied: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from support.results import (
     STUDY,
     best_result,
     evaluation_result,
+    rerun_result,
     runs_result,
     search_result,
     train_result,
@@ -23,6 +24,7 @@ from pipelines.report.console import (
     set_verbosity,
     show_best,
     show_evaluation,
+    show_rerun,
     show_runs,
     show_samples,
     show_search,
@@ -238,3 +240,16 @@ def test_the_best_runs_are_shown(capsys: Capture) -> None:
     assert "  model.latent_dim = 16" in lines and "  optim.lr = 0.1" in lines
     assert f"  best/{METRIC} -1.5" in lines
     assert lines[-1] == "train it again:  genpipe train vae"
+
+
+def test_a_repetition_is_equal_or_says_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rerun(rerun_result())
+    out = capsys.readouterr().out
+    assert "vae-1: differs, from /s/runs/vae-1/journal" in out
+    assert "1 of 12 values differ" in out and "2 of 3 digests of weights differ" in out
+    assert "the first: val/elbo at epoch 2: -1.5 is recorded, -1.25 here" in out
+    assert "version.torch: 2.11.0 is recorded, 2.15.0 here" in out
+    same = {"equal": True, "different_values": 0, "first_difference": None}
+    show_rerun(rerun_result(**same, circumstances={}))
+    out = capsys.readouterr().out
+    assert "vae-1: equal" in out and "the first" not in out

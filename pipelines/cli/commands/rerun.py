@@ -1,0 +1,44 @@
+"""Repeat a recorded run alone, and compare it with what is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
+
+ORDER, USAGE = 8, "rerun RUN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rerun(RecordedSettings):
+    """Train a recorded run or trial again, alone and without Ray, and compare every epoch's
+    metrics and weights with what is recorded, in the store or in MLflow alone: "equal", or what
+    differs. Records nothing. A trial of population based training is repeated by its schedule."""
+
+    run: Positional[str]
+    """A run's id or name, a trial's, NAME@champion or models:/NAME/VERSION."""
+    data_root: Path | None = None
+    """Folder of torchvision's data sets; by default where the run found them."""
+    download: bool = False
+    """Download the data set, or Inception's weights, if they are missing."""
+
+
+def main(args: list[str]) -> int:
+    """Run the command; return its exit code."""
+    settings = parse_settings(Rerun, "rerun", args)
+    from pipelines.catalog.rerun import rerun  # light: imports torch
+    from pipelines.report.console import show_rerun  # light: imports rich
+
+    result = rerun(
+        settings.run,
+        store=settings.store,
+        tracking_uri=settings.tracking_uri,
+        data_root=settings.data_root,
+        download=settings.download,
+    )
+    show_rerun(result)
+    print_json(settings, result.to_json())
+    return result.exit_code

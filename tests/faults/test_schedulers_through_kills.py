@@ -1,0 +1,64 @@
+"""Schedulers that pause, copy and resume trials, in searches that are killed as a whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pipeline import (
+    SMALL,
+    check_recorded,
+    kill,
+    recorded_epochs,
+    run_process,
+    start,
+    wait_until,
+)
+
+pytestmark = pytest.mark.usefixtures("prepared_store")
+EPOCHS = 9
+
+
+def search_with_kills(store: Path, scheduler: str, kill_at: tuple[int, ...]) -> dict[str, Any]:
+    """Search, kill every process of the search once two trials have recorded an epoch, resume, and
+    so on; return the result."""
+    log = store.with_suffix(".log")
+    args = ("--trials", "4", "--epochs", str(EPOCHS), "--grace-period", "2")
+    searching = ["search", "vae", "--store", str(store)]
+    begin = [*searching, *SMALL, *args, "--scheduler", scheduler, "--searcher", "random"]
+    for epoch in kill_at:
+        process = start(begin, log)
+        wait_until(lambda epoch=epoch: recorded_epochs(store, epoch) > 1)  # type: ignore[misc]
+        kill(process)
+        (search_id,) = (path.name for path in (store / "searches").iterdir())
+        begin = [*searching, "--resume", search_id]
+    return run_process(begin, log)
+
+
+def schedules(store: Path, trial_id: str) -> dict[int, list[dict[str, Any]]]:
+    """Return what led to the state after each epoch of a trial."""
+    paths = sorted(store.glob(f"searches/*/trials/{trial_id}/journal/reports/*.json"))
+    records = [json.loads(path.read_text()) for path in paths]
+    return {each["epoch"]: each["context"]["schedule"] for each in records}
+
+
+def test_population_based_training_goes_on_with_the_settings_of_its_weights(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "runs"
+    result = search_with_kills(store, "pbt", (3, 6))
+    outcomes = {trial["trial_id"]: trial["outcome"] for trial in result["ranking"]}
+    assert len(outcomes) == 4 and set(outcomes.values()) == {"completed"}, outcomes
+    check_recorded(store, result)
+    trained = [schedules(store, trial_id) for trial_id in outcomes]
+    assert all(list(each) == list(range(1, EPOCHS + 1)) for each in trained)
+    assert any(len(each[EPOCHS]) > 1 for each in trained), "no trial copied another"
+
+
+def test_hyperband_s_brackets_go_on(tmp_path: Path) -> None:
+    store = tmp_path / "runs"
+    result = search_with_kills(store, "hyperband", (2, 5))
+    outcomes = [trial["outcome"] for trial in result["ranking"]]
+    assert len(outcomes) == 4 and set(outcomes) <= {"completed", "stopped_early"}, outcomes
+    assert "completed" in outcomes
+    check_recorded(store, result)
