@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
 
-ORDER, USAGE = 8, "rerun RUN"
+ORDER, USAGE = 11, "rerun RUN"
 
 
 @dataclass(frozen=True, kw_only=True)
