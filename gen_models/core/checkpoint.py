@@ -4,6 +4,7 @@
                            supplies the family, if it is not a built-in one
     weights.safetensors    `networks.<network>.<tensor>`, and `averages.<network>.<tensor>`
     optimizers.pt          the optimizers' state; read with `weights_only=True`
+    SHA256SUMS             their checksums (`gen_models.core.checksums`), checked on every load
 
 Somebody else may have made one. So reading one runs no code from it, and the networks that its
 config describes are built only when its files are known to hold just their tensors.
@@ -11,6 +12,7 @@ config describes are built only when its files are known to hold just their tens
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,13 +21,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
+from gen_models.core.checksums import SUMS_FILE, check_checksums, write_checksums
 from gen_models.core.config import from_dict, read_object
 from gen_models.core.contract import Model, adams, is_conditional
 from gen_models.core.data import DataSpec
-from gen_models.core.errors import InputError, require, shown
+from gen_models.core.errors import DamagedError, InputError, require, shown
 from gen_models.core.families import GROUP, distribution, family, names
 from gen_models.core.networks import build_networks
 from gen_models.core.tensor_files import read_nested, read_tensors
@@ -80,11 +83,15 @@ class _Description:
 
 
 def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Trainable) -> None:
-    """Write a learner's state into `folder`, an existing empty folder."""
+    """Write a learner's state into `folder`, an existing empty folder. Raises `OSError` where it
+    cannot be written; whoever made the folder makes it durable."""
     state = learner.state_dict()
     tensors = {k: v.detach().cpu().contiguous() for k, v in _flat(state).items()}
-    save_file(tensors, folder / WEIGHTS_FILE)
-    torch.save(state["optimizers"], folder / OPTIMIZERS_FILE)
+    # Written to memory first: their own writers hide an OSError, as of a full disk.
+    (folder / WEIGHTS_FILE).write_bytes(as_safetensors(tensors))
+    optimizers = io.BytesIO()
+    torch.save(state["optimizers"], optimizers)
+    (folder / OPTIMIZERS_FILE).write_bytes(optimizers.getbuffer())
     content = {
         "family": family_name,
         "config": asdict(learner.model.config),
@@ -97,13 +104,14 @@ def save_checkpoint(folder: Path, family_name: str, optim: Any, learner: Trainab
     if package:
         content["package"] = package
     (folder / "model.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_checksums(folder)
 
 
 def restore_learner(folder: Path, learner: Trainable) -> None:
     """Load a checkpoint's state into a learner of the same family, config and optimizers.
 
-    Raises `InputError` if the folder holds no checkpoint, a broken one, or one of other networks;
-    then the learner is as it was.
+    Raises `InputError` if the folder holds no checkpoint, or one of other networks, and
+    `DamagedError` if a file is not what was written; then the learner is as it was.
     """
     description, state = _read(folder), learner.state_dict()
     with _broken(folder):
@@ -171,11 +179,12 @@ def load_sampler(folder: Path) -> tuple[nn.Module, int]:
 
 
 def _read(folder: Path) -> _Description:
+    check_checksums(folder)
     try:
         with _broken(folder):
             return from_dict(_Description, read_object(folder / "model.json"), "model.json: ")
     except OSError as error:
-        raise InputError(f"{folder}: no checkpoint: {error}") from error
+        raise DamagedError(f"{folder}: no checkpoint: {error}") from error
 
 
 def _family(folder: Path, description: _Description) -> Any:
@@ -191,11 +200,13 @@ def _family(folder: Path, description: _Description) -> Any:
 
 @contextmanager
 def _broken(folder: Path) -> Iterator[None]:
-    """Name the folder in an `InputError` of the block."""
+    """Name the folder in an `InputError` of the block. Files that have the right checksums are not
+    damaged; of an older version's nobody knows."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{folder}: a broken checkpoint: {error}") from error
+        kind = InputError if (folder / SUMS_FILE).exists() else DamagedError
+        raise kind(f"{folder}: a broken checkpoint: {error}") from error
 
 
 State = Mapping[str, Mapping[str, Mapping[str, Tensor]]]

@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class DamagedError(InputError):
+    """A file is not what was written: empty, cut short or changed. The message names it."""
+
+
 def require(ok: bool, field: str, value: object, expected: str) -> None:
     """Raise `InputError` unless `ok`: `latent_dim = -3: expected an integer of at least 1`."""
     if not ok:

@@ -192,10 +192,17 @@ def fingerprint(networks: Mapping[str, nn.Module]) -> str:
 
 def check_replicas(networks: Mapping[str, nn.Module]) -> None:
     """Raise `RuntimeError` unless the networks of all workers are equal bit for bit. A barrier."""
+    if rank_and_world()[1] > 1:
+        check_same(fingerprint(networks), "networks")
+
+
+def check_same(value: object, what: str) -> None:
+    """Raise `RuntimeError` unless all workers have the same `value`. `what`: its name, a plural. A
+    barrier."""
     _, world = rank_and_world()
     if world == 1:
         return
-    fingerprints: list[str | None] = [None] * world
-    dist.all_gather_object(fingerprints, fingerprint(networks))
-    if len(set(fingerprints)) != 1:
-        raise RuntimeError(f"the workers' networks differ: {fingerprints}")
+    values: list[object] = [None] * world
+    dist.all_gather_object(values, value)
+    if len(set(values)) != 1:
+        raise RuntimeError(f"the workers' {what} differ: {values}")

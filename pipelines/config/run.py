@@ -84,7 +84,8 @@ class Run:
     picture_every: int = 5
     """Epochs between pictures of samples and reconstructions."""
     keep_checkpoints: int = 1
-    """How many of the best checkpoints to keep, beside the newest."""
+    """How many of the best checkpoints to keep, beside the newest; while the run goes on, beside
+    the two newest."""
 
     store: Path = Path("runs")
     """Folder of all results. On a cluster: a file system that every node mounts."""

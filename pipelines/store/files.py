@@ -1,20 +1,37 @@
 """Reading and writing of files: every access to a store goes through `Files`.
 
+What was written is durable: once a method has returned, a power loss takes none of it, and one in
+the middle of it leaves what was there before. So whoever removes an old file after a new one was
+written never loses both.
+
 `LocalFiles` is a POSIX file system, which on a cluster is one that every node mounts. Another kind
 of storage, such as an object store, is another implementation of the same methods.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
+"""What file systems answer that sync no folders, as some mounted over a network."""
+_SYNC_THREADS = 8
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, linux/fs.h
+
+
+class StorageFullError(OSError):
+    """A file could not be written because its storage is full. What was there before is whole."""
 
 
 class Files(Protocol):
@@ -24,8 +41,8 @@ class Files(Protocol):
         """Return the content of a file. Raises `FileNotFoundError`."""
 
     def write(self, path: Path, content: bytes | str) -> None:
-        """Write a file, and the folders above it. Atomic: a reader sees all of it or the file as
-        it was before."""
+        """Write a file, and the folders above it. Atomic and durable: a reader sees all of it or
+        the file as it was before, also after a power loss. Raises `StorageFullError`."""
 
     def create(self, path: Path, content: bytes | str) -> bool:
         """Write a file unless it is there already; return whether this call wrote it. Atomic: of
@@ -40,13 +57,16 @@ class Files(Protocol):
     def remove(self, path: Path) -> None:
         """Remove a file, or a folder with its content. No error if it is absent."""
 
+    def move(self, path: Path, to: Path) -> None:
+        """Give a file or a folder another name beside its own. No error if it is absent."""
+
     def modified_ms(self, path: Path) -> int:
         """Return when a file was written, in milliseconds since 1970."""
 
     def new_folder(self, path: Path) -> AbstractContextManager[Path]:
-        """Give an empty local folder to fill; it becomes `path`, whole, when the block ends
-        without an error, and replaces a folder of that name. One process at a time may do so for a
-        path."""
+        """Give an empty local folder to fill; it becomes `path`, whole and durable, when the block
+        ends without an error, and replaces a folder of that name. One process at a time may do so
+        for a path. Raises `StorageFullError`."""
 
     def local(self, path: Path) -> AbstractContextManager[Path]:
         """Give a local path with the content of the file or folder `path`, for the block."""
@@ -63,11 +83,16 @@ class LocalFiles:
         return path.read_bytes()
 
     def write(self, path: Path, content: bytes | str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         aside = _aside(path)
         try:
-            aside.write_bytes(content.encode() if isinstance(content, str) else content)
-            os.replace(aside, path)
+            with _full_storage_named(path):
+                _make_folder(path.parent)
+                with aside.open("wb") as file:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(aside, path)
+                _sync(path.parent)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -77,6 +102,7 @@ class LocalFiles:
         self.write(aside, content)
         try:
             os.link(aside, path)  # unlike a rename, it fails if the path is there
+            _sync(path.parent)
         except FileExistsError:
             return False
         finally:
@@ -91,9 +117,20 @@ class LocalFiles:
 
     def remove(self, path: Path) -> None:
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            # A reader sees all of the folder or nothing.
+            aside = path.with_name(f".{path.name}.removed")
+            shutil.rmtree(aside, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+    def move(self, path: Path, to: Path) -> None:
+        self.remove(to)
+        with suppress(FileNotFoundError):
+            path.rename(to)
+            _sync(to.parent)
 
     def modified_ms(self, path: Path) -> int:
         return path.stat().st_mtime_ns // 1_000_000
@@ -103,13 +140,15 @@ class LocalFiles:
         # One name, so that a process that was killed leaves no more than one folder behind.
         aside = path.with_name(f".{path.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
         try:
-            yield aside
-            shutil.rmtree(path, ignore_errors=True)
-            aside.rename(path)
+            with _full_storage_named(path):
+                _make_folder(aside)
+                yield aside
+                _sync_tree(aside)
+                _put_in_place(aside, path)
+                _sync(path.parent)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)  # what was left of it, or what it replaces
 
     @contextmanager
     def local(self, path: Path) -> Iterator[Path]:
@@ -125,6 +164,75 @@ class LocalFiles:
 def _aside(path: Path) -> Path:
     """Return a hidden name beside `path`, on the same file system, so that a rename is atomic."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+@contextmanager
+def _full_storage_named(path: Path) -> Iterator[None]:
+    """Raise `StorageFullError` with the path, and what is free there, if the block fails because
+    the storage is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFullError(error.errno, f"no space left ({_free(path)})", str(path)) from error
+
+
+def _free(path: Path) -> str:
+    folder = next(each for each in path.absolute().parents if each.exists())
+    return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        _sync(each.parent)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's content durable, or the names in a folder."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC or not path.is_dir():
+            raise
+    finally:
+        os.close(file)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Make a folder with its content durable. The files at once: the file system writes several
+    together in hardly more time than one."""
+    paths = sorted(folder.rglob("*"))
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+        list(pool.map(_sync, (path for path in paths if path.is_file())))
+    for path in (*reversed(paths), folder):
+        if path.is_dir():
+            _sync(path)
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`. A folder that is there takes the name of `new`, at the
+    same moment where the file system can do that; else for a moment there is none at `path`."""
+    if not path.exists():
+        new.rename(path)
+    elif not _exchanged(new, path):
+        old = _aside(path)
+        path.rename(old)
+        new.rename(path)
+        old.rename(new)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Give two folders each other's names; return whether the file system can do that."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
 LOCAL: Files = LocalFiles()

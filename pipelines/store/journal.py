@@ -5,6 +5,10 @@ run's folder. The tracker (`pipelines.tracking`) delivers the journal to MLflow.
 kill or a restart can delay what MLflow shows, but loses no point and logs none twice: an epoch
 that is trained again overwrites its own file with the same content.
 
+A file that is empty, cut short or garbled raises `DamagedError`, which names it. `JournalCache`
+(`pipelines.store.scan`) sets such a run aside, and training that resumes goes back to the last
+epoch before the damage.
+
     <run folder>/journal/
         identity.json               `RunInfo`: written once, when the run starts
         reports/000005.json         epoch 5: {"epoch": 5, "metrics": {…}, "pictures": ["samples"],
@@ -19,12 +23,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, TypeVar, get_args
 
+from gen_models.core.errors import DamagedError
 from pipelines.store.files import LOCAL, Files
 from pipelines.store.secrets import redacted
 
@@ -164,15 +169,17 @@ class Journal:
         """Record that the run starts or goes on, and remove its outcome. Returns the run's info:
         what an earlier start wrote, or else `info`."""
         self.files.remove(self.outcome_file)
-        known = self.info()
+        try:
+            known = self.info()
+        except DamagedError:  # with the old key, the tracker goes on with the same run
+            known, info = None, replace(info, key=self.delivered().get("key", info.key))
         if known is None:
             self._write(self.folder / "identity.json", asdict(info))
         return known or info
 
     def info(self) -> RunInfo | None:
         """Return the run's info, or None if it never started."""
-        content = self._read(self.folder / "identity.json")
-        return RunInfo(**content) if content else None
+        return _parsed(RunInfo, self.files, self.folder / "identity.json")
 
     def started_ms(self) -> int:
         """Return when the run first started, in milliseconds since 1970."""
@@ -204,10 +211,20 @@ class Journal:
 
     def record(self, epoch: int) -> EpochRecord:
         """Return the record of an epoch. Raises `FileNotFoundError` if there is none."""
-        content = json.loads(self.files.read(self.record_file(epoch)))
-        pictures = {key: self._picture(epoch, key) for key in content["pictures"]}
-        context = EpochContext.from_content(content.get("context", {}))
-        return EpochRecord(epoch, content["metrics"], pictures, context)
+        path = self.record_file(epoch)
+        content = read_json(self.files, path)
+        if not content:
+            raise FileNotFoundError(path)
+        metrics, keys = content.get("metrics"), content.get("pictures")
+        if not (_is_metrics(metrics) and _is_names(keys)):
+            raise DamagedError(f"{path}: damaged: expected the metrics and pictures of an epoch")
+        try:
+            context = EpochContext.from_content(content.get("context", {}))
+        except (TypeError, ValueError) as error:
+            raise DamagedError(f"{path}: damaged: {error}") from error
+        return EpochRecord(
+            epoch, metrics, {key: self._picture(epoch, key) for key in keys}, context
+        )
 
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[EpochRecord]:
         """Iterate over the records of the epochs in (after, upto], in order."""
@@ -216,9 +233,26 @@ class Journal:
                 yield self.record(epoch)
 
     def last(self) -> EpochRecord | None:
-        """Return the record of the latest epoch, or None before the first."""
-        epochs = self.epochs()
-        return self.record(epochs[-1]) if epochs else None
+        """Return the record of the latest epoch that is not damaged, or None before the first."""
+        for epoch in reversed(self.epochs()):
+            with suppress(DamagedError):
+                return self.record(epoch)
+        return None
+
+    def whole_records(self) -> Iterator[EpochRecord]:
+        """Iterate over the records from the first epoch on, up to one that is missing or
+        damaged."""
+        recorded, epoch = set(self.epochs()), 1
+        while epoch in recorded:
+            try:
+                yield self.record(epoch)
+            except DamagedError:
+                return
+            epoch += 1
+
+    def whole_until(self) -> int:
+        """Return the last epoch of `whole_records`; 0 if there is none."""
+        return max((record.epoch for record in self.whole_records()), default=0)
 
     def _picture(self, epoch: int, key: str) -> Path:
         return self.records_folder / f"{epoch:06d}.{key}.png"
@@ -234,8 +268,7 @@ class Journal:
 
     def outcome(self) -> Outcome | None:
         """Return how the run ended, or None while it is going on."""
-        content = self._read(self.outcome_file)
-        return Outcome(**content) if content else None
+        return _parsed(Outcome, self.files, self.outcome_file)
 
     # -- delivery -----------------------------------------------------------------------------
     def mark_delivered(self, content: Mapping[str, Any]) -> None:
@@ -244,7 +277,9 @@ class Journal:
         known = self.deliveries()
         known.pop(str(content.get("uri")), None)
         elsewhere = {"elsewhere": list(known.values())} if known else {}
-        self._write(self.folder / "delivered.json", {**content, **elsewhere})
+        info = self.info()
+        key = {"key": info.key} if info else {}  # should `identity.json` be damaged
+        self._write(self.folder / "delivered.json", {**key, **content, **elsewhere})
 
     def delivered(self, uri: str | None = None) -> dict[str, Any]:
         """Return what `mark_delivered` wrote last, or wrote last of the tracker at `uri`; {} if
@@ -253,8 +288,9 @@ class Journal:
         return (known and known[0]) or {}
 
     def deliveries(self) -> dict[str, dict[str, Any]]:
-        """Return what `mark_delivered` wrote, by the tracker's URI, the latest first."""
-        latest = self._read(self.folder / "delivered.json")
+        """Return what `mark_delivered` wrote, by the tracker's URI, the latest first. Of a file
+        that is damaged nothing: the tracker is asked what it holds, and it is written again."""
+        latest = _undamaged(self.files, self.folder / "delivered.json")
         if not latest:
             return {}
         elsewhere: list[dict[str, Any]] = latest.pop("elsewhere", [])
@@ -280,9 +316,6 @@ class Journal:
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         self.files.write(path, as_json(content))
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        return read_json(self.files, path)
 
 
 @dataclass(frozen=True)
@@ -333,8 +366,12 @@ class EvaluationJournal:
         content = read_json(self.files, self.record_file)
         if not content:
             return None
-        pictures = {key: self.folder / f"{key}.png" for key in content["pictures"]}
-        return EvaluationRecord(content["run_id"], content["metrics"], content["tags"], pictures)
+        metrics, keys = content.get("metrics"), content.get("pictures")
+        is_text = isinstance(content.get("run_id"), str) and isinstance(content.get("tags"), dict)
+        if not (is_text and _is_metrics(metrics) and _is_names(keys)):
+            raise DamagedError(f"{self.record_file}: damaged: expected an evaluation")
+        pictures = {key: self.folder / f"{key}.png" for key in keys}
+        return EvaluationRecord(content["run_id"], metrics, content["tags"], pictures)
 
     def recorded_ms(self) -> int:
         """Return when the evaluation was recorded, in milliseconds since 1970."""
@@ -359,7 +396,7 @@ class EvaluationJournal:
 
     def _deliveries(self) -> dict[str, str | None]:
         """Return the key of the evaluation that was delivered last, by the tracker's URI."""
-        latest = read_json(self.files, self.folder / "delivered.json")
+        latest = _undamaged(self.files, self.folder / "delivered.json")
         known: dict[str, str | None] = dict(latest.get("elsewhere", {}))
         return known | {latest["uri"]: latest["key"]} if latest else known
 
@@ -370,9 +407,63 @@ def as_json(content: Mapping[str, Any]) -> str:
 
 
 def read_json(files: Files, path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; {} if it is absent."""
+    """Return the content of a JSON file; {} if it is absent. Raises `DamagedError` if it holds
+    anything but an object."""
     try:
-        content: dict[str, Any] = json.loads(files.read(path))
+        content = json.loads(files.read(path))
     except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: damaged, no JSON ({error})") from error
+    if not isinstance(content, dict) or not content:
+        raise DamagedError(f"{path}: damaged: expected a JSON object with content")
     return content
+
+
+def _undamaged(files: Files, path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that can be done without; {} if it is damaged."""
+    try:
+        return read_json(files, path)
+    except DamagedError:
+        return {}
+
+
+T = TypeVar("T")
+
+
+def _parsed(kind: type[T], files: Files, path: Path) -> T | None:
+    """Return a JSON file as a `RunInfo` or an `Outcome`; None if it is absent."""
+    content = read_json(files, path)
+    if not content:
+        return None
+    try:
+        made = kind(**content)
+    except TypeError as error:
+        raise DamagedError(f"{path}: damaged: {error}") from error
+    for each in fields(made):  # type: ignore[arg-type]
+        value = getattr(made, each.name)
+        fits = _FITS.get(str(each.type).split("[")[0])
+        if fits and not fits(value):
+            raise DamagedError(f"{path}: damaged: {each.name} = {value!r}: expected {each.type}")
+    return made
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int),
+    "Mapping": lambda value: isinstance(value, dict),
+    "RunKind": lambda value: value in get_args(RunKind),
+    "RunStatus": lambda value: value in get_args(RunStatus),
+}
+"""Whether a value is of a type that the fields of `RunInfo` and `Outcome` have."""
+
+
+def _is_metrics(value: Any) -> TypeGuard[dict[str, float]]:
+    return isinstance(value, dict) and all(type(each) in (int, float) for each in value.values())
+
+
+def _is_names(value: Any) -> TypeGuard[list[str]]:
+    """Return whether a value is a list of the keys of pictures, none of which leads elsewhere."""
+    return isinstance(value, list) and all(
+        isinstance(each, str) and ".." not in each and not each.startswith("/") for each in value
+    )

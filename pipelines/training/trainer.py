@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from pipelines.store.files import LOCAL
 from pipelines.training.payload import TrainingPayload
 
-CHECKPOINTS_AHEAD = 4
-"""Checkpoints that Ray Train keeps beside those that are asked for. A worker trains on for some
-epochs while Tune decides to stop its trial, and the best checkpoint until that decision must
-outlive the later ones. `pipelines.store.checkpoints` removes the rest when the run has ended."""
+_SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""What Ray Train remembered of the checkpoints of a run of an older version. It refuses to start
+if one of them is gone; the workers find the checkpoints themselves."""
 
 
 def make_trainer(
@@ -27,6 +27,7 @@ def make_trainer(
     """Return Ray Train's trainer of a run. It resumes the run in the same folder, if there is one:
     the folder is Ray Train's run name."""
     config, folder = payload.config, Path(payload.folder)
+    LOCAL.remove(folder / _SNAPSHOT)
     return TorchTrainer(
         _worker,
         train_loop_config={"payload": payload},
@@ -37,11 +38,6 @@ def make_trainer(
             failure_config=FailureConfig(
                 max_failures=config["max_failures"],
                 controller_failure_limit=config["max_failures"],  # Ray's default is no limit
-            ),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=config["keep_checkpoints"] + CHECKPOINTS_AHEAD,
-                checkpoint_score_attribute=config["metric"],
-                checkpoint_score_order=config["mode"],
             ),
             callbacks=list(callbacks),
         ),

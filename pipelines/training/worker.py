@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,11 +11,13 @@ import ray.train.torch
 
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.training.cpu import prepare_thread
-from gen_models.training.distributed import check_replicas
+from gen_models.training.distributed import check_replicas, check_same
 from gen_models.training.learner import Learner
 from pipelines.config.run import Train
 from pipelines.config.serialization import from_dict
-from pipelines.store.checkpoints import checkpoint_name
+from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints
+from pipelines.store.files import LOCAL
+from pipelines.store.journal import Journal
 from pipelines.training.loop import (
     EpochLoop,
     Metrics,
@@ -27,6 +28,12 @@ from pipelines.training.loop import (
     repeated_report,
 )
 from pipelines.training.payload import SharedDataset, TrainingPayload
+from pipelines.training.restoring import newest_whole
+
+CHECKPOINTS_AHEAD = 4
+"""Checkpoints that a worker keeps beside those that are asked for. It trains on for some epochs
+while Tune decides to stop its trial, and the best checkpoint until that decision must outlive the
+later ones. Whoever closes the run removes the rest."""
 
 
 def train_worker(payload: TrainingPayload) -> None:
@@ -38,7 +45,7 @@ def train_worker(payload: TrainingPayload) -> None:
     dataset: SharedDataset = ray.get(payload.dataset[0])
     data, evaluator = make_data(run, dataset, ray.train.torch.get_device())
     trial = TrialState(run, make_learner(run, data, dataset.num_classes), Path(payload.folder))
-    _restore(trial, ray.train.get_checkpoint())
+    _restore(trial)
     loop = EpochLoop(data, evaluator, _RayTrainOutputs(rank))
 
     def train(learners: Sequence[Learner]) -> None:
@@ -53,15 +60,27 @@ def train_worker(payload: TrainingPayload) -> None:
     check_replicas(trial.learner.networks)
 
 
-def _restore(trial: TrialState, checkpoint: ray.train.Checkpoint | None) -> None:
-    """Resume from a checkpoint, and report its epoch again: Tune may not have received it, and
-    takes a trial without any report for an error."""
-    if checkpoint is None:
-        return
-    with checkpoint.as_directory() as folder:
-        restore_learner(Path(folder), trial.learner)
-    trial.epoch = round(trial.learner.epoch)
-    ray.train.report(repeated_report(trial.folder, trial.epoch))
+def _restore(trial: TrialState) -> None:
+    """Resume from the newest checkpoint, and report its epoch again: Tune may not have received
+    it, and takes a trial without any report for an error.
+
+    The run's own folder counts, and not what Ray Train remembers: it is written durably, and what
+    is in it is checked.
+    """
+
+    def restore(epoch: int, folder: Path) -> int:
+        restore_learner(folder, trial.learner)
+        return epoch
+
+    trial.epoch = newest_whole(trial.folder, restore) or 0
+    check_same(trial.epoch, "checkpoints")
+    if trial.epoch:
+        trial.costs = {
+            record.epoch: trial.run.objective.cost(record.metrics[trial.run.metric])
+            for record in Journal(trial.folder).whole_records()
+            if trial.run.metric in record.metrics
+        }
+        ray.train.report(repeated_report(trial.folder, trial.epoch))
 
 
 class _RayTrainOutputs:
@@ -77,13 +96,9 @@ class _RayTrainOutputs:
         return is_picture_epoch(trial.run, trial.epoch)
 
     def save(self, trial: TrialState, report: Mapping[str, float], *, diverged: bool) -> None:
-        if not self.writes or diverged:
-            ray.train.report(dict(report))
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            save_checkpoint(Path(folder), trial.run.family, trial.run.optim, trial.learner)
-            ray.train.report(
-                dict(report),
-                checkpoint=ray.train.Checkpoint.from_directory(folder),
-                checkpoint_dir_name=checkpoint_name(trial.epoch),
-            )
+        if self.writes and not diverged:
+            with LOCAL.new_folder(checkpoint_folder(trial.folder, trial.epoch)) as folder:
+                save_checkpoint(folder, trial.run.family, trial.run.optim, trial.learner)
+            kept = trial.run.keep_checkpoints + CHECKPOINTS_AHEAD
+            prune_checkpoints(trial.folder, trial.costs, kept, going_on=True)
+        ray.train.report(dict(report))

@@ -46,6 +46,13 @@ class MemoryFiles:
             if path == known or path in known.parents:
                 del self.content[known], self.times[known]
 
+    def move(self, path: Path, to: Path) -> None:
+        self.remove(to)
+        for known, content in list(self.content.items()):
+            if path == known or path in known.parents:
+                self.write(to / known.relative_to(path), content)
+        self.remove(path)
+
     def modified_ms(self, path: Path) -> int:
         if path not in self.times:
             raise FileNotFoundError(path)
@@ -105,6 +112,9 @@ class CountingFiles:
 
     def remove(self, path: Path) -> None:
         self.files.remove(path)
+
+    def move(self, path: Path, to: Path) -> None:
+        self.files.move(path, to)
 
     def modified_ms(self, path: Path) -> int:
         return self.files.modified_ms(path)

@@ -6,10 +6,12 @@ kept in memory only to save time: a trial that is not there is restored from its
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +19,14 @@ import torch
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.config import flatten, nest
 from gen_models.core.data import DataSpec
+from gen_models.core.errors import DamagedError
 from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.learner import Learner
 from pipelines.config.run import as_train
 from pipelines.config.search import Search
 from pipelines.config.serialization import from_dict, with_settings
-from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints, saved_epochs
+from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints
 from pipelines.store.files import LOCAL
 from pipelines.store.journal import Journal, Schedule
 from pipelines.store.layout import SearchFolder
@@ -37,6 +40,7 @@ from pipelines.training.loop import (
     repeated_report,
 )
 from pipelines.training.payload import SharedDataset, TrainingPayload
+from pipelines.training.restoring import newest_whole
 from pipelines.tuning.fused.choices import RecordedChoices
 from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
@@ -49,6 +53,8 @@ from pipelines.tuning.fused.states import (
     with_numbers_of,
 )
 from pipelines.tuning.space import widest_settings
+
+_log = logging.getLogger(__name__)
 
 
 class ResidentTrials:
@@ -162,13 +168,24 @@ class ResidentTrials:
         with self.marks.training([request.trial_id]):
             trial = self._restored(request)
             if trial.epoch < request.epoch:
-                saved = load_state(state, trial.learner.device)
-                settings = saved.settings if self.settings_change else None
-                trial = self._new_trial(request, settings or request.config)
-                trial.learner.load_state_dict(saved.learner)
-                trial.epoch, trial.schedule = request.epoch, saved.schedule
+                trial = self._loaded(request, state) or trial
+                self._catch_up(trial, request.epoch)
             self._keep(trial)
             return trial.epoch
+
+    def _loaded(self, request: TrialRequest, state: bytes) -> TrialState | None:
+        """Return a trial with the state that Tune has saved of it; None if it is damaged."""
+        assert request.epoch is not None
+        try:
+            saved = load_state(state, self.data.device)
+        except DamagedError as error:
+            _log.warning("trial %s: %s", request.trial_id, error)
+            return None
+        settings = saved.settings if self.settings_change else None
+        trial = self._new_trial(request, settings or request.config)
+        trial.learner.load_state_dict(saved.learner)
+        trial.epoch, trial.schedule = request.epoch, saved.schedule
+        return trial
 
     def copy(self, request: TrialRequest, state: bytes) -> int | None:
         """Put another trial's state into a trial, with the numbers of the request in place of the
@@ -218,7 +235,7 @@ class ResidentTrials:
         folder = self.folder.trial(request.trial_id).path
         costs = {
             record.epoch: run.objective.cost(record.metrics[run.metric])
-            for record in Journal(folder).records()
+            for record in Journal(folder).whole_records()
             if run.metric in record.metrics
         }
         return TrialState(
@@ -231,22 +248,23 @@ class ResidentTrials:
         )
 
     def _restored(self, request: TrialRequest) -> TrialState:
-        """Return a trial after its newest checkpoint, with the settings that it had then: they and
-        the weights belong together, and Tune may have saved other settings of it."""
-        folder = self.folder.trial(request.trial_id).path
-        trial = self._new_trial(request, request.config)
-        restorable = [epoch for epoch in saved_epochs(folder) if epoch in trial.costs]
-        if restorable:
-            epoch = restorable[-1]
-            checkpoint = checkpoint_folder(folder, epoch)
+        """Return a trial after its newest checkpoint that is whole, or a new one. Its settings are
+        those that it had then: they and the weights belong together, and Tune may have saved other
+        settings of it."""
+
+        def restore(epoch: int, checkpoint: Path) -> TrialState:
+            settings: Mapping[str, Any] = request.config
+            schedule: Schedule = ()
             if self.settings_change:
                 schedule = Journal(folder).record(epoch).context.schedule
                 last = nest(schedule[-1].settings) if schedule else None
                 settings = last or settings_of(checkpoint, request.config)
-                trial = replace(self._new_trial(request, settings), schedule=schedule)
-            trial.epoch = epoch
+            trial = replace(self._new_trial(request, settings), epoch=epoch, schedule=schedule)
             restore_learner(checkpoint, trial.learner)
-        return trial
+            return trial
+
+        folder = self.folder.trial(request.trial_id).path
+        return newest_whole(folder, restore) or self._new_trial(request, request.config)
 
     def _keep(self, trial: TrialState) -> None:
         """Keep a trial in memory, and as many as run at a time."""
@@ -307,4 +325,5 @@ class _FusedOutputs:
             return
         with LOCAL.new_folder(checkpoint_folder(trial.folder, trial.epoch)) as folder:
             save_checkpoint(folder, trial.run.family, trial.run.optim, trial.learner)
-        prune_checkpoints(trial.folder, trial.costs, trial.run.keep_checkpoints)
+        kept = trial.run.keep_checkpoints
+        prune_checkpoints(trial.folder, trial.costs, kept, going_on=True)

@@ -3,6 +3,7 @@ that led to them, by which population based training can be repeated."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -13,8 +14,13 @@ from typing import Any
 import torch
 
 from gen_models.core.checkpoint import load_checkpoint
+from gen_models.core.errors import DamagedError
 from pipelines.store.journal import Schedule, Segment, schedule_from
 from pipelines.training.loop import TrialState
+
+_MARK = b"sha256:"
+_START = len(_MARK) + hashlib.sha256().digest_size
+"""Where the content begins, after the mark and the content's digest."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +40,26 @@ def dump_state(trial: TrialState) -> bytes:
     origin = json.dumps({"settings": trial.sampled, "schedule": schedule})
     buffer = io.BytesIO()
     torch.save({"learner": trial.learner.state_dict(), "origin": origin}, buffer)
-    return buffer.getvalue()
+    content = buffer.getvalue()
+    return _MARK + hashlib.sha256(content).digest() + content
 
 
 def load_state(state: bytes, device: torch.device) -> SavedState:
-    """Return what `dump_state` was given. Runs no code from it."""
-    content = torch.load(io.BytesIO(state), weights_only=True, map_location=device)
-    if "origin" not in content:  # saved by version 0.2
-        return SavedState(content, {}, ())
-    origin = json.loads(content["origin"])
-    schedule = schedule_from(origin["schedule"])
-    return SavedState(content["learner"], origin["settings"], schedule)
+    """Return what `dump_state` was given. Runs no code from it. Raises `DamagedError` if it is not
+    what was saved."""
+    if state.startswith(_MARK):  # version 0.2 saved no digest
+        digest, state = state[len(_MARK) : _START], state[_START:]
+        if hashlib.sha256(state).digest() != digest:
+            raise DamagedError("what Tune has saved is damaged: its SHA-256 is another")
+    try:
+        content = torch.load(io.BytesIO(state), weights_only=True, map_location=device)
+        if "origin" not in content:  # saved by version 0.2
+            return SavedState(content, {}, ())
+        origin = json.loads(content["origin"])
+        schedule = schedule_from(origin["schedule"])
+        return SavedState(content["learner"], origin["settings"], schedule)
+    except Exception as error:  # a file that was cut short raises whatever zip or pickle does
+        raise DamagedError(f"what Tune has saved is damaged: {error}") from error
 
 
 def settings_of(checkpoint: Path, shape: Mapping[str, Any]) -> dict[str, Any]:

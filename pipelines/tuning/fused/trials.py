@@ -149,8 +149,11 @@ class FusedTrial(tune.Trainable):
         saves what it knows of its trials every ten seconds or later.
         """
         folder = Path(checkpoint)
-        position = json.loads((folder / _POSITION).read_text())
-        state = (folder / _STATE).read_bytes()
+        try:
+            position = json.loads((folder / _POSITION).read_text())
+            state = (folder / _STATE).read_bytes()
+        except (OSError, ValueError):
+            return  # damaged: it goes on from its run folder
         if position["trial_id"] != self.trial_id:
             self._copied, self._copied_in = state, ""
             self._ask()

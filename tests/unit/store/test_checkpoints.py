@@ -8,9 +8,11 @@ from support.journals import write_checkpoint
 
 from pipelines.store.checkpoints import (
     checkpoint_folder,
+    damaged_epochs,
     epochs_to_keep,
     prune_checkpoints,
     saved_epochs,
+    set_aside_damaged,
 )
 from pipelines.store.files import LOCAL, Files
 
@@ -43,6 +45,12 @@ def test_the_n_best_and_the_newest_are_kept(case: str) -> None:
     assert epochs_to_keep(saved, costs, num) == expected
 
 
+def test_a_run_that_goes_on_keeps_the_newest_but_one() -> None:
+    assert epochs_to_keep(SAVED, COSTS, 1, newest=2) == {2, 3, 4}
+    assert epochs_to_keep([1], COSTS, 1, newest=2) == {1}
+    assert epochs_to_keep([], COSTS, 1, newest=2) == set()
+
+
 @pytest.fixture(params=["disk", "memory"])
 def files(request: pytest.FixtureRequest) -> Files:
     return LOCAL if request.param == "disk" else MemoryFiles()
@@ -64,6 +72,18 @@ def test_the_others_are_removed(case: str, files: Files, tmp_path: Path) -> None
     assert folders == {f"checkpoint_{epoch:06d}" for epoch in expected}
     prune_checkpoints(tmp_path, costs, num, files=files)
     assert saved_epochs(tmp_path, files) == sorted(expected)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_not_removed(files: Files, tmp_path: Path) -> None:
+    write_checkpoints(tmp_path, files, *SAVED)
+    for _ in range(2):  # the second time there is another one of that epoch
+        set_aside_damaged(tmp_path, 4, files)
+        assert saved_epochs(tmp_path, files) == [1, 2, 3]
+        assert damaged_epochs(tmp_path, files) == [4]
+        assert files.read(tmp_path / "damaged_checkpoint_000004/networks.safetensors") == b"x"
+        write_checkpoints(tmp_path, files, 4)
+    prune_checkpoints(tmp_path, COSTS, 1, files=files)
+    assert damaged_epochs(tmp_path, files) == [4]
 
 
 @pytest.mark.parametrize(

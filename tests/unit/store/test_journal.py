@@ -40,7 +40,7 @@ def test_what_is_recorded_is_read_back(files: Files, tmp_path: Path) -> None:
     assert second.metrics["extra"] == 0.5
     assert files.read(second.pictures["samples"]) == PNG
     assert again.last() == second and again.record(2) == second
-    assert again.delivered() == {"run_id": "x"}
+    assert again.delivered() == {"run_id": "x", "key": info.key}
     assert again.started_ms() > 1_600_000_000_000
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from support.training import small_dataset, small_run
 import gen_models
 from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.data import DataSpec
+from gen_models.core.errors import InputError
 from gen_models.fused.learners import structure_name
 from gen_models.fused.trainer import Choice, Execution
 from gen_models.training.cpu import cpu_thread_settings
@@ -22,7 +23,7 @@ from gen_models.training.learner import Learner
 from pipelines.config.run import as_train
 from pipelines.config.search import Search
 from pipelines.config.serialization import to_dict, with_settings
-from pipelines.store.checkpoints import saved_epochs
+from pipelines.store.checkpoints import checkpoint_folder, damaged_epochs, saved_epochs
 from pipelines.store.journal import Journal, Segment
 from pipelines.store.layout import SearchFolder
 from pipelines.training.payload import SharedDataset, TrainingPayload
@@ -155,7 +156,7 @@ def test_the_best_and_the_newest_checkpoints_are_kept(
     run = replace(RUN, keep_checkpoints=num)
     values = run_to(make_trials(dataset, tmp_path, run), "a", 6, lr=0.1)
     best = sorted(range(1, 7), key=lambda epoch: values[epoch - 1])[:num]
-    assert saved_epochs(tmp_path / "trials" / "a") == sorted({*best, 6})
+    assert saved_epochs(tmp_path / "trials" / "a") == sorted({*best, 5, 6})  # two new ones
 
 
 def test_a_trial_goes_on_elsewhere_from_its_checkpoint(
@@ -267,6 +268,98 @@ def test_values_do_not_depend_on_which_trials_are_beside_a_trial(
                 for each in records
             ]
             assert values[0] == values[1]
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "one bit of the weights": lambda folder: flip_bit(folder / "weights.safetensors"),
+    "one bit of the optimizers": lambda folder: flip_bit(folder / "optimizers.pt"),
+    "the weights cut short": lambda folder: cut(folder / "weights.safetensors"),
+    "an empty description": lambda folder: (folder / "model.json").write_text(""),
+    "a file is gone": lambda folder: (folder / "optimizers.pt").unlink(),
+    "no checksums": lambda folder: (folder / "SHA256SUMS").write_text(""),
+}
+
+
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def values_of(folder: Path, epochs: int) -> list[dict[str, float]]:
+    """Return the metrics of a trial's epochs, without those of its pace."""
+    pace = {"epoch_seconds", "images_per_second"}
+    records = [Journal(folder).record(epoch).metrics for epoch in range(1, epochs + 1)]
+    return [{k: v for k, v in metrics.items() if k not in pace} for metrics in records]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("num", "execution"), [(1, "in_turn"), (2, "vectorised"), (9, "in_turn"), (9, "vectorised")]
+)
+def test_a_damaged_checkpoint_costs_time_and_no_digit(
+    damage: str, num: int, execution: Execution, dataset: SharedDataset, tmp_path: Path
+) -> None:
+    """`num`: how many of the newest checkpoints are damaged; with 9, all."""
+    run = replace(RUN, execution=execution)
+    run_to(make_trials(dataset, tmp_path / "undisturbed", run), "a", 6)
+    run_to(make_trials(dataset, tmp_path / "damaged", run), "a", 4)
+    folder, expected = (tmp_path / name / "trials" / "a" for name in ("damaged", "undisturbed"))
+    damaged = saved_epochs(folder)[-num:]
+    for epoch in damaged:
+        DAMAGE[damage](checkpoint_folder(folder, epoch))
+    again = make_trials(dataset, tmp_path / "damaged", run)
+    for epoch in (4, 5):
+        (report,) = run_epochs(again, request("a", epoch))
+        assert report["epoch"] == epoch + 1
+    assert values_of(folder, 6) == values_of(expected, 6)
+    newest = [checkpoint_folder(each, 6) / "weights.safetensors" for each in (folder, expected)]
+    assert newest[0].read_bytes() == newest[1].read_bytes()
+    assert damaged_epochs(folder) == damaged
+
+
+def test_a_checkpoint_of_other_networks_is_not_taken_for_a_damaged_one(
+    dataset: SharedDataset, tmp_path: Path
+) -> None:
+    run_to(make_trials(dataset, tmp_path), "a", 2)
+    other = make_trials(dataset, tmp_path, with_settings(RUN, {"model": {"latent_dim": 3}}))
+    with pytest.raises(InputError, match="a broken checkpoint"):
+        run_epochs(other, request("a", 2))
+    assert damaged_epochs(tmp_path / "trials" / "a") == []
+
+
+@pytest.mark.parametrize("damage", ["", "{", None])
+def test_a_damaged_record_is_trained_again(
+    damage: str | None, dataset: SharedDataset, tmp_path: Path
+) -> None:
+    run = replace(RUN, execution="in_turn")
+    run_to(make_trials(dataset, tmp_path / "undisturbed", run), "a", 5)
+    run_to(make_trials(dataset, tmp_path / "damaged", run), "a", 4)
+    folder, expected = (tmp_path / name / "trials" / "a" for name in ("damaged", "undisturbed"))
+    path = Journal(folder).record_file(2)
+    path.unlink() if damage is None else path.write_text(damage)
+    (report,) = run_epochs(make_trials(dataset, tmp_path / "damaged", run), request("a", 4))
+    assert report["epoch"] == 5
+    assert values_of(folder, 5) == values_of(expected, 5)
+
+
+def test_a_damaged_state_of_tune_is_not_loaded(dataset: SharedDataset, tmp_path: Path) -> None:
+    run = replace(RUN, execution="in_turn")
+    trials = make_trials(dataset, tmp_path, run)
+    expected = run_to(make_trials(dataset, tmp_path / "undisturbed", run), "a", 3)
+    run_to(trials, "a", 2)
+    state = bytearray(trials.save(request("a", 2)))
+    state[len(state) // 2] ^= 1
+    for epoch in saved_epochs(tmp_path / "trials" / "a"):
+        flip_bit(checkpoint_folder(tmp_path / "trials" / "a", epoch) / "optimizers.pt")
+    again = make_trials(dataset, tmp_path, run)
+    assert again.load(request("a", 2), bytes(state)) == 2
+    (report,) = run_epochs(again, request("a", 2))
+    assert report["epoch"] == 3 and report[METRIC] == expected[-1]
 
 
 def test_as_many_trials_are_kept_in_memory_as_run_at_a_time(
