@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gen_models.core.errors import InputError, require, shown
+from gen_models.core.errors import InputError, require, shown, shown_name
 
 T = TypeVar("T")
 
@@ -62,8 +62,8 @@ def from_dict(cls: type[T], content: Mapping[str, Any], prefix: str = "") -> T:
     require(isinstance(content, Mapping), above.rstrip("."), content, "a mapping")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for name in content:
-        label = name if isinstance(name, str) and name.isidentifier() else shown(name)
-        require(name in known, f"{above}{label}", content[name], f"one of {sorted(known)}")
+        label = f"{above}{shown_name(name)}"
+        require(name in known, label, content[name], f"one of {sorted(known)}")
     for name, field in known.items():
         is_given = name in content or (field.default, field.default_factory) != (MISSING, MISSING)
         require(is_given, above.rstrip("."), dict(content), f"a mapping with {name}")

@@ -38,3 +38,9 @@ def require_sizes(latent_dim: int, hidden: Sequence[int], channels: int) -> None
     require(latent_dim >= 1, "latent_dim", latent_dim, "an integer of at least 1")
     require(bool(hidden) and min(hidden) >= 1, "hidden", hidden, "one width or more, from 1")
     require(channels >= 1, "channels", channels, "an integer of at least 1")
+
+
+def shown_name(name: object) -> str:
+    """Return a field's name, which may be a stranger's, as a message shows it."""
+    is_plain = isinstance(name, str) and name.isprintable() and len(name) <= MAX_SHOWN
+    return str(name) if is_plain else shown(name)

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from gen_models.core.errors import InputError, require
 from pipelines.analysis.best_epoch import BEST_SETTINGS
@@ -62,6 +63,7 @@ def best(
     rows = _list_runs(Store.at(store), tracking_uri, family=family)
     wanted = f"best/{metric or space(family).metric}"
     rows = [row for row in _single_runs(rows) if matching(wanted, row.metrics)]
+    rows = [row for row in rows if "data" in row.params]  # others' runs may have our tags
     chosen = data or (rows[0].params["data"] if rows else "")
     rows = [row for row in rows if row.params["data"] == chosen]
     if not rows:
@@ -131,7 +133,11 @@ def _single_runs(rows: Sequence[RunRow]) -> list[RunRow]:
 
 
 def _mode(family: str, rows: Sequence[RunRow], metric: str) -> Mode:
-    recorded = [row.tags["mode"] for row in rows if row.tags.get("metric") == metric]
+    recorded = [
+        row.tags["mode"]
+        for row in rows
+        if row.tags.get("metric") == metric and row.tags.get("mode") in get_args(Mode)
+    ]
     return parse_mode(recorded[0]) if recorded else known_mode(family, metric)
 
 

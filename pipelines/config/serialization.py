@@ -9,7 +9,6 @@ A run's folder and its MLflow run both hold the file. It is what `--resume`, `co
 from __future__ import annotations
 
 import ast
-import json
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import gen_models
-from gen_models.core.config import convert, flatten, merge, nest
-from gen_models.core.errors import InputError, require
+from gen_models.core.config import convert, flatten, merge, nest, parse_object
+from gen_models.core.errors import InputError, require, shown, shown_name
 from pipelines.config.run import Run, Train, defaults
 from pipelines.config.search import Search
 from pipelines.store.journal import as_json
@@ -46,7 +45,7 @@ def from_dict(kind: type[R], content: Mapping[str, Any]) -> R:
     """
     known = {f.name for f in fields(kind)}
     for name, value in content.items():
-        require(name in known, name, value, f"one of {', '.join(sorted(known))}")
+        require(name in known, shown_name(name), value, f"one of {', '.join(sorted(known))}")
     family = content.get("family")
     require(isinstance(family, str), "family", family, "the name of a family")
     module, hints = gen_models.family(str(family)), get_type_hints(kind)
@@ -113,19 +112,14 @@ def load_config(text: str | bytes, where: str) -> Run:
     `where` names the file in errors. Raises `InputError` if the file is damaged, of a newer
     format, or holds a field that this version does not know.
     """
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where}: damaged, no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: damaged: expected a JSON object, found {content!r}")
+    content = parse_object(text, where)
     number = content.get("format", 0)
     is_number = isinstance(number, int) and not isinstance(number, bool) and number >= 0
     require(is_number, f"{where}: format", number, f"an integer from 0 to {FORMAT}")
     if number > FORMAT:
         raise InputError(
-            f"{where}: format = {number!r}: expected at most {FORMAT}; the file was written by a "
-            "newer version of genpipe: install that one"
+            f"{where}: format = {shown(number)}: expected at most {FORMAT}; the file was written "
+            "by a newer version of genpipe: install that one"
         )
     for migrate in _MIGRATIONS[number:]:
         content = migrate(content)
@@ -134,7 +128,8 @@ def load_config(text: str | bytes, where: str) -> Run:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:  # a part is missing
-        raise InputError(f"{where}: damaged ({type(error).__name__}: {error})") from error
+        reason = shown(str(error))
+        raise InputError(f"{where}: damaged ({type(error).__name__}: {reason})") from error
 
 
 def _from_format_0(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,10 +166,13 @@ def _parse(value: Any, default: Any, path: str) -> Any:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # nested too deep
         return value
 
 
 def _flag_value(command: str, flag: str) -> str | None:
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation that does not end
+        return None
     return words[words.index(flag) + 1] if flag in words[:-1] else None

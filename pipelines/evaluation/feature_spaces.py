@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen_models.core.config import parse_object
 from gen_models.core.data import DataSpec, unit
-from gen_models.core.errors import require
+from gen_models.core.errors import InputError, require, shown
 from gen_models.metrics import FeatureSpace, Moments, PCAFeatures, features_in_blocks
 from gen_models.metrics.inception import Inception, load_weights, require_weights
 from gen_models.metrics.lenet import LeNet, accuracy, train_lenet
@@ -92,8 +93,10 @@ class _LeNetFactory:
             _log.info("%s: test accuracy %.2f%%", name, 100 * test_accuracy)
             return weights
 
+        if _read_accuracy(accuracy_path, store) is None:  # absent, or damaged
+            store.files.remove(path)
         weights = _cached(path, train, store)
-        return FittedWeights(weights, json.loads(store.files.read(accuracy_path))["accuracy"])
+        return FittedWeights(weights, _read_accuracy(accuracy_path, store))
 
     def build(self, name: str, weights: Mapping[str, Tensor], spec: DataSpec) -> FeatureSpace:
         network = LeNet(name, spec)
@@ -126,7 +129,10 @@ class _PCAFactory:
         return FittedWeights(_cached(path, fit_components, store))
 
     def build(self, name: str, weights: Mapping[str, Tensor], spec: DataSpec) -> FeatureSpace:
-        return PCAFeatures(name, **weights)
+        space = PCAFeatures(name, **weights)
+        if (space.offset.shape, len(space.components)) != (spec.shape, spec.num_values):
+            raise ValueError(f"an offset of shape {tuple(space.offset.shape)}")
+        return space
 
 
 class _InceptionFactory:
@@ -209,7 +215,13 @@ class Extractor:
         """Build the space for images (N, *shape) of this shape, on their device."""
         spec = DataSpec(tuple(images.shape[1:]), num_classes)
         weights = _tensors(self.weights, images.device)
-        return FACTORIES[self.kind].build(self.name, weights, spec)
+        try:
+            return FACTORIES[self.kind].build(self.name, weights, spec)
+        except (RuntimeError, TypeError, ValueError) as error:  # other names or shapes
+            raise InputError(
+                f"feature space {self.name}: its weights in the store are damaged "
+                f"({shown(str(error))}): remove the store's folder features"
+            ) from error
 
     def moments(self, device: torch.device) -> Moments | None:
         """Return the moments in `real` on a device; None if there are none."""
@@ -263,6 +275,15 @@ def _features(space: FeatureSpace, images: Tensor) -> Iterator[Tensor]:
     for features in features_in_blocks(space, images):
         yield features
         progress.advance(len(features))
+
+
+def _read_accuracy(path: Path, store: Store) -> float | None:
+    """Return the accuracy in a file; None if it is absent or damaged."""
+    try:
+        value = parse_object(store.files.read(path), str(path)).get("accuracy")
+    except (OSError, InputError):
+        return None
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def _cached(path: Path, make: Callable[[], Mapping[str, Tensor]], store: Store) -> Arrays:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from pipelines.store.files import LOCAL, Files
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
+_log = logging.getLogger(__name__)
 
 
 def cache_path(folder: Path, name: str, *arrays: np.ndarray[Any, Any], what: str = "") -> Path:
@@ -27,10 +30,20 @@ def cache_path(folder: Path, name: str, *arrays: np.ndarray[Any, Any], what: str
 
 
 def cached(path: Path, make: Callable[[], Arrays], files: Files = LOCAL) -> Arrays:
-    """Return the arrays in the file `path`; if it is absent, compute them with `make` and write
-    them first."""
-    if not files.exists(path):
-        files.write(
-            path, save_arrays({name: np.ascontiguousarray(a) for name, a in make().items()})
-        )
+    """Return the arrays in the file `path`; if it is absent or damaged, compute them with `make`
+    and write them first."""
+    if files.exists(path):
+        try:
+            return _checked(load_arrays(files.read(path)))
+        except (SafetensorError, ValueError, KeyError, MemoryError) as error:
+            _log.warning("%s: damaged (%s); it is computed again", path, error)
+    files.write(path, save_arrays({name: np.ascontiguousarray(a) for name, a in make().items()}))
     return load_arrays(files.read(path))
+
+
+def _checked(arrays: Arrays) -> Arrays:
+    """Return arrays. Raises `ValueError` if one holds values that are not finite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has values that are not finite")
+    return arrays

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, shown
 from pipelines.data.dataset import Arrays, Labels, Part, Pixels
+from pipelines.data.limits import require_justified
 from pipelines.data.source import ReadRequest, Source
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ MODES = {"grey": "L", "colour": "RGB"}
 """Pillow's mode of the images that are returned, by `channels`."""
 GREY_MODES = {"1", "L", "LA", "La"}
 """Pillow's grey modes of at most 8 bits; palettes count as colour."""
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""Pillow's formats that are decoded, whatever a file is called. Pillow reads some others with
+programs of their own, such as PostScript."""
+_BYTES_A_PIXEL = 4
+"""While an image is decoded: four channels of 8 bits, or one of 32."""
 
 
 def read(request: ReadRequest) -> Arrays:
@@ -106,13 +112,18 @@ def _open(path: Path) -> Image:
     """Open an image, turned upright by its EXIF orientation and opaque, in mode L or RGB."""
     from PIL import Image, ImageOps  # light: names are listed without Pillow
 
+    if not path.is_file():  # a pipe could be read for ever
+        raise InputError(f"{path}: not a regular file: replace or remove it")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            require_justified(str(path), image.width * image.height * _BYTES_A_PIXEL, path)
             ImageOps.exif_transpose(image, in_place=True)
             return _opaque(_eight_bit(image))
+    except InputError:
+        raise
     except Exception as error:  # Pillow's decoders raise errors of many types
         raise InputError(
-            f"{path}: not a readable image ({error}): replace or remove the file"
+            f"{path}: not a readable image ({shown(str(error))}): replace or remove the file"
         ) from error
 
 

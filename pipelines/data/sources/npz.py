@@ -1,13 +1,17 @@
 """Images of the user's in a NumPy archive (.npz), for arrays of any origin."""
 
+import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, shown
 from pipelines.data.dataset import Arrays, Labels, Part, Pixels
+from pipelines.data.limits import require_justified
 from pipelines.data.source import ReadRequest, Source
 
 IMAGE_KEYS = ("images", "train")
@@ -28,7 +32,7 @@ def read(request: ReadRequest) -> Arrays:
     """
     path = request.path
     archive = _read_archive(path)
-    image_key = _check_keys(path, archive)
+    image_key = next(key for key in IMAGE_KEYS if key in archive)
     train = _part(path, archive, image_key, "labels")
     if "test_images" not in archive:
         return Arrays(train, None, _num_classes(train.labels))
@@ -45,36 +49,68 @@ def _read_archive(path: Path) -> Archive:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: {found}: expected a file written by numpy.savez")
-    with path.open("rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as lazy:
-                archive = {key: np.asarray(lazy[key]) for key in lazy.files}
-        except Exception as error:  # a damaged archive raises whatever zip, zlib or a header does
-            raise InputError(
-                f"{path}: not a NumPy archive of plain arrays: "
-                "expected a file written by numpy.savez, undamaged and without pickled objects"
-            ) from error
-    return archive
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _members(path, archive)
+            return {key: _read_member(archive, member) for key, member in members.items()}
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive raises whatever zip, zlib or a header does
+        raise InputError(
+            f"{path}: not a NumPy archive of plain arrays ({shown(str(error))}): "
+            "expected a file written by numpy.savez, undamaged and without pickled objects"
+        ) from error
 
 
-def _check_keys(path: Path, archive: Archive) -> str:
-    """Check which keys there are; return the key of the training images."""
-    unknown = sorted(archive.keys() - set(KEYS))
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return the members by key. Nothing is decompressed. Raises `InputError` if they are not
+    `KEYS`, or declare more than the file justifies, and `ValueError` if they are packed in another
+    way than NumPy's: the decoder of LZMA takes as much memory as the file wants."""
+    members = archive.infolist()
+    keys = [member.filename.removesuffix(".npy") for member in members]
+    _check_keys(path, keys)
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename}: compression of type {member.compress_type}")
+    require_justified(str(path), sum(member.file_size for member in members), path)
+    return dict(zip(keys, members, strict=True))
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Read an array in NumPy's format. Raises `ValueError` if its header declares another size
+    than it has, or objects."""
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        size = file.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or size != member.file_size:
+        raise ValueError(
+            f"{member.filename}: {member.file_size} bytes for shape {shape} of type {dtype}"
+        )
+    with archive.open(member) as file:
+        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array
+
+
+def _check_keys(path: Path, keys: list[str]) -> None:
+    """Raise `InputError` unless an archive with these keys can be read."""
+    unknown = sorted(set(keys) - set(KEYS))
     if unknown:
-        raise InputError(f"{path}: unknown keys {unknown}: expected only {', '.join(KEYS)}")
-    found = [key for key in IMAGE_KEYS if key in archive]
+        raise InputError(f"{path}: unknown keys {shown(unknown)}: expected only {', '.join(KEYS)}")
+    found = [key for key in keys if key in IMAGE_KEYS]
     if len(found) != 1:
         raise InputError(
-            f"{path}: keys {sorted(archive)}: expected one of {IMAGE_KEYS} among them"
+            f"{path}: keys {shown(sorted(keys))}: expected one of {IMAGE_KEYS} among them"
         )
-    labelled = "labels" in archive
-    should = labelled and "test_images" in archive
-    if ("test_labels" in archive) != should:
+    if len(set(keys)) < len(keys):
+        raise InputError(f"{path}: keys {shown(sorted(keys))}: expected each once")
+    should = {"labels", "test_images"} <= set(keys)
+    if ("test_labels" in keys) != should:
         raise InputError(
-            f"{path}: keys {sorted(archive)}: expected test_labels "
+            f"{path}: keys {sorted(keys)}: expected test_labels "
             "with both labels and test_images, and only then"
         )
-    return found[0]
 
 
 def _part(path: Path, archive: Archive, image_key: str, label_key: str) -> Part:

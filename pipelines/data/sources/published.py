@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gen_models.core.errors import InputError
 from pipelines.data.dataset import Arrays, Labels, Part, Pixels
+from pipelines.data.limits import require_justified
 from pipelines.data.source import ReadRequest, Source
 
 NUM_CLASSES = 10
@@ -117,35 +118,43 @@ def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     Raises `InputError` if the file is damaged or of another rank or type.
     """
     path = next(place for place in _places(path) if place.is_file())
-    content = _read_bytes(path)
     start = 4 + 4 * rank
     remedy = "delete the file and pass --download"
-    if len(content) < start:
+    header = _read_bytes(path, start)
+    if len(header) < start:
         raise InputError(
-            f"{path}: {len(content)} bytes: expected a header of {start} bytes; {remedy}"
+            f"{path}: {len(header)} bytes: expected a header of {start} bytes; {remedy}"
         )
-    magic, *shape = (int(number) for number in np.frombuffer(content[:start], ">u4"))
+    magic, *shape = (int(number) for number in np.frombuffer(header, ">u4"))
     if magic != IDX_UINT8 + rank:
         raise InputError(
             f"{path}: magic number {magic}: expected {IDX_UINT8 + rank}, of an IDX file "
             f"of rank {rank}; {remedy}"
         )
     size = start + math.prod(shape)
+    require_justified(str(path), size, path)
+    content = _read_bytes(path, size + 1)
     if len(content) != size:
+        found = str(len(content))
+        if len(content) > size:
+            found = f"more than {size}" if path.suffix == ".gz" else str(path.stat().st_size)
         raise InputError(
-            f"{path}: {len(content)} bytes: expected {size} by its header, "
+            f"{path}: {found} bytes: expected {size} by its header, "
             f"which says shape {tuple(shape)}; {remedy}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, most: int) -> bytes:
+    """Read at most so many bytes of a file, decompressed."""
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content: bytes = file.read(most)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path}: not readable ({error}): delete the file and pass --download"
         ) from error
+    return content
 
 
 # -- CIFAR-10 ------------------------------------------------------------------------------------

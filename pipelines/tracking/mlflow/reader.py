@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -211,6 +212,11 @@ def _all(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
             return
 
 
+def _epoch(value: float) -> int:
+    """Return an epoch; 0 for a number that is none, which only a run of others can have."""
+    return int(value) if math.isfinite(value) else 0
+
+
 def as_row(run: MlflowRun, names: Mapping[str, str]) -> RunRow:
     """Return a run as a row. `names`: the experiments' names, by id."""
     tags = run.data.tags
@@ -223,7 +229,7 @@ def as_row(run: MlflowRun, names: Mapping[str, str]) -> RunRow:
         trial_id=tags.get("trial_id", ""),
         status=run.info.status,
         outcome=tags.get("outcome", ""),
-        epoch=int(run.data.metrics.get("epoch", 0)),
+        epoch=_epoch(run.data.metrics.get("epoch", 0)),
         metrics=dict(run.data.metrics),
         params=dict(run.data.params),
         tags=dict(tags),
