@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
 """Of a JSON file with a config; they have some 2,000 bytes."""
-MAX_ITEMS = 1000
+MAX_ITEMS = 256
 """Of a list in a config, such as the widths of hidden layers."""
 
 
