@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gen_models.core.errors import InputError
+from gen_models.core.errors import MAX_SHOWN, InputError, shown
 
 GROUP = "genpipe.families"
 """The entry-point group in which other packages register families."""
@@ -123,9 +123,10 @@ def _locate(name: str) -> Family:
         return Family(f"gen_models.{name}", f"tune_spaces.{name}")
     entry_point = _external().get(name)
     if entry_point is None:
-        near = get_close_matches(name, names(), n=1)
+        near = get_close_matches(name[:MAX_SHOWN], names(), n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise InputError(f"unknown family {name!r}{hint}: expected one of {', '.join(names())}")
+        known = ", ".join(names())
+        raise InputError(f"unknown family {shown(name)}{hint}: expected one of {known}")
     try:
         value = entry_point.load()
     except Exception as error:  # whatever the package raises when it is imported
