@@ -28,7 +28,7 @@ from gen_models.core.checksums import SUMS_FILE, check_checksums, write_checksum
 from gen_models.core.config import from_dict, read_object
 from gen_models.core.contract import Model, adams, is_conditional
 from gen_models.core.data import DataSpec
-from gen_models.core.errors import DamagedError, InputError, require, shown
+from gen_models.core.errors import DamagedError, InputError, require, shown, shown_name
 from gen_models.core.families import GROUP, distribution, family, names
 from gen_models.core.networks import build_networks
 from gen_models.core.tensor_files import read_nested, read_tensors
@@ -190,7 +190,7 @@ def _read(folder: Path) -> _Description:
 def _family(folder: Path, description: _Description) -> Any:
     name, package = description.family, description.package
     if name not in names():
-        supplier = f"package {shown(package)}" if package else "a package"
+        supplier = f"package {shown_name(package)}" if package else "a package"
         raise InputError(
             f"{folder}: a model of the unknown family {shown(name)}: expected {supplier} to be "
             f"installed, which supplies it as an entry point of the group {GROUP!r}"

@@ -381,7 +381,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def readings(good: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reading]:
     """What became of each case's checkpoint, and of the good one."""
-    tasks, above = [], tmp_path_factory.mktemp("hostile")
+    tasks, above = [], tmp_path_factory.mktemp("hostile_checkpoints")
     for number, (tamper, load) in enumerate(CASES.values()):
         folder = above / f"{number:03}"
         shutil.copytree(good, folder)
@@ -398,7 +398,7 @@ GOOD = {"loaded": loaders.model, "restored": loaders.restore}
 def test_a_hostile_checkpoint_is_refused(case: str, readings: dict[str, Reading]) -> None:
     reading, number = readings[case], list(CASES).index(case)
     assert reading.how == "refused", reading
-    assert f"hostile0/{number:03}" in reading.message and "\n" not in reading.message
+    assert f"hostile_checkpoints0/{number:03}" in reading.message and "\n" not in reading.message
     assert len(reading.message) < 1500, reading.message[:1500]
     assert reading.peak < PEAK, reading
 
