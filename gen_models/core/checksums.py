@@ -11,6 +11,8 @@ from pathlib import Path
 from gen_models.core.errors import DamagedError
 
 SUMS_FILE = "SHA256SUMS"
+_MAX_BYTES = 1 << 14
+"""Of the file of checksums; a line has some 85."""
 
 
 def write_checksums(folder: Path) -> None:
@@ -24,7 +26,8 @@ def check_checksums(folder: Path) -> None:
     """Raise `DamagedError` unless every file has the checksum that was written. A folder of an
     older version has none, and passes."""
     try:
-        lines = (folder / SUMS_FILE).read_text().splitlines()
+        with _regular(folder / SUMS_FILE).open("rb") as file:
+            lines = file.read(_MAX_BYTES).decode().splitlines()
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
@@ -44,6 +47,13 @@ def check_checksums(folder: Path) -> None:
             )
 
 
+def _regular(path: Path) -> Path:
+    """Return the path. Raises `OSError` for a pipe or a device, which could be read for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("expected a regular file")
+    return path
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with _regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,6 +23,7 @@ from support.containment import Reading, read_contained
 from support.models import make_learner, some_batch
 
 from gen_models.core.checkpoint import save_checkpoint
+from gen_models.core.checksums import SUMS_FILE, write_checksums
 from gen_models.training.learner import Learner
 
 PEAK = 48
@@ -211,7 +212,7 @@ WEIGHTS: dict[str, Tamper] = {
     "cut in the header": raw("weights.safetensors", lambda content: content[:100]),
     "cut in the tensors": raw("weights.safetensors", lambda content: content[:-9]),
     "longer by 9 bytes": raw("weights.safetensors", lambda content: content + b"0" * 9),
-    "2 GiB of nothing": sparse("weights.safetensors", 2 << 30),
+    "256 MiB of nothing": sparse("weights.safetensors", 256 << 20),
     "a header of 2**63 bytes": raw("weights.safetensors", lambda c: b"\xff" * 8 + c[8:]),
     "a header that is no JSON": raw("weights.safetensors", lambda c: c[:8] + b"x" + c[9:]),
     "a header nested deep": raw(
@@ -316,11 +317,22 @@ def first_moment(value: object) -> Tamper:
     return state(lambda content: content["generator"]["exp_avg"].__setitem__(0, value))
 
 
+SUMS: dict[str, Tamper] = {
+    "wrong ones": raw("weights.safetensors", lambda content: content[:-1] + b"0"),
+    "of a file that is not there": lambda folder: (
+        (folder / "SHA256SUMS").write_text("0  x\n") and None
+    ),
+    "a device without end": link("SHA256SUMS", "/dev/zero"),
+    "a pipe": pipe("SHA256SUMS"),
+    "a file elsewhere": lambda folder: (folder / "SHA256SUMS").write_text("0  ../../x\n") and None,
+}
+
+
 OPTIMIZERS: dict[str, Tamper] = {
     "none": lambda folder: (folder / "optimizers.pt").unlink(),
     "empty": raw("optimizers.pt", lambda _: b""),
     "cut": raw("optimizers.pt", lambda content: content[:-40]),
-    "2 GiB of nothing": sparse("optimizers.pt", 2 << 30),
+    "256 MiB of nothing": sparse("optimizers.pt", 256 << 20),
     "a pipe": pipe("optimizers.pt"),
     "code": lambda folder: torch.save({"a": planted(folder)}, folder / "optimizers.pt"),
     "code in the old format": legacy,
@@ -373,6 +385,7 @@ CASES = {
         ("weights", WEIGHTS, loaders.model),
         ("weights to restore", WEIGHTS, loaders.restore),
         ("optimizers", OPTIMIZERS, loaders.restore),
+        ("checksums", SUMS, loaders.model),
     )
     for case, tamper in cases.items()
 }
@@ -386,6 +399,10 @@ def readings(good: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         folder = above / f"{number:03}"
         shutil.copytree(good, folder)
         tamper(folder)
+        is_regular = all(path.is_file() for path in folder.iterdir())
+        if is_regular and tamper not in SUMS.values():  # whoever tampers does this too
+            (folder / SUMS_FILE).unlink(missing_ok=True)
+            write_checksums(folder)
         tasks.append((load, (folder,)))
     tasks += [(load, (good,)) for load in GOOD.values()]
     return dict(zip([*CASES, *GOOD], read_contained(tasks), strict=True))
@@ -419,6 +436,7 @@ def test_a_learner_is_as_it_was_if_a_checkpoint_is_refused(good: Path, tmp_path:
     folder = tmp_path / "checkpoint"
     shutil.copytree(good, folder)
     OPTIMIZERS["a tensor less"](folder)
+    (folder / SUMS_FILE).unlink()
     learner = make_learner(loaders.VARIANT, seed=3)
     before = {k: v.clone() for k, v in learner.networks["generator"].state_dict().items()}
     with pytest.raises(ValueError, match="a broken checkpoint"):
