@@ -137,6 +137,11 @@ class Learner:
         for the device."""
         return {k: v for update in self.updates for k, v in update.meter.pop().items()}
 
+    def has_finite_parameters(self) -> bool:
+        """Return whether all trained parameters are finite numbers. Waits for the device once."""
+        finite = [p.isfinite().all() for update in self.updates for p in update.parameters]
+        return bool(torch.stack(finite).all())
+
     def sampling_networks(self) -> dict[str, nn.Module]:
         """Return the networks to sample from and to validate, in evaluation mode.
 

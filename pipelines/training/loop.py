@@ -128,14 +128,16 @@ class EpochLoop:
     ) -> dict[str, float]:
         """Record, checkpoint and report an epoch of one trial."""
         trial.epoch += 1
-        diverged = has_diverged(metrics)
+        run = trial.run
+        diverged = has_diverged(metrics, run.metric, trial.learner)
         if not diverged:
-            trial.costs[trial.epoch] = trial.run.objective.cost(metrics[trial.run.metric])
+            trial.costs[trial.epoch] = run.objective.cost(metrics[run.metric])
         if self.outputs.writes:
             draw = not diverged and self.outputs.draws_pictures(trial, metrics)
             pictures = self.evaluator.pictures(trial.learner.model, networks) if draw else {}
-            write_epoch_record(trial.folder, trial.epoch, metrics, pictures, trial.context())
-        report = ray_report(trial.run, trial.epoch, metrics)
+            recorded = {**metrics, "diverged": float(diverged)}
+            write_epoch_record(trial.folder, trial.epoch, recorded, pictures, trial.context())
+        report = ray_report(run, trial.epoch, metrics, diverged=diverged)
         self.outputs.save(trial, report, diverged=diverged)
         return report
 
@@ -173,9 +175,19 @@ def is_picture_epoch(run: Run, epoch: int) -> bool:
     return epoch == 1 or epoch % run.picture_every == 0 or epoch == run.epochs
 
 
-def has_diverged(metrics: Mapping[str, float]) -> bool:
-    """Return whether a metric is not a finite number."""
-    return not all(map(math.isfinite, metrics.values()))
+def has_diverged(metrics: Mapping[str, float], ranking: str, learner: Learner) -> bool:
+    """Return whether a training loss, the metric that ranks or a trained parameter is not a finite
+    number.
+
+    Another metric may overflow in an epoch that is sound, as a VAE's bound does for an image that
+    is far from all others: then the epoch lacks that value, and training goes on.
+    """
+    deciding = [v for name, v in metrics.items() if name == ranking or _is_loss(name)]
+    return not all(map(math.isfinite, deciding)) or not learner.has_finite_parameters()
+
+
+def _is_loss(name: str) -> bool:
+    return name.startswith("train/") and name.endswith("loss")
 
 
 def write_epoch_record(
@@ -185,15 +197,15 @@ def write_epoch_record(
     pictures: Mapping[str, bytes],
     context: EpochContext | None = None,
 ) -> None:
-    """Write an epoch into the journal of the run in `folder`."""
-    content = {**_finite(metrics), "diverged": float(has_diverged(metrics))}
-    Journal(folder).write_epoch(epoch, content, pictures, context)
+    """Write an epoch into the journal of the run in `folder`: the metrics that are finite."""
+    Journal(folder).write_epoch(epoch, _finite(metrics), pictures, context)
 
 
-def ray_report(run: Run, epoch: int, metrics: Mapping[str, float]) -> dict[str, float]:
+def ray_report(
+    run: Run, epoch: int, metrics: Mapping[str, float], *, diverged: bool
+) -> dict[str, float]:
     """Return the report of an epoch to Ray: finite numbers, and of a run that diverged the worst
     value of the metric that ranks."""
-    diverged = has_diverged(metrics)
     report = {**_finite(metrics), "epoch": epoch, "diverged": int(diverged)}
     report[run.metric] = run.objective.worst if diverged else metrics[run.metric]
     return report

@@ -24,6 +24,7 @@ from pipelines.evaluation.feature_spaces import (
 )
 from pipelines.evaluation.metric_names import matching
 from pipelines.evaluation.validation import metric_names
+from pipelines.store.journal import Journal
 from pipelines.store.layout import Store
 from pipelines.tracking.base import tracking_uri
 
@@ -88,6 +89,14 @@ def require_same_data(run: Run, dataset: Dataset, digest: str, name: str) -> Non
     """Raise `InputError` unless the data set is the one that the run `name` was trained on."""
     own = f"the data set that {name} was trained on, of digest {digest}"
     require(dataset.digest == digest, "data", run.data, f"{own}, and not {dataset.digest}")
+
+
+def require_recorded_data(run: Run, dataset: Dataset, journal: Journal) -> None:
+    """Raise `InputError` if a journal was begun on other data, for example before files of a
+    folder were changed."""
+    if info := journal.info():
+        digest = str(info.dataset.get("digest", dataset.digest))
+        require_same_data(run, dataset, digest, info.name)
 
 
 def _check_batches(run: Run, num_images: int) -> None:

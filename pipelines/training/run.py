@@ -35,7 +35,7 @@ from pipelines.tracking.base import Tracker
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import TrainingPayload, share_dataset
 from pipelines.training.precision import resolve_precision
-from pipelines.training.preflight import RunContext, preflight
+from pipelines.training.preflight import RunContext, preflight, require_recorded_data
 from pipelines.training.run_info import run_info, settings_hash
 from pipelines.training.trainer import make_trainer
 
@@ -74,6 +74,7 @@ def train_config(run: Train) -> TrainResult:
     run = context.run
     name = run.name or f"{context.experiment}-{settings_hash(run, context.dataset)}"
     folder = context.store.run(name)
+    require_recorded_data(run, context.dataset, folder.journal)
     _require_same(folder.journal, _info(context, run, name))
     with open_tracker(context.uri, context.store) as tracker:
         ended = folder.journal.outcome()

@@ -31,7 +31,7 @@ from pipelines.store.layout import SearchFolder, Store
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import DatasetRef, TrainingPayload, share_dataset
 from pipelines.training.precision import resolve_precision
-from pipelines.training.preflight import preflight, require_same_data
+from pipelines.training.preflight import preflight, require_recorded_data, require_same_data
 from pipelines.tuning import trainables
 from pipelines.tuning.callbacks import events_go_to
 from pipelines.tuning.fused.placement import (
@@ -106,6 +106,7 @@ def run_search(run: Search) -> SearchResult:
     if run.chosen_searcher == "grid":
         run = replace(run, trials=grid_size(run))
     context = preflight(run)
+    require_recorded_data(run, context.dataset, folder.journal)
     if study := run.seed_study:
         require_same_data(run, context.dataset, study.data_digest, study.name)
     searched = list(flatten(domains(run)))

@@ -20,7 +20,8 @@ AnySearcher = Any
 
 class ParetoSearch(OptunaSearch):
     """Optuna over several objectives. A trial's values are those of its best epoch by the first
-    objective, and not those of its last epoch; of a trial that diverged, the worst of each."""
+    objective, and not those of its last epoch. A value that is missing there, as each is of a
+    trial that diverged, counts as the worst."""
 
     def __init__(
         self,
@@ -53,9 +54,8 @@ class ParetoSearch(OptunaSearch):
     ) -> None:
         if result:
             self.on_trial_result(trial_id, result)  # Tune passes a trial's last result here only
-            diverged = result["diverged"]
             worst = {objective.metric: objective.worst for objective in self._objectives}
-            result = worst if diverged else dict(self._best[trial_id])
+            result = worst | ({} if result["diverged"] else dict(self._best[trial_id]))
         self._best.pop(trial_id, None)
         super().on_trial_complete(trial_id, result, error)
 

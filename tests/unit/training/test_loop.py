@@ -172,18 +172,63 @@ def test_an_epoch_that_diverged_is_recorded_and_reports_the_worst_value(
 @pytest.mark.parametrize(("mode", "worst"), [("min", 1e30), ("max", -1e30)])
 def test_the_worst_value_follows_the_direction(mode: Any, worst: float) -> None:
     run = small_run(Train, mode=mode)
-    assert ray_report(run, 3, {METRIC: math.nan, "x": 1.0}) == {
+    assert ray_report(run, 3, {METRIC: math.nan, "x": 1.0}, diverged=True) == {
         **{METRIC: worst, "x": 1.0, "epoch": 3, "diverged": 1}
     }
-    assert ray_report(run, 3, {METRIC: 2.0, "x": math.inf})[METRIC] == worst
-    assert ray_report(run, 3, {METRIC: 2.0})[METRIC] == 2.0
+    assert ray_report(run, 3, {METRIC: 2.0}, diverged=True)[METRIC] == worst
+    assert ray_report(run, 3, {METRIC: 2.0, "x": math.inf}, diverged=False) == {
+        **{METRIC: 2.0, "epoch": 3, "diverged": 0}
+    }
 
 
 @pytest.mark.parametrize(
-    ("value", "diverged"), [(0.0, False), (1e30, False), (math.nan, True), (-math.inf, True)]
+    ("metrics", "diverged"),
+    [
+        ({METRIC: 1e30}, False),
+        ({METRIC: math.nan}, True),
+        ({METRIC: 1.0, "train/loss": -math.inf}, True),
+        ({METRIC: 1.0, "train/generator_loss": math.nan}, True),
+        ({METRIC: 1.0, "train/iw_bound": -math.inf}, False),
+        ({METRIC: 1.0, "val/elbo": -math.inf, "val/kl": math.inf}, False),
+    ],
 )
-def test_what_diverged(value: float, diverged: bool) -> None:
-    assert has_diverged({"a": 1.0, "b": value}) is diverged
+def test_losses_and_the_ranking_metric_decide_whether_a_run_diverged(
+    metrics: dict[str, float], diverged: bool, data: SmallData, tmp_path: Path
+) -> None:
+    learner = make_trial(data, tmp_path).learner
+    assert has_diverged(metrics, METRIC, learner) is diverged
+
+
+def test_a_parameter_that_is_not_finite_is_a_divergence(data: SmallData, tmp_path: Path) -> None:
+    learner = make_trial(data, tmp_path).learner
+    next(iter(learner.networks["encoder"].parameters())).data.view(-1)[3] = math.inf
+    assert has_diverged({METRIC: 1.0, "train/loss": 1.0}, METRIC, learner)
+
+
+def test_an_epoch_lacks_a_side_metric_that_overflows_and_training_goes_on(
+    data: SmallData, tmp_path: Path
+) -> None:
+    """The posterior variance overflows: the bound is not finite, and samples, which rank, are."""
+    ranked = "val/fd/pca-digits/2k"
+    trial = make_trial(data, tmp_path, small_run(Train, epochs=5, metric=ranked))
+    outputs = RecordedOutputs()
+
+    def overflow(learners: Sequence[Learner]) -> None:
+        train(data)(learners)
+        last = list(learners[0].networks["encoder"].parameters())[-1]  # means and log variances
+        last.data[1::2] = 500.0
+
+    loop = EpochLoop(data.images, data.evaluator, outputs)
+    (report,) = loop.run([trial], overflow)
+    assert (report["epoch"], report["diverged"]) == (1, 0) and math.isfinite(report[ranked])
+    missing = {"val/elbo", "val/kl", METRIC}
+    assert not missing & report.keys()
+    record = Journal(tmp_path).record(1)
+    assert record.metrics["diverged"] == 0.0 and not missing & record.metrics.keys()
+    assert outputs.saved == [(1, False, report)] and list(trial.costs) == [1]
+    list(trial.learner.networks["encoder"].parameters())[-1].data[1::2] = 0.0
+    (after,) = loop.run([trial], train(data))
+    assert after["diverged"] == 0 and missing <= after.keys()
 
 
 # -- reports ------------------------------------------------------------------------------------
@@ -196,7 +241,8 @@ def test_the_report_of_an_epoch_can_be_repeated(data: SmallData, tmp_path: Path)
 
 
 def test_a_record_holds_finite_numbers_alone(tmp_path: Path) -> None:
-    write_epoch_record(tmp_path, 7, {"a": 1.5, "b": math.nan, "c": math.inf}, {"samples": b"png"})
+    metrics = {"a": 1.5, "b": math.nan, "c": math.inf, "diverged": 1.0}
+    write_epoch_record(tmp_path, 7, metrics, {"samples": b"png"})
     content = json.loads((tmp_path / "journal/reports/000007.json").read_text())
     assert content == {"epoch": 7, "metrics": {"a": 1.5, "diverged": 1.0}, "pictures": ["samples"]}
     assert Journal(tmp_path).record(7).pictures["samples"].read_bytes() == b"png"

@@ -126,6 +126,12 @@ def test_a_trial_that_diverged_has_the_worst_of_each(searcher: ParetoSearch) -> 
     assert values(searcher) == [[OBJECTIVES[0].worst, OBJECTIVES[1].worst]] == [[1e30, -1e30]]
 
 
+def test_a_value_that_is_missing_counts_as_the_worst(searcher: ParetoSearch) -> None:
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"val/fd": 3.0, "diverged": 0, "epoch": 1})
+    assert values(searcher) == [[3.0, OBJECTIVES[1].worst]]
+
+
 def test_trials_are_kept_apart(searcher: ParetoSearch) -> None:
     for name in ("a", "b"):
         searcher.suggest(name)
