@@ -19,7 +19,7 @@ from gen_models.core.errors import InputError, require
 from gen_models.core.sampling import sample as sample_images
 from pipelines.evaluation.images import drawing_of
 from pipelines.report.results import SampleResult
-from pipelines.store.checkpoints import MODEL_FILE
+from pipelines.store.checkpoints import is_checkpoint
 from pipelines.store.files import LOCAL
 from pipelines.store.layout import Store
 from pipelines.tracking.base import RunReader, find_backend, recorded_uri
@@ -113,7 +113,7 @@ def load(
     >>> import genpipe
     >>> genpipe.load("vae-digits@champion", store="runs").sample(64).shape
     """
-    if (Path(model) / MODEL_FILE).is_file():
+    if is_checkpoint(model):
         return LoadedModel(load_checkpoint(Path(model)), device)
     with reading(Store.at(store), tracking_uri) as reader:
         return LoadedModel(fetch_checkpoint(reader, model), device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import errno
 import io
 import logging
 import os
@@ -21,7 +22,7 @@ from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 import gen_models
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, shown
 from pipelines.cli import commands
 from pipelines.store.secrets import RedactedStream, hide, redact
 
@@ -39,6 +40,9 @@ families: {families}
 `genpipe COMMAND --help` lists a command's settings; those of train and search depend on the
 family: `genpipe search vae --help`. Every command takes --quiet (warnings only) and --verbose.
 """
+_MESSAGE = 2000
+"""Characters of a message: its beginning says what is wrong, whatever the user gave."""
+_PROGRAM = 60
 _VERBOSITY = {"--quiet": logging.WARNING, "--verbose": logging.DEBUG}
 
 
@@ -69,11 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _run_command(args[0], args[1:], level)
     except InputError as error:
-        print(redact(f"{program}: error: {error}"), file=sys.stderr)
+        text = redact(str(error))
+        shortened = f"{text[:_MESSAGE]}…" if len(text) > _MESSAGE else text
+        print(f"{program[:_PROGRAM]}: error: {shortened}", file=sys.stderr)
         return EXIT_INPUT
     except ConnectionError as error:
         print(redact(f"{program}: {error}"), file=sys.stderr)
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(redact(f"{program}: error: {shown(str(error))}"), file=sys.stderr)
+        return EXIT_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -98,7 +109,9 @@ def command(name: str) -> ModuleType:
     if name not in names():
         near = get_close_matches(name, names(), n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise InputError(f"unknown command {name!r}{hint}: expected one of {', '.join(names())}")
+        raise InputError(
+            f"unknown command {shown(name)}{hint}: expected one of {', '.join(names())}"
+        )
     return import_module(f"{commands.__name__}.{name}")
 
 

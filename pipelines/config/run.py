@@ -16,6 +16,7 @@ import gen_models
 from gen_models.core.errors import require
 from pipelines.config.objectives import Mode, Objective
 from pipelines.data import Channels
+from pipelines.store.layout import require_name
 from pipelines.store.secrets import hide
 from tune_spaces import space
 
@@ -139,8 +140,8 @@ class Train(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        is_name = "/" not in self.name and self.name not in (".", "..")
-        require(is_name, "name", self.name, "a name without a slash, because it names a folder")
+        if self.name:
+            require_name("name", self.name)
 
 
 def defaults(kind: type[R], family: str) -> R:

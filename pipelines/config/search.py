@@ -11,6 +11,7 @@ import tyro
 from gen_models.core.errors import require
 from pipelines.config.objectives import Mode, Objective, make_objectives
 from pipelines.config.run import R, Run
+from pipelines.store.layout import require_name
 
 Scheduler = Literal["asha", "hyperband", "pbt", "fifo"]
 Searcher = Literal["tpe", "random", "grid"]
@@ -89,6 +90,8 @@ class Search(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.resume:
+            require_name("resume", self.resume)
         self._check_budget()
         self._check_objectives()
         self._check_seeds()

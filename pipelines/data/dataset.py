@@ -33,6 +33,7 @@ Labels = NDArray[np.int64]
 MIN_IMAGES = 12
 """With fewer, a sixth of five sixths would be less than one image."""
 
+_SLUG_LENGTH = 100
 _BINARY_SEED = 0
 
 
@@ -111,7 +112,7 @@ class Dataset:
             return kind
         last = Path(os.path.abspath(Path(path).expanduser()))
         stem = last.stem if kind == "npz" else last.name
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:_SLUG_LENGTH]
         return f"{kind}-{safe}" if safe else kind
 
 

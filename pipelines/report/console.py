@@ -30,9 +30,9 @@ _WIDTH = 160
 """Columns of a table on what is no terminal."""
 _LOGGERS = ("pipelines", "gen_models")
 _terminal = Console(stderr=True, highlight=False)
-_out = Console(highlight=False)
+_out = Console(highlight=False, markup=False)  # a run may be called [red]
 if not _out.is_terminal:
-    _out = Console(highlight=False, width=_WIDTH)
+    _out = Console(highlight=False, markup=False, width=_WIDTH)
 
 
 # -- logging --------------------------------------------------------------------------------------

@@ -19,6 +19,15 @@ MODEL_FILE = "model.json"
 """A checkpoint folder holds a file of this name (`gen_models.core.checkpoint`)."""
 
 
+def is_checkpoint(name: str | Path) -> bool:
+    """Return whether this is the path of a checkpoint folder. Any text may be asked for: the name
+    of a run is none, and may be longer than a path can be."""
+    try:
+        return (Path(name) / MODEL_FILE).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def checkpoint_name(epoch: int) -> str:
     """Return the name of an epoch's checkpoint folder."""
     return f"{_PREFIX}{epoch:06d}"

@@ -20,15 +20,34 @@ A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from gen_models.core.errors import require
 from pipelines.store.files import LOCAL, Files
 from pipelines.store.journal import EvaluationJournal, Journal
 
 _LOCK_SECONDS = 300.0
+
+_NAME_BYTES = 200
+"""Longest name of a run or a search: file systems take 255 bytes, and names are added to."""
+_PART_BYTES, _PATH_BYTES = 255, 3000
+
+
+def require_name(field: str, name: str) -> str:
+    """Return a name that a folder in a store may have. Raises `InputError` if it would leave the
+    store, or be a name that no file system or no table takes."""
+    printable = name.isprintable() and "/" not in name and name not in ("", ".", "..")
+    expected = (
+        f"a name of at most {_NAME_BYTES} bytes without a slash and without control characters, "
+        "because it names a folder"
+    )
+    fits = printable and len(name.encode()) <= _NAME_BYTES
+    require(fits, field, name, expected)
+    return name
 
 
 @dataclass(frozen=True)
@@ -128,8 +147,14 @@ class Store:
 
     @classmethod
     def at(cls, path: str | Path) -> Store:
-        """Return the store at a path; it may not exist yet."""
-        return cls(Path(path).expanduser().absolute())
+        """Return the store at a path; it may not exist yet. Raises `InputError` at a path that no
+        file system takes."""
+        root = Path(path).expanduser().absolute()
+        longest = max(len(os.fsencode(part)) for part in root.parts)
+        fits = longest <= _PART_BYTES and len(os.fsencode(root)) <= _PATH_BYTES
+        most = f"{_PART_BYTES} bytes a name and {_PATH_BYTES} in all"
+        require(fits and "\0" not in str(root), "store", str(path), f"a path of at most {most}")
+        return cls(root)
 
     @property
     def database(self) -> Path:
@@ -156,10 +181,10 @@ class Store:
         return self.files.lock(self.root / ".alias.lock", _LOCK_SECONDS)
 
     def run(self, name: str) -> RunFolder:
-        return RunFolder(self.root / "runs" / name, self.files)
+        return RunFolder(self.root / "runs" / require_name("name", name), self.files)
 
     def search(self, search_id: str) -> SearchFolder:
-        return SearchFolder(self.searches / search_id, self.files)
+        return SearchFolder(self.searches / require_name("search_id", search_id), self.files)
 
     def search_ids(self) -> list[str]:
         """Return the ids of the searches that have begun, and have a config."""
@@ -172,7 +197,8 @@ class Store:
 
     def evaluation(self, run_id: str) -> EvaluationJournal:
         """Return the journal of a run's evaluation, which may not exist yet."""
-        return EvaluationJournal(self.root / "evaluations" / run_id, self.files)
+        folder = self.root / "evaluations" / require_name("run_id", run_id)
+        return EvaluationJournal(folder, self.files)
 
     def evaluations(self) -> list[EvaluationJournal]:
         """Return the journals of all evaluations."""

@@ -160,8 +160,8 @@ def tracking_uri(store: Store, uri: str | None = None) -> str:
     Raises `InputError` if the store cannot be written, or if nothing answers at the URI within
     some ten seconds.
     """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or _own_database(store)
     _require_writable(store.root)
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.database}"
     uri = reveal(uri)
     return find_backend(uri).check(uri)
 
@@ -177,6 +177,18 @@ def recorded_uri(store: Store, uri: str | None = None) -> str:
             expected += f"; its database is missing, and `{anew}` records its runs anew"
         raise InputError(f"store = {str(store.root)!r}: {expected}")
     return tracking_uri(store, uri)
+
+
+def _own_database(store: Store) -> str:
+    """Return the URI of the database in the store."""
+    path = str(store.database)
+    if "%" in path or "?" in path:
+        expected = (
+            "expected a path without % and ?, which the URI of its database cannot hold; or a "
+            "server, by --tracking-uri"
+        )
+        raise InputError(f"store = {str(store.root)!r}: {expected}")
+    return f"sqlite:///{path}"
 
 
 def sync_command(store: Store, uri: str = "") -> str:

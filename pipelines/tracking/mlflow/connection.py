@@ -11,7 +11,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, require
 from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.mlflow.database import ensure_database, is_complete
@@ -94,6 +94,8 @@ def _require_database(uri: str) -> str:
 
     try:
         url = sqlalchemy.make_url(uri)
+        if url.get_backend_name() == "sqlite":
+            _require_plain(uri)
         if url.get_backend_name() != "sqlite":
             make_tables(uri)
             return uri
@@ -127,10 +129,12 @@ def _database_errors() -> tuple[type[Exception], ...]:
 def _absolute(url: URL) -> str:
     """Return a SQLite URI with an absolute path, spelt as it was given: SQLAlchemy would quote it,
     and MLflow then creates folders of the quoted name."""
-    if not url.database or url.database == ":memory:" or url.query:
+    if not url.database or url.database == ":memory:":
         raise InputError(f"tracking_uri = {str(url)!r}: expected sqlite:///FILE")
-    path = str(Path(url.database).absolute())
-    if "%" in path or "?" in path:
-        expected = "expected a file whose path has no % and no ?, which its URI cannot hold"
-        raise InputError(f"tracking_uri = 'sqlite:///{path}': {expected}")
-    return f"{url.drivername}:///{path}"
+    return f"{url.drivername}:///{Path(url.database).absolute()}"
+
+
+def _require_plain(uri: str) -> None:
+    """Refuse a path that SQLAlchemy and MLflow would each understand in another way."""
+    expected = "sqlite:///FILE with a path without % and ?"
+    require("%" not in uri and "?" not in uri, "tracking_uri", uri, expected)

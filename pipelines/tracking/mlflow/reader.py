@@ -19,7 +19,7 @@ from mlflow.store.entities import PagedList
 from gen_models.core.errors import InputError
 from pipelines.config.run import Run
 from pipelines.config.serialization import config_from_params, load_config
-from pipelines.store.checkpoints import MODEL_FILE
+from pipelines.store.checkpoints import is_checkpoint
 from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.base import RunRow
@@ -109,7 +109,7 @@ class MlflowReader:
 
         Raises `InputError` if nothing, or more than one thing, is meant.
         """
-        if (Path(name) / MODEL_FILE).is_file():
+        if is_checkpoint(name):
             return Path(name)
         with self._refuse_unknown("model", name, f"a checkpoint folder, {_NAMES}"):
             run, digest = self._resolve(name)
@@ -144,7 +144,7 @@ class MlflowReader:
     def _checkpoint(self, run: MlflowRun, digest: str, into: Path) -> Path:
         """Return the run's checkpoint, of this digest if one is given."""
         here = Path(run.data.tags.get(CHECKPOINT, ""))
-        if (here / MODEL_FILE).is_file() and (not digest or folder_digest(here) == digest):
+        if is_checkpoint(here) and (not digest or folder_digest(here) == digest):
             return here
         run_id, name = run.info.run_id, run.info.run_name
         if not any(file.path == CHECKPOINT for file in self._client.list_artifacts(run_id)):
