@@ -58,15 +58,19 @@ class Claim:
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Claim | None:
-        """Return the claim in the tags of a model version; None if it never made one."""
+        """Return the claim in the tags of a model version; None if it never made one, or not of
+        ours."""
         if not {"metric", "mode", "value"} <= tags.keys():
             return None
-        return cls(
-            Objective(tags["metric"], parse_mode(tags["mode"])),
-            float(tags["value"]),
-            tags.get("data_digest", ""),
-            int(float(tags["seeds"])) if "seeds" in tags else None,
-        )
+        try:
+            return cls(
+                Objective(tags["metric"], parse_mode(tags["mode"])),
+                float(tags["value"]),
+                tags.get("data_digest", ""),
+                int(float(tags["seeds"])) if "seeds" in tags else None,
+            )
+        except (ValueError, OverflowError):
+            return None
 
     def takes_alias_from(self, holder: Claim | None) -> bool:
         """Return whether the alias passes from its holder to this claim."""

@@ -71,7 +71,7 @@ def evaluate(
         require(row.kind in ("run", "trial"), "model", model, alone)
         run = _where(reader.config(row), data_root, features, download)
         dataset = load_data(run)
-        require_same_data(run, dataset, row.tags["data_digest"], row.name)
+        require_same_data(run, dataset, row.tags.get("data_digest", ""), row.name)
         checkpoint = fetch_checkpoint(reader, model)
     task = make_task(config, checkpoint, dataset, place, run.features, run.download)
     journal = place.evaluation(row.run_id)

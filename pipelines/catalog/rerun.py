@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from gen_models.core.config import nest
-from gen_models.core.errors import require
+from gen_models.core.config import nest, parse_object
+from gen_models.core.errors import InputError, require
 from gen_models.fused.trainer import FusedTrainer
 from gen_models.training.cpu import cpu_thread_settings
 from gen_models.training.processor import processor_name
@@ -146,11 +146,15 @@ def _from_journal(folder: RunFolder) -> Recorded:
 
 def _from_tracker(reader: RunReader, row: RunRow) -> Recorded:
     epochs = {epoch: values for epoch, values in reader.history(row).items() if epoch <= row.epoch}
-    written = json.loads(reader.artifact(row, f"{SCHEDULES}/schedules.json") or "{}")
-    schedules = {int(epoch): schedule_from(each) for epoch, each in written.items()}
+    where = f"{SCHEDULES}/schedules.json of run {row.name}"
+    written = parse_object(reader.artifact(row, f"{SCHEDULES}/schedules.json") or "{}", where)
+    try:
+        schedules = {int(epoch): schedule_from(each) for epoch, each in written.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: damaged: {error}") from error
     context = EpochContext(
         execution=row.tags.get("execution", ""),
-        widest=json.loads(row.tags.get(WIDEST, "{}")),
+        widest=parse_object(row.tags.get(WIDEST, "{}"), f"tag {WIDEST} of run {row.name}"),
         device=row.tags.get("device", ""),
         processor=row.tags.get("processor", ""),
     )

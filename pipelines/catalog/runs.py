@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from gen_models.core.config import parse_object
 from gen_models.core.errors import InputError, require
 from pipelines.analysis.best_epoch import BEST_SETTINGS
 from pipelines.config.objectives import Mode, Objective, known_mode, parse_mode
@@ -148,11 +148,20 @@ def _value(row: RunRow, metric: str) -> float | None:
     return row.metrics.get("confirm/mean", best) if row.tags.get("metric") == metric else best
 
 
+def _changed_settings(row: RunRow) -> Mapping[str, object]:
+    """Return the settings of the best epoch that differ from the run's parameters; {} if the tag
+    that holds them is not ours."""
+    try:
+        return parse_object(row.tags.get(BEST_SETTINGS, "{}"), BEST_SETTINGS)
+    except InputError:
+        return {}
+
+
 def _row(row: RunRow, metric: str, store: str | Path) -> RecordedRun:
-    changed = json.loads(row.tags.get(BEST_SETTINGS, "{}"))
+    changed = _changed_settings(row)
     command = row.tags.get("rerun", "")
     if changed and command:  # it repeats a recorded run, and must find it
-        command = shlex.join([*shlex.split(command), "--store", str(store)])
+        command = f"{command} --store {shlex.quote(str(store))}"
     return RecordedRun(
         run_id=row.run_id,
         name=row.name,

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, TypeVar, get_args
 
-from gen_models.core.errors import DamagedError
+from gen_models.core.errors import DamagedError, shown
 from pipelines.store.files import LOCAL, Files
 from pipelines.store.secrets import redacted
 
@@ -221,7 +221,7 @@ class Journal:
         try:
             context = EpochContext.from_content(content.get("context", {}))
         except (TypeError, ValueError) as error:
-            raise DamagedError(f"{path}: damaged: {error}") from error
+            raise DamagedError(f"{path}: damaged: {shown(str(error))}") from error
         return EpochRecord(
             epoch, metrics, {key: self._picture(epoch, key) for key in keys}, context
         )
@@ -293,8 +293,9 @@ class Journal:
         latest = _undamaged(self.files, self.folder / "delivered.json")
         if not latest:
             return {}
-        elsewhere: list[dict[str, Any]] = latest.pop("elsewhere", [])
-        return {str(each.get("uri")): each for each in (latest, *elsewhere)}
+        elsewhere = latest.pop("elsewhere", [])
+        known = [latest, *(elsewhere if isinstance(elsewhere, list) else [])]
+        return {str(each.get("uri")): each for each in known if _is_delivery(each)}
 
     def delivered_ms(self) -> int:
         """Return when something was last delivered, in milliseconds since 1970. Raises
@@ -305,7 +306,7 @@ class Journal:
         """Return every id that trackers have given the run: another one each time that it was
         recorded anew."""
         known = self.deliveries().values()
-        ids = [each["run_id"] for each in known]
+        ids = [each["run_id"] for each in known if "run_id" in each]
         ids += [earlier for each in known for earlier in each.get("previous_run_ids", [])]
         return sorted(set(ids))
 
@@ -439,12 +440,14 @@ def _parsed(kind: type[T], files: Files, path: Path) -> T | None:
     try:
         made = kind(**content)
     except TypeError as error:
-        raise DamagedError(f"{path}: damaged: {error}") from error
+        raise DamagedError(f"{path}: damaged: {shown(str(error))}") from error
     for each in fields(made):  # type: ignore[arg-type]
         value = getattr(made, each.name)
         fits = _FITS.get(str(each.type).split("[")[0])
         if fits and not fits(value):
-            raise DamagedError(f"{path}: damaged: {each.name} = {value!r}: expected {each.type}")
+            raise DamagedError(
+                f"{path}: damaged: {each.name} = {shown(value)}: expected {each.type}"
+            )
     return made
 
 
@@ -460,6 +463,15 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
 
 def _is_metrics(value: Any) -> TypeGuard[dict[str, float]]:
     return isinstance(value, dict) and all(type(each) in (int, float) for each in value.values())
+
+
+def _is_delivery(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Return whether a value is what was recorded of a delivery."""
+    if not isinstance(value, dict):
+        return False
+    ids = [value.get(name, "") for name in ("uri", "run_id", "key")]
+    previous = value.get("previous_run_ids", [])
+    return isinstance(previous, list) and all(isinstance(each, str) for each in (*ids, *previous))
 
 
 def _is_names(value: Any) -> TypeGuard[list[str]]:
