@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test test-slow test-fast test-long test-faults check docs bench bench-gpu ui clean
+.PHONY: install demo test test-slow test-fast test-long test-faults check audit docs bench bench-gpu ui clean
 
 install: .venv/installed
 
@@ -46,7 +46,14 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml gen_models pipelines tune_spaces genpipe.py
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_docs.py
+
+# Look up the pinned packages in the Python advisory database, which needs a network: CI does it
+# apart from `make check`, which needs none.
+audit: install
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off \
+		|| { echo "audit: a package has a known vulnerability, or pypi.org does not answer (above)" >&2; exit 1; }
 
 # Write what docs/ has of the code: the JSON schema of results, and the pictures.
 docs: install

@@ -9,7 +9,7 @@ archive: a pickle that says how the values are nested, and a member for each ten
 
 from __future__ import annotations
 
-import pickletools
+import pickletools  # nosec B403  # it reads instructions, and runs none
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -6,7 +6,7 @@ torch-fidelity is optional, and imported when it is first needed.
 from __future__ import annotations
 
 import io
-import pickle
+import pickle  # nosec B403  # for its error alone
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path

@@ -26,6 +26,11 @@ this revision is complete, which is found without importing MLflow."""
 
 _LOCK_SECONDS = 600.0
 """How long a process waits for another that makes the tables: seconds, minutes on a busy node."""
+_IN_USE = {
+    "runs": "SELECT 1 FROM runs LIMIT 1",
+    "registered_models": "SELECT 1 FROM registered_models LIMIT 1",
+}
+"""By table, what finds a row if somebody has used the database."""
 _BUSY_SECONDS = 60.0
 _COMPANIONS = ("-journal", "-wal", "-shm")
 """Files that SQLite keeps beside a database while it is written."""
@@ -84,11 +89,8 @@ def _is_half_made(path: Path) -> bool:
         found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in found}
         ours = not tables or bool(tables & {"alembic_version", "experiments", "runs"})
-        in_use = any(
-            connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
-            for table in ("runs", "registered_models")
-            if table in tables
-        )
+        queries = [query for table, query in _IN_USE.items() if table in tables]
+        in_use = any(connection.execute(query).fetchone() for query in queries)
         connection.execute("ROLLBACK")
     return ours and not in_use and _revision(path) != _head()
 
