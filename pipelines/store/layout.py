@@ -8,6 +8,7 @@
         searches/<search id>/               a search: a run folder, and
             trials/<trial id>/              a run folder for each trial
             tune/                           Ray Tune's own state
+            carried.json                    trials that ended before Tune's state was lost
             execution/<digest>.json         how trials of a structure are trained, fused
             workers/<session>/              what fused workers train just now
             trials.csv  report.html  champion.png
@@ -94,6 +95,16 @@ class SearchFolder(RunFolder):
     def tune(self) -> Path:
         """Ray Tune's state."""
         return self.path / "tune"
+
+    @property
+    def damaged_tune(self) -> Path:
+        """Ray Tune's state that could not be read, after which it has begun anew."""
+        return self.path / "tune.damaged"
+
+    @property
+    def carried(self) -> Path:
+        """The trials that had ended when Tune began anew, which it does not know."""
+        return self.path / "carried.json"
 
     @property
     def execution(self) -> Path:

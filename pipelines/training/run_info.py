@@ -39,7 +39,7 @@ def run_info(
         search_id=search_id,
         trial_id=trial_id,
         parent=parent,
-        params={name: _param(value) for name, value in result_settings(run).items()},
+        params=param_values(run),
         tags={
             **_provenance(),
             "family": run.family,
@@ -92,6 +92,11 @@ def settings_hash(run: Run, dataset: Dataset) -> str:
     """Return eight hexadecimal digits that follow from everything the result depends on."""
     content = json.dumps([result_settings(run), dataset.digest], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def param_values(run: Run) -> dict[str, str | int | float | bool]:
+    """Return the settings that the result depends on, flat: the parameters of a `RunInfo`."""
+    return {name: _param(value) for name, value in result_settings(run).items()}
 
 
 @cache

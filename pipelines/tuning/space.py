@@ -15,6 +15,7 @@ import gen_models
 from gen_models.core.config import flatten
 from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError
+from pipelines.config.run import Run
 from pipelines.config.search import Search
 from pipelines.config.serialization import to_dict
 from tune_spaces import space
@@ -62,8 +63,9 @@ def _text(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (tuple, list)) else value
 
 
-def default_point(run: Search, searched: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config's values of the searched settings, in the same shape: the first trial."""
+def default_point(run: Run, searched: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's values of the searched settings, in the same shape; of the search's own
+    config: its first trial."""
     config = to_dict(run)
 
     def pick(shape: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Tune's own state is torn by a kill, or was never written: the journals tell how to go on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pipeline import (
+    SMALL,
+    check_recorded,
+    kill,
+    recorded_epochs,
+    run_process,
+    start,
+    wait_until,
+)
+
+from pipelines.tuning.tuner import damage
+
+pytestmark = pytest.mark.usefixtures("prepared_store")
+TRIALS, EPOCHS = 6, 6
+
+
+def killed_search(store: Path, searcher: str) -> Path:
+    """Start a search and kill it while its first trials have ended and others run; return its
+    folder."""
+    args = ("--trials", str(TRIALS), "--epochs", str(EPOCHS), "--scheduler", "fifo")
+    searching = ["search", "vae", "--store", str(store), *SMALL, *args, "--max-concurrent", "2"]
+    process = start([*searching, "--searcher", searcher], store.with_suffix(".log"))
+    wait_until(lambda: len(ended(store)) >= 2 and recorded_epochs(store, 2) > len(ended(store)))
+    kill(process)
+    (folder,) = (store / "searches").iterdir()
+    return folder
+
+
+def ended(store: Path) -> dict[str, dict[str, Any]]:
+    """Return the outcomes of the trials that have ended."""
+    paths = store.glob("searches/*/trials/*/journal/outcome.json")
+    return {path.parents[1].name: json.loads(path.read_text()) for path in paths}
+
+
+def reports(store: Path) -> dict[Path, str]:
+    """Return the recorded epochs."""
+    paths = store.glob("searches/*/trials/*/journal/reports/*.json")
+    return {path.relative_to(store): path.read_text() for path in paths}
+
+
+@pytest.mark.parametrize("searcher", ["random", "tpe"])
+def test_a_search_goes_on_without_tune_s_state(searcher: str, tmp_path: Path) -> None:
+    store = tmp_path / "runs"
+    folder = killed_search(store, searcher)
+    if searcher == "random":
+        check_damage_is_found(folder / "tune", tmp_path / "copy")
+        for path in (folder / "tune").glob("experiment_state-*.json"):
+            path.unlink()  # as if it was killed before Tune had saved any
+    else:
+        (state,) = (folder / "tune").glob("experiment_state-*.json")
+        state.write_bytes(state.read_bytes()[:500])
+    outcomes, before = ended(store), reports(store)
+    log = store.with_suffix(".log")
+    result = run_process(["search", "vae", "--store", str(store), "--resume", folder.name], log)
+    assert "begins anew with what the journals hold: " in log.read_text()
+    trials = {trial["trial_id"]: trial for trial in result["ranking"]}
+    assert len(trials) == TRIALS
+    assert {trial["outcome"] for trial in trials.values()} == {"completed"}
+    check_recorded(store, result)
+    # What had ended is as it was, and each of the others went on: no epoch was trained twice.
+    started = {path.parts[3] for path in before}
+    assert started <= trials.keys() and outcomes.keys() <= trials.keys()
+    after = reports(store)
+    assert {path: after[path] for path in before} == before
+    assert len(after) == TRIALS * EPOCHS
+
+
+def check_damage_is_found(tune: Path, copy: Path) -> None:
+    """Check that each file of Tune's state is missed, and each damage to it seen."""
+    assert damage(tune) is None
+    names = [path.name for path in tune.iterdir() if path.suffix in (".json", ".pkl")]
+    assert len(names) >= 3, names
+    for name in names:
+        for content in (b"", b"garbage", (tune / name).read_bytes()[:-20]):
+            shutil.copytree(tune, copy)
+            (copy / name).write_bytes(content)
+            assert damage(copy), (name, content[:20])
+            shutil.rmtree(copy)
