@@ -213,6 +213,13 @@ def open_tracker(
     return tracker
 
 
+def is_pending(journal: Journal, uri: str) -> bool:
+    """Return whether the tracking system at `uri`, as `Backend.public_uri` has it, lacks the end
+    of a run that has ended."""
+    outcome, delivered = journal.outcome(), journal.delivered(uri)
+    return outcome is not None and delivered.get("outcome") != asdict(outcome)
+
+
 def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJournal]:
     """Iterate over the ended runs and the evaluations of a store that the tracking system at `uri`
     lacks, as after an outage that outlived the command.
@@ -221,8 +228,7 @@ def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJo
     """
     here = backend.public_uri(uri)
     for journal in store.ended_journals():
-        outcome, delivered = journal.outcome(), journal.delivered(here)
-        if outcome and not (delivered and delivered.get("outcome") == asdict(outcome)):
+        if is_pending(journal, here):
             yield journal
     for evaluation in store.evaluations():
         if not evaluation.is_delivered(here):

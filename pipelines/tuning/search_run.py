@@ -26,7 +26,8 @@ from pipelines.store.checkpoints import prune_checkpoints
 from pipelines.store.journal import SCHEDULES, EpochRecord, Outcome, RunStatus, as_json
 from pipelines.store.layout import RunFolder, SearchFolder
 from pipelines.store.scan import JournalCache, RunRecord
-from pipelines.tracking.base import Tracker
+from pipelines.tracking.base import Tracker, find_backend
+from pipelines.tracking.queue import is_pending
 from pipelines.training.preflight import RunContext
 from pipelines.training.run import open_run, write_samples
 from pipelines.training.run_info import run_info, search_info
@@ -72,6 +73,11 @@ class SearchRun:
         return self.folder.name
 
     @property
+    def _public_uri(self) -> str:
+        uri = self.context.uri
+        return find_backend(uri).public_uri(uri)
+
+    @property
     def has_started(self) -> bool:
         """Whether the search was ever recorded as started."""
         return self.folder.journal.info() is not None
@@ -92,6 +98,9 @@ class SearchRun:
         self.folder.journal.open(info)
         self.tracker.sync(self.folder.journal)
         ranking = self.ranking()
+        for result in ranking:  # Tune does not start them again
+            if is_pending(result.record.folder.journal, self._public_uri):
+                self.tracker.sync(result.record.folder.journal)
         first = ranking[0] if ranking else None
         best = (first.trial_id, first.best.value) if first and first.best else None
         self.state.restore({r.trial_id: r.outcome.ending for r in ranking}, best)
