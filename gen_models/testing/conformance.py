@@ -51,7 +51,15 @@ from gen_models.core.sampling import sample
 from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.testing.examples import example_batch
 from gen_models.testing.states import assert_equal_states
-from gen_models.testing.suite import Case, FamilySuite, for_models, rows_of, train_case
+from gen_models.testing.suite import (
+    WORLDS,
+    Case,
+    FamilySuite,
+    for_models,
+    rows_of,
+    train_case,
+    worker_file,
+)
 from gen_models.training.batches import Share, TrainingImages
 from gen_models.training.learner import Learner
 
@@ -195,17 +203,20 @@ class FamilyConformance(FamilySuite):
         for fused, alone in zip(*states, strict=True):
             torch.testing.assert_close(fused, alone, rtol=1e-8, atol=1e-8)
 
-    def test_two_workers_compute_what_one_does(
-        self, variant: str, two_workers: Path, float64: None
+    def test_two_and_four_workers_compute_what_one_does(
+        self, variant: str, workers: Path, float64: None
     ) -> None:
+        """On the same global batches; batch norm is over the rows of all workers."""
         case = Case(f"{self.family}-{variant}", self.family, self.config(variant), self.spec)
         expected = train_case(case, 0, 1)
-        of_workers = [
-            torch.load(two_workers / f"{case.name}.{rank}.pt", weights_only=True)
-            for rank in (0, 1)
-        ]
-        assert_equal_states(*of_workers)
-        torch.testing.assert_close(of_workers[0], expected, rtol=1e-8, atol=1e-8)
+        for world in WORLDS:
+            first, *others = (
+                torch.load(worker_file(workers, case.name, world, rank), weights_only=True)
+                for rank in range(world)
+            )
+            for other in others:
+                assert_equal_states(first, other)
+            torch.testing.assert_close(first, expected, rtol=1e-8, atol=1e-8)
 
     # Sampling
 

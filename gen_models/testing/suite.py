@@ -17,18 +17,20 @@ from gen_models.core.data import Batch, DataSpec
 from gen_models.core.families import family
 from gen_models.core.networks import build_networks
 from gen_models.testing.examples import example_values
-from gen_models.testing.workers import run_two_workers
+from gen_models.testing.workers import run_workers
 from gen_models.training.batches import TrainingImages
 from gen_models.training.distributed import check_replicas
 from gen_models.training.learner import Learner
 
 Test = TypeVar("Test", bound=Callable[..., None])
 _STEPS_PER_EPOCH = 10
-_TWO_WORKERS = pytest.StashKey[Path]()
+WORLDS = (2, 4)
+"""Numbers of workers whose results are compared with those of one."""
+_WORKERS = pytest.StashKey[Path]()
 
 
 class Case(NamedTuple):
-    """A model that two workers train."""
+    """A model that several workers train."""
 
     name: str
     family: str
@@ -100,13 +102,13 @@ class FamilySuite:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def two_workers(
+    def workers(
         cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> Path:
-        """A folder with what two workers computed for every variant. As processes take seconds to
-        start, one pair of them trains the variants of all suites of a session."""
+        """A folder with what the workers of each of `WORLDS` computed for every variant. As
+        processes take seconds to start, they train the variants of all suites of a session."""
         stash = request.config.stash
-        if _TWO_WORKERS not in stash:
+        if _WORKERS not in stash:
             owners = {item.getparent(pytest.Class) for item in request.session.items}
             classes = [owner.obj for owner in owners if owner is not None]
             suites = [each for each in classes if issubclass(each, FamilySuite)]
@@ -115,10 +117,11 @@ class FamilySuite:
                 for suite in suites
                 for label in suite.variants
             ]
-            folder = tmp_path_factory.mktemp("two_workers")
-            run_two_workers(_train_as_worker, cases, folder)
-            stash[_TWO_WORKERS] = folder
-        return stash[_TWO_WORKERS]
+            folder = tmp_path_factory.mktemp("workers")
+            for world in WORLDS:
+                run_workers(world, _train_as_worker, world, cases, folder)
+            stash[_WORKERS] = folder
+        return stash[_WORKERS]
 
     # Models and learners of a variant
 
@@ -167,12 +170,15 @@ def rows_of(model: Model, num: int) -> int:
 
 
 def train_case(case: Case, rank: int, world: int) -> dict[str, Any]:
-    """Train two epochs in the default dtype, the last batch of each smaller than the others, and
-    return metrics and weights."""
+    """Train two epochs in the default dtype and return metrics and weights.
+
+    The last batch of each is smaller than the others; unless rows belong together, four workers
+    have unequal shares of it."""
     module, spec = family(case.family), case.spec
     model = module.Model(case.config, spec)
-    rows = rows_of(model, 16)
-    images = example_values(4 * rows + 2 * rows_of(model, 4), spec).to(torch.get_default_dtype())
+    together = rows_of(model, 1)
+    rows, last = 8 * rows_of(model, 4), 10 if together == 1 else 4 * together
+    images = example_values(4 * rows + last, spec).to(torch.get_default_dtype())
     examples = Batch(images, torch.arange(len(images)) % max(spec.num_classes, 1))
     data = TrainingImages(examples, rows, drop_last=False)
     learner = Learner(model, module.Optim(), seed=0, steps_per_epoch=data.steps_per_epoch)
@@ -184,7 +190,12 @@ def train_case(case: Case, rank: int, world: int) -> dict[str, Any]:
     return {"metrics": learner.pop_metrics(), "weights": weights}
 
 
-def _train_as_worker(rank: int, cases: Sequence[Case], folder: Path) -> None:
+def worker_file(folder: Path, case: str, world: int, rank: int) -> Path:
+    """Return the file of what a worker computed for a case."""
+    return folder / f"{case}.{rank}-of-{world}.pt"
+
+
+def _train_as_worker(rank: int, world: int, cases: Sequence[Case], folder: Path) -> None:
     torch.set_default_dtype(torch.float64)
     for case in cases:
-        torch.save(train_case(case, rank, 2), folder / f"{case.name}.{rank}.pt")
+        torch.save(train_case(case, rank, world), worker_file(folder, case.name, world, rank))

@@ -1,4 +1,4 @@
-"""Runs a function in two worker processes that form a gloo process group, without Ray."""
+"""Runs a function in several worker processes that form a gloo process group, without Ray."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 
-def run_two_workers(function: Callable[..., None], *args: Any) -> None:
-    """Call `function(rank, *args)` in two spawned processes on CPUs, with one thread each.
+def run_workers(num: int, function: Callable[..., None], *args: Any) -> None:
+    """Call `function(rank, *args)` in `num` spawned processes on CPUs, with one thread each.
 
     `function` is a module-level function of a module that can be imported. Raises what it raised.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    spawn(_run_worker, (port, function, args), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(_run_worker, (num, port, function, args), nprocs=num)  # type: ignore[no-untyped-call]
 
 
 def _run_worker(
-    rank: int, port: int, function: Callable[..., None], args: tuple[Any, ...]
+    rank: int, num: int, port: int, function: Callable[..., None], args: tuple[Any, ...]
 ) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", rank=rank, world_size=num)
     function(rank, *args)
-    dist.barrier()  # neither leaves while the other still communicates
+    dist.barrier()  # none leaves while another still communicates
     dist.destroy_process_group()
     os._exit(0)  # gloo's threads can abort a process that ends the usual way

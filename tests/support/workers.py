@@ -1,4 +1,4 @@
-"""What two worker processes compute for the tests of `gen_models.training.distributed`."""
+"""What worker processes compute for the tests of `gen_models.training.distributed`."""
 
 from pathlib import Path
 
@@ -8,8 +8,11 @@ from torch import Generator, Tensor, nn
 
 from gen_models.training.distributed import check_replicas, share_batch_norm
 
-ROWS = (slice(0, 5), slice(5, 14))
-"""The rows of each worker."""
+ROWS = {
+    2: (slice(0, 5), slice(5, 14)),
+    4: (slice(0, 1), slice(1, 6), slice(6, 8), slice(8, 14)),
+}
+"""The rows of each worker, by the number of workers."""
 
 
 def batch_norm_inputs(mean: float, std: float) -> tuple[Tensor, Tensor]:
@@ -19,10 +22,12 @@ def batch_norm_inputs(mean: float, std: float) -> tuple[Tensor, Tensor]:
     return mean + std * values, weights
 
 
-def run_checks(rank: int, folder: Path) -> None:
+def run_checks(rank: int, world: int, above: Path) -> None:
     """Normalise this worker's rows, compare differing replicas, and write the results."""
+    folder = above / str(world)
+    folder.mkdir(exist_ok=True)
     for mean, std in ((0.0, 1.0), (10.0, 0.1), (100.0, 0.03)):
-        values, weights = (tensor[ROWS[rank]] for tensor in batch_norm_inputs(mean, std))
+        values, weights = (tensor[ROWS[world][rank]] for tensor in batch_norm_inputs(mean, std))
         network = share_batch_norm({"network": nn.Sequential(nn.BatchNorm2d(3))})["network"]
         assert isinstance(network, nn.Sequential)
         values = values.clone().requires_grad_()

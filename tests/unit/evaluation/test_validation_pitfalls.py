@@ -28,7 +28,7 @@ from gen_models.core.contract import Draws, Networks, Objective
 from gen_models.core.data import unit
 from gen_models.core.sampling import sample
 from gen_models.metrics import Moments, frechet_distance
-from gen_models.testing.workers import run_two_workers
+from gen_models.testing.workers import run_workers
 from pipelines.data import load
 from pipelines.data.batches import as_batch
 from pipelines.evaluation.metric_names import frechet_name, matching
@@ -154,7 +154,7 @@ def test_several_models_at_once_have_the_metrics_of_each_alone(
 
 @needs("sklearn")
 def test_two_workers_validate_as_one_does(tmp_path: Path) -> None:
-    run_two_workers(validate_as_worker, tmp_path)
+    run_workers(2, validate_as_worker, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     alone = validate_variants()
     assert first == second and first.keys() == alone.keys()

@@ -1,5 +1,5 @@
 """Training on several workers: batch norm over all rows, and the check that replicas are equal.
-That two workers compute what one does is in the conformance suite of families."""
+That two and four workers compute what one does is in the conformance suite of families."""
 
 from pathlib import Path
 
@@ -9,31 +9,34 @@ from support.workers import ROWS, batch_norm_inputs, run_checks
 from torch import nn
 
 from gen_models.core.networks import convert_modules
-from gen_models.testing.workers import run_two_workers
+from gen_models.testing.workers import run_workers
 from gen_models.training.distributed import GlobalBatchNorm, share_batch_norm
 
 
-@pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what two workers computed."""
-    folder = tmp_path_factory.mktemp("workers")
-    run_two_workers(run_checks, folder)
-    return folder
+@pytest.fixture(scope="module", params=ROWS)
+def workers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int]:
+    """A folder with what two or four workers computed, and their number."""
+    above, world = tmp_path_factory.mktemp("workers"), int(request.param)
+    run_workers(world, run_checks, world, above)
+    return above / str(world), world
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (10.0, 0.1), (100.0, 0.03)])
 def test_batch_norm_in_float32_is_that_of_one_worker_in_float64(
-    mean: float, std: float, two_workers: Path
+    mean: float, std: float, workers: tuple[Path, int]
 ) -> None:
-    """Workers hold unequal numbers of rows."""
+    """Workers hold unequal numbers of rows, one of four only one."""
+    folder, world = workers
     values, weights = (tensor.double() for tensor in batch_norm_inputs(mean, std))
     expected = nn.BatchNorm2d(3).double()
     values.requires_grad_()
     output = expected(values)
     (output * weights).sum().backward()
-    for rank in (0, 1):
-        found = torch.load(two_workers / f"{mean}.{rank}.pt", weights_only=True)
-        rows = ROWS[rank]
+    for rank in range(world):
+        found = torch.load(folder / f"{mean}.{rank}.pt", weights_only=True)
+        rows = ROWS[world][rank]
         assert found["output"].dtype == torch.float32
         torch.testing.assert_close(found["output"].double(), output[rows], rtol=0, atol=1e-5)
         assert values.grad is not None
@@ -48,19 +51,22 @@ def test_batch_norm_in_float32_is_that_of_one_worker_in_float64(
             )
 
 
-def test_parameter_gradients_add_up_to_those_of_one_worker(two_workers: Path) -> None:
+def test_parameter_gradients_add_up_to_those_of_one_worker(workers: tuple[Path, int]) -> None:
+    folder, world = workers
     values, weights = batch_norm_inputs(10.0, 0.1)
     norm = nn.BatchNorm2d(3).double()
     (norm(values.double()) * weights.double()).sum().backward()
-    parts = [torch.load(two_workers / f"10.0.{rank}.pt", weights_only=True) for rank in (0, 1)]
+    files = [folder / f"10.0.{rank}.pt" for rank in range(world)]
+    parts = [torch.load(file, weights_only=True) for file in files]
     for name in ("weight", "bias"):
         total = sum(part[f"{name}_gradient"].double() for part in parts)
         torch.testing.assert_close(total, getattr(norm, name).grad, rtol=1e-5, atol=1e-5)
 
 
-def test_differing_replicas_are_noticed(two_workers: Path) -> None:
-    for rank in (0, 1):
-        assert "the workers' networks differ" in (two_workers / f"differing.{rank}").read_text()
+def test_differing_replicas_are_noticed(workers: tuple[Path, int]) -> None:
+    folder, world = workers
+    for rank in range(world):
+        assert "the workers' networks differ" in (folder / f"differing.{rank}").read_text()
 
 
 @pytest.mark.parametrize(
