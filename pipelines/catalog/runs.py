@@ -85,10 +85,14 @@ def best(
 
 
 def browse(
-    *, store: str | Path = "runs", tracking_uri: str | None = None, port: int = 5000
+    *,
+    store: str | Path = "runs",
+    tracking_uri: str | None = None,
+    port: int = 5000,
+    auth: bool = False,
 ) -> None:
-    """Serve MLflow's page on 127.0.0.1 until interrupted. Raises `InputError` if the port is in
-    use."""
+    """Serve MLflow's page on 127.0.0.1 until interrupted; with `auth` only to who gives the name
+    and the password of the environment. Raises `InputError` if the port is in use."""
     require(0 < port < 65536, "port", port, "a number from 1 to 65535")
     place = Store.at(store)
     uri = recorded_uri(place, tracking_uri)
@@ -96,7 +100,7 @@ def browse(
     backend = find_backend(uri)
     with backend.settings():
         warn_of_losses(place, uri, backend)
-    backend.serve(uri, place, port)
+    backend.serve(uri, place, port, auth=auth)
 
 
 def _list_runs(

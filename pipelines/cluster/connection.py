@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._private.authentication import authentication_token_setup
 from ray._private.ray_constants import GCS_PORT_ENVIRONMENT_VARIABLE
 from ray._private.services import canonicalize_bootstrap_address
@@ -199,8 +200,8 @@ def _start(
     if dashboard:
         _require_dashboard()
     port = _free_port()
-    address = f"{ray.util.get_node_ip_address()}:{port}"
-    with environment({GCS_PORT_ENVIRONMENT_VARIABLE: str(port)}):
+    with environment({GCS_PORT_ENVIRONMENT_VARIABLE: str(port)}), _loopback_only():
+        address = f"{ray.util.get_node_ip_address()}:{port}"
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -213,6 +214,22 @@ def _start(
             runtime_env={"env_vars": _job_environment(address, JOB_DEFAULTS | LOCAL_DEFAULTS)},
         )
     return address
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Have an instance that is started in the block listen on 127.0.0.1 and nowhere else, unless
+    the user has set Ray's variable: by default its servers listen on every address."""
+    if ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR in os.environ:
+        yield
+        return
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _attach(address: str) -> str:

@@ -2,6 +2,7 @@
 
     <store>/
         mlflow.db                           MLflow's database, unless --tracking-uri names another
+        mlflow-users.db  mlflow-users.ini   the login to MLflow's page (genpipe browse --auth)
         artifacts/                          MLflow's files
         features/                           cached feature spaces, by digest of their data
         runs/<name>/                        a run of `genpipe train`: a run folder
@@ -171,6 +172,16 @@ class Store:
     def database(self) -> Path:
         """MLflow's database."""
         return self.root / "mlflow.db"
+
+    @property
+    def users(self) -> Path:
+        """Database of those who may see MLflow's page: names, and hashes of passwords."""
+        return self.root / "mlflow-users.db"
+
+    @property
+    def user_settings(self) -> Path:
+        """Settings of the login to MLflow's page."""
+        return self.root / "mlflow-users.ini"
 
     @property
     def artifacts(self) -> Path:

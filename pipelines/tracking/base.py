@@ -149,8 +149,10 @@ class Backend(Protocol):
     def public_uri(self, uri: str) -> str:
         """Return the URI without a password, as it may be shown and written down."""
 
-    def serve(self, uri: str, store: Store, port: int) -> None:
-        """Serve the web page until interrupted. Raises `InputError` if the port is in use."""
+    def serve(self, uri: str, store: Store, port: int, *, auth: bool = False) -> None:
+        """Serve the web page to this machine until interrupted; with `auth` only to who gives the
+        name and the password of the environment. Raises `InputError` if the port is in use, or
+        the environment has no password."""
 
 
 def tracking_uri(store: Store, uri: str | None = None) -> str:

@@ -132,7 +132,7 @@ class MemoryBackend:
     def public_uri(self, uri: str) -> str:
         return re.sub(r":[^:/@]+@", "@", uri)
 
-    def serve(self, uri: str, store: Store, port: int) -> None:
+    def serve(self, uri: str, store: Store, port: int, *, auth: bool = False) -> None:
         raise InputError(f"port = {port}: a tracker in memory has no page")
 
 

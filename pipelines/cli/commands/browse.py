@@ -15,6 +15,10 @@ class Browse(RecordedSettings):
 
     port: int = 5000
     """Port to listen on."""
+    auth: bool = False
+    """Ask for a name and a password: MLFLOW_TRACKING_USERNAME (by default admin) and
+    MLFLOW_TRACKING_PASSWORD of this command's environment. Without it, every user of this machine
+    can read and change what is recorded."""
 
 
 def main(args: list[str]) -> int:
@@ -22,5 +26,10 @@ def main(args: list[str]) -> int:
     settings = parse_settings(Browse, "browse", args)
     from pipelines.catalog.runs import browse  # light: imports sqlalchemy
 
-    browse(store=settings.store, tracking_uri=settings.tracking_uri, port=settings.port)
+    browse(
+        store=settings.store,
+        tracking_uri=settings.tracking_uri,
+        port=settings.port,
+        auth=settings.auth,
+    )
     return 0

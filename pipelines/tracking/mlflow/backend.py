@@ -58,5 +58,5 @@ class MlflowBackend:
     def public_uri(self, uri: str) -> str:
         return hide(uri)
 
-    def serve(self, uri: str, store: Store, port: int) -> None:
-        serve(uri, store, port)
+    def serve(self, uri: str, store: Store, port: int, *, auth: bool = False) -> None:
+        serve(uri, store, port, auth=auth)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -54,31 +55,50 @@ def ensure_database(path: Path) -> None:
     """
     if is_complete(path):
         return
+    with one_maker(path):
+        if is_complete(path):  # by the process that was waited for
+            return
+        if not path.exists():
+            make_whole(path, _make_tables)
+        elif _is_half_made(path):
+            make_whole(path, _make_tables, replace=_set_aside)
+
+
+@contextmanager
+def one_maker(path: Path) -> Iterator[None]:
+    """Hold, for the block, the right to make the file `path`, as one process at a time may. Raises
+    `InputError` if another holds it for ten minutes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS):
-            if not is_complete(path) and (not path.exists() or _is_half_made(path)):
-                _create(path)
+            yield
     except Timeout as error:
         expected = "expected a database that is not being created by another process"
         raise InputError(f"{path}: {expected} for {_LOCK_SECONDS:.0f} s") from error
 
 
-def _create(path: Path) -> None:
-    """Make the tables in a file beside `path`, and rename it."""
-    import sqlalchemy  # light: of a new database only
-    from mlflow.store.db.utils import _initialize_tables  # light: of a new database only
-
+def make_whole(
+    path: Path, make: Callable[[Path], None], replace: Callable[[Path], None] | None = None
+) -> None:
+    """Have `make` write a SQLite file beside `path`, and rename it; before that `replace` takes
+    away the file that is there."""
     aside = path.with_name(f".{path.name}.new")
     _remove(aside)  # a process that was killed left it
-    engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(aside)))
-    _initialize_tables(engine)  # type: ignore[no-untyped-call]
-    engine.dispose()
-    if path.exists():
-        _set_aside(path)
+    make(aside)
+    if replace:
+        replace(path)
     _sync(aside)
     aside.rename(path)
     _sync(path.parent)
+
+
+def _make_tables(path: Path) -> None:
+    import sqlalchemy  # light: of a new database only
+    from mlflow.store.db.utils import _initialize_tables  # light: of a new database only
+
+    engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(path)))
+    _initialize_tables(engine)  # type: ignore[no-untyped-call]
+    engine.dispose()
 
 
 def _is_half_made(path: Path) -> bool:

@@ -103,3 +103,17 @@ def test_registering_leaves_the_process_s_tracking_uri_as_it_was(
     seen = mlflow.get_tracking_uri()
     assert deliver_claim(uri, store, "first", -20.0) == ("1", True)
     assert os.environ.get("MLFLOW_TRACKING_URI") == before and mlflow.get_tracking_uri() == seen
+
+
+def test_a_login_needs_a_password(uri: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
+    with pytest.raises(InputError, match="expected a password in the environment's MLFLOW_TRACK"):
+        serve(uri, store, port, auth=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "short")
+    with pytest.raises(InputError, match="at least 12 characters") as caught:
+        serve(uri, store, port, auth=True)
+    assert "short" not in str(caught.value) and not store.users.exists()
+    with pytest.raises(InputError, match="auth = True: expected no --auth, because the server"):
+        serve("http://host:5000", store, port, auth=True)

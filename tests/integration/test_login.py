@@ -1,0 +1,119 @@
+"""Who may see what is recorded: MLflow's page with a login, and a server that asks for one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from support.journals import open_journal, write_epochs
+from support.mlflow_runs import close
+
+from pipelines.store.layout import Store
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+PASSWORD = "planted-pass%2Fword 1"
+OTHER = "another-planted-password"
+
+
+@contextmanager
+def page(store: Store, password: str, *flags: str) -> Iterator[str]:
+    """The page of a store, by `genpipe browse`: its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pipelines", "browse", *flags]
+    running = subprocess.Popen(
+        [*command, "--store", str(store.root), "--port", str(port)],
+        cwd=ROOT,
+        env=os.environ | {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": password},
+        start_new_session=True,
+        stdout=(store.root / "out.txt").open("a"),
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        await_page(running, f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+        arguments = [" ".join(p.cmdline()) for p in family(running.pid)]
+        assert arguments and not any(password in text for text in arguments)
+        assert {address for p in family(running.pid) for address in listening(p)} == {
+            ("127.0.0.1", port)
+        }
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+
+
+def listening(process: psutil.Process) -> list[tuple[str, int]]:
+    found = process.net_connections("inet")
+    return [(c.laddr.ip, c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN]
+
+
+def await_page(running: subprocess.Popen[bytes], address: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert running.poll() is None, f"the server ended with {running.returncode}"
+        with suppress(requests.RequestException):
+            requests.get(f"{address}/health", timeout=2)
+            return
+        time.sleep(0.2)
+    raise TimeoutError("no page within two minutes")
+
+
+def search(address: str, login: tuple[str, str] | None, **headers: str) -> int:
+    """Return the status of a request for the experiments."""
+    url = f"{address}/api/2.0/mlflow/experiments/search?max_results=5"
+    return requests.get(url, auth=login, headers=headers, timeout=30).status_code
+
+
+def test_the_page_asks_for_a_password(tmp_path: Path, mlflow_database: Path) -> None:
+    store = Store.at(tmp_path)
+    shutil.copy(mlflow_database, store.database)
+    journal = open_journal(store.run("a").path)
+    write_epochs(journal, 1)
+    close(journal, 1)
+    with page(store, PASSWORD, "--auth") as address:
+        assert search(address, None) == 401
+        for wrong in (
+            ("ada", "wrong"),
+            ("ada", ""),
+            ("admin", PASSWORD),
+            ("admin", "password1234"),
+        ):
+            assert search(address, wrong) == 401
+        assert requests.get(address, timeout=30).status_code == 401
+        assert search(address, ("ada", PASSWORD)) == 200
+        # A page of another site whose name leads to this address.
+        assert search(address, ("ada", PASSWORD), Host="attacker.example") == 403
+    with page(store, OTHER, "--auth") as address:  # the environment's password counts
+        assert search(address, ("ada", PASSWORD)) == 401
+        assert search(address, ("ada", OTHER)) == 200
+    for path in store.root.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert PASSWORD.encode() not in content and OTHER.encode() not in content, path
+    assert store.users.stat().st_mode & 0o077 == 0
+
+
+def test_without_a_login_the_page_is_of_this_machine_alone(
+    tmp_path: Path, mlflow_database: Path
+) -> None:
+    store = Store.at(tmp_path)
+    shutil.copy(mlflow_database, store.database)
+    with page(store, PASSWORD) as address:
+        assert search(address, None) == 200
+        assert search(address, None, Host="attacker.example") == 403
