@@ -10,7 +10,7 @@ from gen_models.metrics.likelihood import (
     likelihood_sums,
 )
 from gen_models.metrics.modes import ModeClassifier, Modes, modes, nearest_mode
-from gen_models.metrics.prdc import PRDC, Neighbours, compute_prdc
+from gen_models.metrics.prdc import PRDC, Neighbours, compute_prdc, estimate_prdc
 
 __all__ = [
     "PRDC",
@@ -25,6 +25,7 @@ __all__ = [
     "PCAFeatures",
     "compute_prdc",
     "estimate_likelihood",
+    "estimate_prdc",
     "features_in_blocks",
     "frechet_distance",
     "kernel_distance",

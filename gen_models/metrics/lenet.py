@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from gen_models.core.data import Batch, DataSpec, unit
 from gen_models.core.rng import global_seed, seeded
-from gen_models.metrics.modes import Modes, modes
+from gen_models.metrics.modes import Modes, Scatter, modes, spread
 from gen_models.training.batches import TrainingImages
 
 _BATCH, _LR = 128, 4e-3
@@ -44,6 +44,11 @@ class LeNet(nn.Module):
         """Map (N, C, H, W) to (N, num_classes)."""
         logits: Tensor = self.head(F.relu(self.body(2.0 * images - 1.0)))
         return logits
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the class of each feature (N, 128), int64 (N,)."""
+        logits: Tensor = self.head(F.relu(features))
+        return logits.argmax(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (…, C, H, W) to (…, 128), before the rectifier, which would set some values to 0."""
@@ -101,8 +106,15 @@ class ClassModes:
     """Classes of labelled images as modes: a classifier assigns each sample to one of them."""
 
     network: LeNet
-    reference: Tensor
-    """Number of real images of each class, (num_classes,)."""
+    real: Scatter
+    """Of the features of real images within each class."""
+
+    @classmethod
+    def of(cls, network: LeNet, images: Tensor, labels: Tensor) -> ClassModes:
+        """Make one whose real images are uint8 (N, C, H, W), with labels int64 (N,)."""
+        with torch.no_grad():
+            features = [network(unit(part)) for part in torch.split(images, _BLOCK)]
+        return cls(network, Scatter.of(torch.cat(features), labels, network.num_classes))
 
     @property
     def name(self) -> str:
@@ -111,9 +123,16 @@ class ClassModes:
     @torch.no_grad()
     def assign(self, samples: Tensor) -> Tensor:
         """Return the class of each sample, int64 (N,), of samples (N, C, H, W) in [0, 1]."""
-        parts = torch.split(samples, _BLOCK)
-        return torch.cat([self.network.logits(part).argmax(1) for part in parts])
+        return self.network.classify(self._features(samples))
 
+    @torch.no_grad()
     def modes(self, samples: Tensor) -> Modes:
         """Compute mode statistics of samples (N, C, H, W)."""
-        return modes(self.assign(samples), self.network.num_classes, self.reference)
+        features, num = self._features(samples), self.network.num_classes
+        assigned = self.network.classify(features)
+        within = spread(Scatter.of(features, assigned, num), self.real.deviation())
+        return modes(assigned, num, self.real.counts, within)
+
+    def _features(self, samples: Tensor) -> Tensor:
+        """Return the features of each sample, (N, 128)."""
+        return torch.cat([self.network(part) for part in torch.split(samples, _BLOCK)])

@@ -38,18 +38,24 @@ class LikelihoodSums:
     totals: Tensor
     """(6,): images, the importance-weighted bound, the bound by one sample, log p(x|z),
     log p(z) - log q(z|x), half the squared error of reconstructions."""
+    squares: Tensor
+    """(4,): squares of the bound, the bound by one sample, log p(x|z), log p(z) - log q(z|x)."""
     codes: Moments | None
     """Moments of the posterior means; None for a family that does not encode."""
 
     def __add__(self, other: LikelihoodSums) -> LikelihoodSums:
         codes = self.codes + other.codes if self.codes and other.codes else None
-        return LikelihoodSums(self.totals + other.totals, codes)
+        return LikelihoodSums(self.totals + other.totals, self.squares + other.squares, codes)
 
     def tensors(self) -> list[Tensor]:
         """List the tensors, to be summed over workers in place; shapes are equal on all
         workers."""
         codes = self.codes
-        return [self.totals, *((codes.count, codes.total, codes.outer) if codes else ())]
+        return [
+            self.totals,
+            self.squares,
+            *((codes.count, codes.total, codes.outer) if codes else ()),
+        ]
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Likelihood:
     None where the family does not encode."""
     num_images: int
     num_samples: int
+    standard_errors: Mapping[str, float]
+    """Of nll, bits_per_dim, elbo, kl and reconstruction as means over images; nan of one image."""
 
     @classmethod
     def of(cls, sums: LikelihoodSums, model: Model, num_samples: int) -> Likelihood:
@@ -81,9 +89,11 @@ class Likelihood:
         num, *totals = sums.totals.tolist()
         bound, elbo, log_likelihood, log_ratio, error = (total / num for total in totals)
         variance = None if sums.codes is None else sums.codes.covariance.diagonal()
+        nll_error, elbo_error, reconstruction_error, kl_error = _standard_errors(sums).tolist()
+        nats_per_bit = log(2) * model.spec.num_values
         return cls(
             nll=-bound,
-            bits_per_dim=-bound / (log(2) * model.spec.num_values),
+            bits_per_dim=-bound / nats_per_bit,
             elbo=elbo,
             kl=-log_ratio,
             reconstruction=-log_likelihood,
@@ -91,7 +101,21 @@ class Likelihood:
             active_units=None if variance is None else int((variance > ACTIVE).sum()),
             num_images=int(num),
             num_samples=num_samples,
+            standard_errors={
+                "nll": nll_error,
+                "bits_per_dim": nll_error / nats_per_bit,
+                "elbo": elbo_error,
+                "kl": kl_error,
+                "reconstruction": reconstruction_error,
+            },
         )
+
+
+def _standard_errors(sums: LikelihoodSums) -> Tensor:
+    """Return the standard errors of the four means whose squares are summed, (4,)."""
+    num, totals = sums.totals[0], sums.totals[1:5]
+    variance = (sums.squares / num - (totals / num).square()) * num / (num - 1)
+    return (variance.clamp(min=0) / num).sqrt()
 
 
 @torch.no_grad()
@@ -145,12 +169,12 @@ def estimate_likelihood(
 def _nothing(model: Model, networks: Networks, data: Batch) -> LikelihoodSums:
     """Return the sums over no image: zeros."""
     one = floats(data.rows(slice(1)))
-    totals = one.images.new_zeros(6, dtype=torch.float64)
+    totals, squares = (one.images.new_zeros(num, dtype=torch.float64) for num in (6, 4))
     if not isinstance(model, Encodes):
-        return LikelihoodSums(totals, None)
+        return LikelihoodSums(totals, squares, None)
     codes = Moments.of(model.encode(networks, one))
     parts = (torch.zeros_like(part) for part in (codes.count, codes.total, codes.outer))
-    return LikelihoodSums(totals, Moments(*parts))
+    return LikelihoodSums(totals, squares, Moments(*parts))
 
 
 class _InPrecision:
@@ -194,21 +218,21 @@ def _block_sums(
     assert isinstance(model, BoundsLikelihood)
     terms = model.log_terms(networks, block)
     bound = block.images.new_full((block.num,), -torch.inf, dtype=torch.float64)
-    totals, num_samples = bound.new_zeros(2), 0
+    totals, num_samples = bound.new_zeros(2, block.num), 0
     for tile in tiles:
         pieces = torch.split(tile, max(1, max_rows // block.num))
         both = zip(*(terms(piece) for piece in pieces), strict=True)
         log_likelihood, log_ratio = (torch.cat(part).double() for part in both)
         bound = torch.logaddexp(bound, (log_likelihood + log_ratio).logsumexp(0))
-        totals += torch.stack([log_likelihood.sum(), log_ratio.sum()])
+        totals += torch.stack([log_likelihood.sum(0), log_ratio.sum(0)])
         num_samples += len(tile)
     log_likelihood, log_ratio = (totals / num_samples).unbind()
-    bound = bound.sum() - block.num * log(num_samples)
+    bound = bound - log(num_samples)
     count, error = bound.new_tensor(block.num), _squared_error(model, networks, block)
-    elbo = log_likelihood + log_ratio
+    each = torch.stack([bound, log_likelihood + log_ratio, log_likelihood, log_ratio])
     codes = Moments.of(model.encode(networks, block)) if isinstance(model, Encodes) else None
-    sums = torch.stack([count, bound, elbo, log_likelihood, log_ratio, error])
-    return LikelihoodSums(sums, codes)
+    totals = torch.cat([count[None], each.sum(1), error[None]])
+    return LikelihoodSums(totals, each.square().sum(1), codes)
 
 
 def _squared_error(model: Model, networks: Networks, block: Batch) -> Tensor:

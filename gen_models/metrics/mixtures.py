@@ -7,16 +7,18 @@ Points are scaled into [0, 1], as all data are, with a margin around the outermo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi
+from math import exp, pi, sqrt
 
 import torch
 from torch import Generator, Tensor
 
 from gen_models.core.rng import seeded
-from gen_models.metrics.modes import Modes, modes, nearest_mode
+from gen_models.metrics.modes import Modes, Scatter, modes, nearest_mode, spread
 
 _MARGIN = 1.25
 """Half the side of the unit square, divided by the outermost modes' distance from its centre."""
+_WITHIN_THREE = sqrt(2 * (1 - 4.5 * exp(-4.5) / (1 - exp(-4.5))))
+"""Deviation from the centre of points of the plane within three deviations of a coordinate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,10 @@ class Mixture:
 
     def modes(self, samples: Tensor) -> Modes:
         """Compute mode statistics of samples (N, 2)."""
-        return modes(self.assign(samples), len(self.centres))
+        assigned, num = self.assign(samples), len(self.centres)
+        scatter = Scatter.of(samples, assigned, num)
+        own = torch.full((num,), self.std * _WITHIN_THREE, dtype=torch.float64)
+        return modes(assigned, num, spread_within=spread(scatter, own))
 
 
 def ring8() -> Mixture:

@@ -60,11 +60,18 @@ class PRDC:
     """Part of the real features in whose ball a generated one lies."""
 
 
-@torch.no_grad()
 def compute_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> PRDC:
     """Compare generated features (M, dim) with real ones; k is that of `real`.
 
     All results are nan if a feature is not finite. Raises `InputError` unless M is above k."""
+    return estimate_prdc(real, generated, block)[0]
+
+
+@torch.no_grad()
+def estimate_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> tuple[PRDC, PRDC]:
+    """Return what `compute_prdc` does, and the standard error of each value: of a mean over
+    independent features, M generated or N real ones, with the balls of the other side as they
+    are."""
     fake = Neighbours.of(generated, real.k, block)
     num_real, num = len(real.features), len(generated)
     balls = fake.squared_radii.new_zeros(num)  # real ones that each generated feature lies in
@@ -81,7 +88,11 @@ def compute_prdc(real: Neighbours, generated: Tensor, block: int = BLOCK) -> PRD
     recall, coverage = recalled / num_real, covered / num_real
     finite = torch.isfinite(real.features).all() & torch.isfinite(fake.features).all()
     values = torch.stack([precision, recall, density, coverage])
-    return PRDC(*torch.where(finite, values, torch.nan).unbind())
+    variances = values * (1 - values)  # of 0 or 1 for each feature
+    variances[2] = (balls / real.k).var()
+    errors = (variances.clamp(min=0) / values.new_tensor([num, num_real, num, num_real])).sqrt()
+    found, around = (torch.where(finite, each, torch.nan) for each in (values, errors))
+    return PRDC(*found.unbind()), PRDC(*around.unbind())
 
 
 def _own_blocks(num: int, block: int) -> list[slice]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from gen_models.core.checkpoint import Checkpoint
+from gen_models.core.digest import weights_digest
 from gen_models.core.errors import require
 from pipelines.catalog.models import fetch_checkpoint, reading
 from pipelines.cluster.process import restored_process
@@ -24,7 +26,7 @@ from pipelines.evaluation.held_out import (
 )
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import EvaluationResult
-from pipelines.store.journal import EvaluationJournal
+from pipelines.store.journal import EVALUATED, EvaluationJournal
 from pipelines.store.layout import Store
 from pipelines.tracking.base import recorded_uri
 from pipelines.tracking.queue import open_tracker
@@ -76,11 +78,24 @@ def evaluate(
     task = make_task(config, checkpoint, dataset, place, run.features, run.download)
     journal = place.evaluation(row.run_id)
     results = _run(task, journal, device, num_workers, address)
-    journal.write(row.run_id, results.metrics, results.tags, results.pictures)
+    tags = {**results.tags, EVALUATED: _digest(checkpoint)}
+    journal.write(row.run_id, results.metrics, tags, results.pictures)
     with open_tracker(uri, place) as tracker:
         tracker.sync(journal)
         tracker.finish()
-    return _result(row.name, journal)
+    return EvaluationResult(
+        run_id=row.run_id,
+        name=row.name,
+        metrics=dict(results.metrics),
+        tags=tags,
+        pictures={key: str(journal.picture(key)) for key in results.pictures},
+    )
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    """Return a digest of a checkpoint's weights."""
+    networks = {name: network.state_dict() for name, network in checkpoint.networks.items()}
+    return weights_digest({"networks": networks, "averages": {}})
 
 
 def _where(
@@ -122,15 +137,3 @@ def _run(
         on_gpu = uses_gpu(cluster, device, num_workers)
         folder = journal.folder / "workers"
         return evaluate_on_workers(task, folder, num_workers=num_workers, on_gpu=on_gpu)
-
-
-def _result(name: str, journal: EvaluationJournal) -> EvaluationResult:
-    record = journal.record()
-    assert record
-    return EvaluationResult(
-        run_id=record.run_id,
-        name=name,
-        metrics=dict(record.metrics),
-        tags=dict(record.tags),
-        pictures={key: str(path) for key, path in record.pictures.items()},
-    )

@@ -19,7 +19,8 @@ class HeldOutConfig:
     importance_samples: int = 5_000
     """Samples per image of the importance-weighted likelihood bound."""
     images: int = 1_000
-    """Test images, the first ones, whose likelihood is bounded."""
+    """Test images whose likelihood is bounded: drawn with a fixed seed, of each class its
+    share."""
 
     def __post_init__(self) -> None:
         require(self.num > K_NEAREST, "num", self.num, f"at least {K_NEAREST + 1}")

@@ -1,5 +1,8 @@
 """Evaluates a model on the test split, in one process or on several workers that share the work.
 
+Metrics of a part of the test images take the first ones in an order that follows from a fixed seed
+(`pipelines.data.stratification`): a data set's own order may go by class.
+
 Names of metrics hold what they depend on: `test/fd/lenet-mnist/10k` is a Fréchet distance in the
 features of MNIST's classifier, of 10,000 samples, to the test images.
 
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from gen_models.core.checkpoint import Checkpoint
 from gen_models.core.contract import BoundsLikelihood, Model, Reconstructs, is_conditional
 from gen_models.core.data import Batch, blocks, floats, unit
+from gen_models.core.errors import require
 from gen_models.core.sampling import sample
 from gen_models.metrics import (
     Likelihood,
@@ -30,7 +34,7 @@ from gen_models.metrics import (
     Modes,
     Moments,
     Neighbours,
-    compute_prdc,
+    estimate_prdc,
     frechet_distance,
     kernel_distance,
     likelihood_sums,
@@ -42,6 +46,7 @@ from pipelines.config.evaluation import K_NEAREST, HeldOutConfig
 from pipelines.data import Dataset
 from pipelines.data.batches import as_batch
 from pipelines.data.dataset import Part
+from pipelines.data.stratification import reordered, stratified_order
 from pipelines.evaluation.feature_spaces import (
     FACTORIES,
     Extractor,
@@ -49,7 +54,7 @@ from pipelines.evaluation.feature_spaces import (
     make_extractor,
 )
 from pipelines.evaluation.images import drawing
-from pipelines.evaluation.metric_names import where
+from pipelines.evaluation.metric_names import bound_of, mean_over, standard_error, where
 from pipelines.evaluation.progress import ProgressLog
 from pipelines.store.files import LOCAL, Files
 from pipelines.store.layout import Store
@@ -67,13 +72,14 @@ class HeldOutTask:
     config: HeldOutConfig
     checkpoint: Checkpoint
     test: Part
+    """In an order of which the first images, however many, are a fair sample."""
     train: Part
     """Where the images nearest to samples are looked for."""
     num_classes: int
     extractor: Extractor
     """The feature space in which samples are compared with test images."""
     test_features: np.ndarray[Any, Any]
-    """Features of the test images, (N, dim)."""
+    """Features of the test images, (N, dim), in the same order."""
     mode_classifier: ModeClassifier | None
     """Assigns samples to the modes of the data; None if nothing can."""
 
@@ -89,17 +95,20 @@ def make_task(
     """Return the task of evaluating a checkpoint on a data set's test split.
 
     Fits the feature space `features` and a classifier of modes, unless the store's cache has
-    them. Raises `InputError` if the data set cannot be compared in `features`.
+    them. Raises `InputError` if the data set cannot be compared in `features`, or has fewer test
+    images than a metric needs.
     """
+    _require_images(dataset)
+    order = stratified_order(len(dataset.test), dataset.test_labels, _SEED)
     extractor = make_extractor(dataset, store, features, download)
     return HeldOutTask(
         config,
         checkpoint,
-        dataset.part("test"),
+        reordered(dataset.part("test"), order),
         dataset.part("train"),
         dataset.num_classes,
         extractor,
-        features_of_test(extractor, dataset, store),
+        features_of_test(extractor, dataset, store)[order],
         make_mode_classifier(dataset, store),
     )
 
@@ -116,8 +125,16 @@ def make_mode_classifier(dataset: Dataset, store: Store) -> ModeClassifier | Non
     extractor = make_extractor(dataset, store, "lenet")
     network = extractor.space(torch.from_numpy(dataset.test[:1]), dataset.num_classes)
     assert isinstance(network, LeNet)
-    labels = torch.from_numpy(dataset.test_labels)
-    return ClassModes(network, torch.bincount(labels, minlength=dataset.num_classes))
+    images, labels = torch.from_numpy(dataset.test), torch.from_numpy(dataset.test_labels)
+    return ClassModes.of(network, images, labels)
+
+
+def _require_images(dataset: Dataset) -> None:
+    """Raise `InputError` if a metric needs more test images than there are."""
+    for metric in HELD_OUT_METRICS:
+        expected = f"a data set of at least {metric.min_images} test images, for {metric.title}"
+        found = f"{dataset.name} with {len(dataset.test)}"
+        require(len(dataset.test) >= metric.min_images, "data", found, expected)
 
 
 @dataclass(frozen=True)
@@ -207,6 +224,10 @@ class HeldOutMetric:
     compute: Callable[[HeldOutContext], dict[str, float]]
     """Returns values by name, `test/…`. On several workers every one calls it and gets the same
     values."""
+    min_images: int = 1
+    """The fewest test images of which it can be computed."""
+    title: str = ""
+    """What it is, in the message that there are fewer."""
 
 
 def _distances(context: HeldOutContext) -> dict[str, float]:
@@ -216,32 +237,38 @@ def _distances(context: HeldOutContext) -> dict[str, float]:
     values = {
         "fd": frechet_distance(Moments.of(test), Moments.of(samples)),
         "kd": kernel.value,
-        "kd_standard_error": kernel.standard_error,
+        standard_error("kd"): kernel.standard_error,
     }
     end = where(context.task.extractor.name, len(samples))
     return {f"test/{name}/{end}": float(value) for name, value in values.items()}
 
 
 def _precision_and_recall(context: HeldOutContext) -> dict[str, float]:
-    """Compute precision, recall, density and coverage (Naeem et al. 2020), of as many samples as
-    test images: with more of either, the balls around them are smaller."""
+    """Compute precision, recall, density and coverage (Naeem et al. 2020) with their standard
+    errors, of as many samples as test images: with more of either, the balls around them are
+    smaller."""
     test, samples = context.test_features, context.sample_features
     num = min(len(test), len(samples))
-    neighbours = Neighbours.of(test[:num], min(K_NEAREST, num - 1))
-    values = asdict(compute_prdc(neighbours, samples[:num]))
+    found, errors = estimate_prdc(Neighbours.of(test[:num], K_NEAREST), samples[:num])
+    values = asdict(found)
+    values |= {standard_error(name): value for name, value in asdict(errors).items()}
     end = where(context.task.extractor.name, num)
     return {f"test/{name}/{end}": float(value) for name, value in values.items()}
 
 
 def _mode_coverage(context: HeldOutContext) -> dict[str, float]:
-    """Compute the number of modes among the samples, how evenly they are covered, and the share
-    of samples that are of a mode (Srivastava et al. 2017)."""
+    """Compute the number of modes among the samples, how evenly they are covered, the share of
+    samples that are of a mode (Srivastava et al. 2017), and what tells a collapse: modes that are
+    lost, and how little samples of a mode differ."""
     modes = context.modes
     end = where(context.mode_classifier.name, len(context.samples))
     return {
         f"test/modes/{end}": float(modes.found),
         f"test/reverse_kl/{end}": modes.reverse_kl,
         f"test/mode_share/{end}": modes.share,
+        f"test/lost_modes/{end}": float(modes.lost),
+        f"test/lost_share/{end}": modes.lost_share,
+        f"test/mode_spread/{end}": modes.spread,
     }
 
 
@@ -268,8 +295,8 @@ def _squared_error(context: HeldOutContext) -> dict[str, float]:
 
 
 def _likelihood(context: HeldOutContext) -> dict[str, float]:
-    """Compute the importance-weighted bound on the likelihood of the first test images (Burda et
-    al. 2016) and its parts, in nats. Workers take blocks in turn."""
+    """Compute the importance-weighted bound on the likelihood of test images (Burda et al. 2016)
+    and its parts, in nats, with their standard errors. Workers take blocks in turn."""
     config, model = context.task.config, context.model
     rank, world = rank_and_world()
     sums = likelihood_sums(
@@ -284,16 +311,15 @@ def _likelihood(context: HeldOutContext) -> dict[str, float]:
     for total in sums.tensors():
         sum_over_workers(total)
     likelihood = Likelihood.of(sums, model, config.importance_samples)
-    values: Mapping[str, float | None] = {
-        f"nll/iw{config.importance_samples}": likelihood.nll,
-        f"bits_per_dim/iw{config.importance_samples}": likelihood.bits_per_dim,
-        "elbo": likelihood.elbo,
-        "kl": likelihood.kl,
-        "reconstruction": likelihood.reconstruction,
-        "active_units": likelihood.active_units,
-        "likelihood_images": likelihood.num_images,
-    }
-    return {f"test/{name}": float(value) for name, value in values.items() if value is not None}
+    num, errors = likelihood.num_images, likelihood.standard_errors
+    bound, mean = (end(config.importance_samples, num) for end in (bound_of, mean_over))
+    values: dict[str, float] = {}
+    for names, end in ((("nll", "bits_per_dim"), bound), (("elbo", "kl", "reconstruction"), mean)):
+        values |= {f"test/{name}/{end}": getattr(likelihood, name) for name in names}
+        values |= {f"test/{standard_error(name)}/{end}": errors[name] for name in names}
+    if likelihood.active_units is not None:
+        values[f"test/active_units/{num}"] = float(likelihood.active_units)
+    return values
 
 
 def _has_modes(model: Model, task: HeldOutTask) -> bool:
@@ -301,8 +327,13 @@ def _has_modes(model: Model, task: HeldOutTask) -> bool:
 
 
 HELD_OUT_METRICS: tuple[HeldOutMetric, ...] = (
-    HeldOutMetric(lambda model, task: True, _distances),
-    HeldOutMetric(lambda model, task: True, _precision_and_recall),
+    HeldOutMetric(lambda model, task: True, _distances, 3, "the kernel distance"),
+    HeldOutMetric(
+        lambda model, task: True,
+        _precision_and_recall,
+        K_NEAREST + 1,
+        f"precision and recall by {K_NEAREST} nearest neighbours",
+    ),
     HeldOutMetric(_has_modes, _mode_coverage),
     HeldOutMetric(lambda m, task: _has_modes(m, task) and is_conditional(m), _label_accuracy),
     HeldOutMetric(lambda model, task: isinstance(model, Reconstructs), _squared_error),
@@ -326,7 +357,8 @@ def evaluate_held_out(task: HeldOutTask, device: torch.device) -> HeldOutResults
             metrics |= metric.compute(context)
     tags = {"test/images": str(test.num)}
     if task.mode_classifier:
-        tags["collapsed"] = str(context.modes.collapsed)
+        modes = context.modes
+        tags["collapsed"] = f"{modes.collapsed}: of {len(samples)} samples {modes}"
     finite = {name: value for name, value in metrics.items() if isfinite(value)}
     pictures = {"nearest": _nearest_png(samples, torch.from_numpy(task.train.images))}
     return HeldOutResults(finite, tags, pictures)

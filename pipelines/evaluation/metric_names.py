@@ -1,7 +1,11 @@
 """Names of validation and test metrics.
 
 A name holds what the number depends on: `val/fd/lenet-mnist/2k` is a Fréchet distance in the
-feature space `lenet-mnist`, from 2,048 samples. This module imports no torch.
+feature space `lenet-mnist`, from 2,048 samples, and `test/nll/iw5000/1000` a bound by 5,000
+samples of each of 1,000 images. Numbers of samples and images are exact: `2k` is 2,048 and `10k`
+is 10,000, the defaults of validation and of `evaluate`, and every other number is written out. (Up
+to version 0.2 the rest above thousands was cut off, so that `2k` of the test split could be 2,500
+samples.) This module imports no torch.
 """
 
 from __future__ import annotations
@@ -12,10 +16,31 @@ NUM_SAMPLES = 2048
 """Samples drawn for the Fréchet distance of a validation."""
 
 
+_ABBREVIATED = {NUM_SAMPLES: "2k", 10_000: "10k"}
+_STANDARD_ERROR = "_standard_error"
+
+
 def where(space: str, num: int) -> str:
     """Return the end of a metric's name: the feature space (or what assigns modes) and the number
     of samples, such as `lenet-mnist/10k` or `ring8/300`."""
-    return f"{space}/{num // 1000}k" if num >= 1000 else f"{space}/{num}"
+    return f"{space}/{_ABBREVIATED.get(num, num)}"
+
+
+def bound_of(samples: int, images: int) -> str:
+    """Return the end of the name of an importance-weighted bound: the samples of each image, and
+    the images, as in `iw5000/1000`."""
+    return f"iw{samples}/{images}"
+
+
+def mean_over(samples: int, images: int) -> str:
+    """Return the end of the name of a Monte Carlo mean: the samples of each image, and the
+    images, as in `mc5000/1000`."""
+    return f"mc{samples}/{images}"
+
+
+def standard_error(name: str) -> str:
+    """Return the name of a quantity's standard error: `kd_standard_error` of `kd`."""
+    return f"{name}{_STANDARD_ERROR}"
 
 
 def frechet_name(space: str) -> str:

@@ -46,6 +46,8 @@ IMPORTANCE_SAMPLES = 8
 """Samples of the importance-weighted bound, for each validation image."""
 BOUNDED_IMAGES = 1000
 """Validation images, the first ones, whose likelihood is bounded: each takes many decodings."""
+MIN_IMAGES = 2
+"""Validation images of which a Fréchet distance has a covariance."""
 _SEED = 0  # the same noise for every trial, so that trials differ by their models alone
 
 

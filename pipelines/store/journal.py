@@ -319,6 +319,10 @@ class Journal:
         self.files.write(path, as_json(content))
 
 
+EVALUATED = "test/weights_digest"
+"""Tag of an evaluation: digest of the weights that were evaluated."""
+
+
 @dataclass(frozen=True)
 class EvaluationRecord:
     """The results of an evaluation on the test split."""
@@ -331,8 +335,8 @@ class EvaluationRecord:
 
 
 class EvaluationJournal:
-    """The latest evaluation of a run, in a folder of its own: the run may have been recorded on
-    another machine, whose journal is not here."""
+    """The evaluations of a run on the test split, in a folder of their own: the run may have been
+    recorded on another machine, whose journal is not here."""
 
     def __init__(self, folder: str | Path, files: Files = LOCAL) -> None:
         self.folder = Path(folder)
@@ -350,17 +354,33 @@ class EvaluationJournal:
         tags: Mapping[str, str],
         pictures: Mapping[str, bytes],
     ) -> None:
-        """Record an evaluation; it takes the place of an earlier one. `pictures`: PNG by key."""
-        for key, png in pictures.items():
-            self.files.write(self.folder / f"{key}.png", png)
-        content = {
-            "run_id": run_id,
-            "metrics": dict(metrics),
-            "tags": dict(tags),
-            "pictures": sorted(pictures),
-            "key": uuid.uuid4().hex,  # tells two evaluations apart
-        }
-        self.files.write(self.record_file, as_json(content))
+        """Record an evaluation. What an earlier one of the same weights recorded under other
+        names, such as of another number of samples, stays. `pictures`: PNG by key."""
+        with self.delivering():
+            for key, png in pictures.items():
+                self.files.write(self.picture(key), png)
+            before = self._earlier(run_id, tags.get(EVALUATED))
+            content = {
+                "run_id": run_id,
+                "metrics": {**before.metrics, **metrics},
+                "tags": {**before.tags, **tags},
+                "pictures": sorted({*before.pictures, *pictures}),
+                "key": uuid.uuid4().hex,  # tells two evaluations apart
+            }
+            self.files.write(self.record_file, as_json(content))
+
+    def _earlier(self, run_id: str, weights: str | None) -> EvaluationRecord:
+        """Return what is recorded of these weights: nothing if other ones were evaluated, or if
+        the record is damaged."""
+        with suppress(DamagedError):
+            known = self.record()
+            if known and known.tags.get(EVALUATED) == weights:
+                return known
+        return EvaluationRecord(run_id, {}, {}, {})
+
+    def picture(self, key: str) -> Path:
+        """Return the file of a picture."""
+        return self.folder / f"{key}.png"
 
     def record(self) -> EvaluationRecord | None:
         """Return the evaluation, or None if there is none."""
@@ -371,7 +391,7 @@ class EvaluationJournal:
         is_text = isinstance(content.get("run_id"), str) and isinstance(content.get("tags"), dict)
         if not (is_text and _is_metrics(metrics) and _is_names(keys)):
             raise DamagedError(f"{self.record_file}: damaged: expected an evaluation")
-        pictures = {key: self.folder / f"{key}.png" for key in keys}
+        pictures = {key: self.picture(key) for key in keys}
         return EvaluationRecord(content["run_id"], metrics, content["tags"], pictures)
 
     def recorded_ms(self) -> int:

@@ -13,7 +13,7 @@
             execution/<digest>.json         how trials of a structure are trained, fused
             workers/<session>/              what fused workers train just now
             trials.csv  report.html  champion.png
-        evaluations/<run id>/               the latest evaluation of a run on the test split
+        evaluations/<run id>/               evaluations of a run on the test split
 
 A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
 (`pipelines.store.journal`), `checkpoint_000012/` (`pipelines.store.checkpoints`) and

@@ -23,7 +23,7 @@ from pipelines.evaluation.feature_spaces import (
     with_moments,
 )
 from pipelines.evaluation.metric_names import matching
-from pipelines.evaluation.validation import metric_names
+from pipelines.evaluation.validation import MIN_IMAGES, metric_names
 from pipelines.store.journal import Journal
 from pipelines.store.layout import Store
 from pipelines.tracking.base import tracking_uri
@@ -62,6 +62,7 @@ def preflight(run: R) -> RunContext[R]:
     """
     check_machine(run.address, run.device, run.num_workers)
     dataset = load_data(run)
+    _check_validation(run, len(dataset.validation))
     _check_batches(run, len(dataset.train))
     model: Model = gen_models.family(run.family).Model(run.model, dataset.spec)
     if isinstance(model, TakesRowsTogether):
@@ -97,6 +98,14 @@ def require_recorded_data(run: Run, dataset: Dataset, journal: Journal) -> None:
     if info := journal.info():
         digest = str(info.dataset.get("digest", dataset.digest))
         require_same_data(run, dataset, digest, info.name)
+
+
+def _check_validation(run: Run, num_images: int) -> None:
+    expected = (
+        f"at least {MIN_IMAGES} validation images, a sixth of the training images, for the "
+        f"Fréchet distance, and not {num_images}"
+    )
+    require(num_images >= MIN_IMAGES, "data", run.data, expected)
 
 
 def _check_batches(run: Run, num_images: int) -> None:

@@ -141,7 +141,7 @@ def test_samples_are_written(searched: SearchResult, store: Path, tmp_path: Path
 def test_a_model_is_evaluated(trained: TrainResult, store: Path) -> None:
     result = genpipe.evaluate("mine", num=300, importance_samples=5, images=20, store=store)
     assert result.run_id == trained.run_id and result.exit_code == 0
-    assert result.metrics["test/nll/iw5"] > 0
+    assert result.metrics["test/nll/iw5/20"] > 0
     assert result.metrics["test/fd/pca-digits/300"] > 0
 
 

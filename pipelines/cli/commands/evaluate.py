@@ -26,7 +26,8 @@ class Evaluate(RecordedSettings):
     importance_samples: int = 5_000
     """Samples per image of the importance-weighted likelihood bound."""
     images: int = 1_000
-    """Test images, the first ones, whose likelihood is bounded."""
+    """Test images whose likelihood is bounded: drawn with a fixed seed, of each class its
+    share."""
     features: Features | None = None
     """Feature space in which samples are compared with the test images; by default the run's
     own."""

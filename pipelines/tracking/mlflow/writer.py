@@ -107,7 +107,8 @@ class MlflowWriter:
         journal.mark_delivered(delivered | history | model)
 
     def deliver_evaluation(self, journal: EvaluationJournal, *, anew: bool = False) -> None:
-        """Add an evaluation's metrics, tags and pictures to its run. The latest one counts."""
+        """Add an evaluation's metrics, tags and pictures to its run. Of values of one name
+        the latest counts."""
         with journal.delivering():
             if anew or not journal.is_delivered(self._here):
                 self._deliver_evaluation(journal)
@@ -122,7 +123,9 @@ class MlflowWriter:
         run_id = run.info.run_id
         at = journal.recorded_ms()  # so that a point which is delivered again is the same point
         epoch = int(run.data.metrics.get("best/epoch", 0))
-        points = [Metric(name, value, at, epoch) for name, value in record.metrics.items()]
+        known = run.data.metrics
+        new = {name: value for name, value in record.metrics.items() if known.get(name) != value}
+        points = [Metric(name, value, at, epoch) for name, value in new.items()]
         tags = [RunTag(name, value) for name, value in record.tags.items()]
         self._client.log_batch(run_id, metrics=points, tags=tags)
         for path in record.pictures.values():

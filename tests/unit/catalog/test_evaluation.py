@@ -67,6 +67,31 @@ def test_the_results_are_returned_and_recorded(server: MemoryServer, store: Stor
     assert pipelines.evaluate is evaluate
 
 
+def test_values_of_other_numbers_of_samples_and_images_stay(
+    server: MemoryServer, store: Store
+) -> None:
+    first = evaluate_small(store)
+    second = evaluate_small(store, num=13, images=4)
+    shared = {name for name in first.metrics if name in second.metrics}
+    assert {name: first.metrics[name] for name in shared} == {
+        name: second.metrics[name] for name in shared
+    }
+    assert {"test/fd/pca-npz-images/12", "test/nll/iw2/3", "test/elbo/mc2/3"} <= (
+        first.metrics.keys() - shared
+    )
+    record = store.evaluation(first.run_id).record()
+    assert record and record.metrics == {**first.metrics, **second.metrics}
+    assert server.run("a").row.metrics.items() >= record.metrics.items()
+
+
+def test_values_of_other_weights_are_replaced(server: MemoryServer, store: Store) -> None:
+    first = evaluate_small(store)
+    journal = store.evaluation(first.run_id)
+    journal.write(first.run_id, {"test/x": 1.0}, {"test/weights_digest": "other"}, {})
+    record = journal.record()
+    assert record and record.metrics == {"test/x": 1.0}
+
+
 def test_after_an_outage_runs_delivers_the_results(
     server: MemoryServer, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

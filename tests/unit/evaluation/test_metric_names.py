@@ -5,15 +5,34 @@ import sys
 
 import pytest
 
-from pipelines.evaluation.metric_names import frechet_name, matching, where
+from pipelines.evaluation.metric_names import (
+    bound_of,
+    frechet_name,
+    matching,
+    mean_over,
+    standard_error,
+    where,
+)
 
 
 @pytest.mark.parametrize(
     ("num", "expected"),
-    [(8, "ring8/8"), (999, "ring8/999"), (1000, "ring8/1k"), (2048, "ring8/2k")],
+    [
+        *((8, "ring8/8"), (1000, "ring8/1000"), (1999, "ring8/1999"), (2500, "ring8/2500")),
+        *((2000, "ring8/2000"), (2048, "ring8/2k"), (10_000, "ring8/10k")),
+    ],
 )
 def test_a_name_holds_the_number_of_samples(num: int, expected: str) -> None:
     assert where("ring8", num) == expected
+
+
+def test_no_two_numbers_have_one_name() -> None:
+    assert len({where("x", num) for num in range(30_000)}) == 30_000
+
+
+def test_names_of_bounds_and_means_hold_samples_and_images() -> None:
+    assert (bound_of(5000, 1000), mean_over(50, 20)) == ("iw5000/1000", "mc50/20")
+    assert standard_error("kd") == "kd_standard_error"
 
 
 def test_the_frechet_distance_has_its_space_and_samples_in_its_name() -> None:

@@ -13,6 +13,7 @@ from gen_models.metrics import (
     Moments,
     Neighbours,
     compute_prdc,
+    estimate_prdc,
     frechet_distance,
     kernel_distance,
 )
@@ -164,6 +165,20 @@ def test_prdc_of_points_on_a_line_is_that_by_hand(device: torch.device) -> None:
     real, generated = torch.tensor([[0.0], [1], [3], [7]]), torch.tensor([[2.0], [3], [20]])
     found = compute_prdc(Neighbours.of(real.to(device), k=1), generated.to(device))
     assert list(map(float, astuple(found))) == pytest.approx([2 / 3, 2 / 4, 2 / 3, 1 / 4])
+
+
+def test_standard_errors_are_those_of_means(device: torch.device) -> None:
+    real = gaussian(200, 0, 0.0, device)
+    drawn = [gaussian(150, seed, 0.4, device) for seed in range(1, 41)]
+    found = [estimate_prdc(Neighbours.of(real), generated) for generated in drawn]
+    assert all(
+        astuple(each[0]) == astuple(compute_prdc(Neighbours.of(real), g))
+        for each, g in zip(found[:3], drawn, strict=False)
+    )
+    for name in ("precision", "density"):  # means over what was drawn anew
+        values = torch.stack([getattr(value, name) for value, _ in found])
+        errors = torch.stack([getattr(error, name) for _, error in found])
+        assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.3), name
 
 
 def test_a_generator_that_makes_one_image_has_no_recall(device: torch.device) -> None:

@@ -13,7 +13,7 @@ from gen_models.metrics.modes import modes, nearest_mode
 
 def test_modes_have_their_hand_values(device: torch.device) -> None:
     found = modes(torch.tensor([0, 0, 0, 2, -1], device=device), num_modes=4)
-    assert (found.found, found.num_modes, found.collapsed) == (2, 4, True)
+    assert (found.found, found.num_modes) == (2, 4)
     assert found.share == pytest.approx(4 / 5)
     # 3/4 and 1/4 against 1/4 each
     expected = 0.75 * math.log(0.75 / 0.25) + 0.25 * math.log(0.25 / 0.25)
@@ -29,6 +29,50 @@ def test_the_reference_is_what_samples_are_compared_with(device: torch.device) -
     assert other.reverse_kl == pytest.approx(expected)
     assert modes(assigned, 2, reference=torch.tensor([5, 0])).reverse_kl == math.inf
     assert modes(assigned[:3], 2, reference=torch.tensor([5, 0])).reverse_kl == 0.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "collapsed"),
+    [
+        ([100] * 10, False),
+        ([982] + [2] * 9, True),
+        ([100] * 9 + [0], True),
+        ([40] * 5 + [160] * 5, False),  # uneven, and each is there
+        ([1] * 4 + [2] * 4 + [0] * 2, False),  # twelve samples of ten modes: two lack by chance
+        ([12] + [0] * 9, True),  # and nine do not
+        ([0] * 10, True),
+    ],
+)
+def test_a_mode_is_lost_that_lacks_by_more_than_chance(counts: list[int], collapsed: bool) -> None:
+    assigned = torch.repeat_interleave(torch.arange(10), torch.tensor(counts))
+    assigned = assigned if len(assigned) else torch.full((50,), -1)
+    assert modes(assigned, 10).collapsed is collapsed
+
+
+def test_modes_without_data_are_not_counted() -> None:
+    assigned = torch.arange(1, 11).repeat(30)
+    found = modes(assigned, 11, reference=torch.tensor([0] + [30] * 10))
+    assert (found.found, found.num_modes, found.lost, found.collapsed) == (10, 10, 0, False)
+
+
+def test_a_rare_mode_may_be_missing() -> None:
+    assigned = torch.zeros(1000, dtype=torch.int64)
+    assert not modes(assigned, 2, reference=torch.tensor([9999, 1])).collapsed
+    assert modes(assigned, 2, reference=torch.tensor([9, 1])).collapsed
+
+
+def test_samples_within_a_mode_that_are_all_alike_are_a_collapse() -> None:
+    ring = ring8()
+    points, chosen = ring.sample(800, seed=1)
+    assert ring.modes(points).spread == pytest.approx(1.0, abs=0.25)
+    centres = ring.centres[chosen]
+    alike = ring.modes(centres + 0.01 * (points - centres))
+    assert alike.lost == 0 and alike.spread < 0.02 and alike.collapsed
+    one = points.clone()
+    one[chosen == 3] = ring.centres[3]
+    assert ring.modes(one).spread == 0.0 and ring.modes(one).collapsed
+    few = ring.modes(points[:2])
+    assert math.isnan(few.spread)
 
 
 def test_samples_of_no_mode(device: torch.device) -> None:
@@ -90,8 +134,9 @@ def test_classes_are_told_apart_by_their_classifier(device: torch.device) -> Non
     images = torch.rand(2500, *spec.shape, device=device)
     assigned = network.logits(images).argmax(1)
     reference = torch.bincount(assigned, minlength=10)
-    mode_classifier = ClassModes(network, reference)
+    mode_classifier = ClassModes.of(network, images, assigned)
     found = mode_classifier.modes(images)
     assert mode_classifier.name == "lenet-x" and found.share == 1.0
-    assert found.found == int((reference > 0).sum()) and found.num_modes == 10
+    assert found.found == found.num_modes == int((reference > 0).sum())
     assert found.reverse_kl == pytest.approx(0.0, abs=1e-12)
+    assert found.spread == pytest.approx(1.0) and not found.collapsed
