@@ -9,7 +9,7 @@ from support.files import MemoryFiles
 from support.journals import METRIC, PNG, open_journal, run_info, write_epochs
 
 from pipelines.store.files import Files, LocalFiles
-from pipelines.store.journal import EvaluationJournal, Journal, Outcome
+from pipelines.store.journal import EVALUATED, EvaluationJournal, Journal, Outcome
 
 
 @pytest.fixture(params=[LocalFiles, MemoryFiles])
@@ -133,7 +133,9 @@ def test_names_and_content_of_the_files(tmp_path: Path) -> None:
 
 
 # -- evaluations ---------------------------------------------------------------------------------
-def test_an_evaluation_is_read_back_and_replaced(files: Files, tmp_path: Path) -> None:
+def test_an_evaluation_is_read_back_and_one_of_other_weights_takes_its_place(
+    files: Files, tmp_path: Path
+) -> None:
     journal = EvaluationJournal(tmp_path / "x", files)
     assert journal.record() is None and not journal.is_delivered("here")
     journal.write("run", {"test/fd": 1.0}, {"test_digest": "d"}, {"samples": PNG})
@@ -141,9 +143,18 @@ def test_an_evaluation_is_read_back_and_replaced(files: Files, tmp_path: Path) -
     assert record and (record.run_id, record.metrics) == ("run", {"test/fd": 1.0})
     assert record.tags == {"test_digest": "d"}
     assert files.read(record.pictures["samples"]) == PNG
-    journal.write("run", {"test/fd": 2.0}, {}, {})
+    journal.write("run", {"test/kd": 2.0, "test/fd": 1.5}, {"collapsed": "no"}, {})
+    record = journal.record()
+    assert record and record.metrics == {"test/fd": 1.5, "test/kd": 2.0}
+    assert record.tags == {"test_digest": "d", "collapsed": "no"}
+    assert record.pictures.keys() == {"samples"}
+    journal.write("run", {"test/fd": 2.0}, {EVALUATED: "other"}, {})
     record = journal.record()
     assert record and record.metrics == {"test/fd": 2.0} and record.pictures == {}
+    files.write(journal.record_file, "{")
+    journal.write("run", {"test/fd": 3.0}, {}, {})  # a damaged record is replaced
+    record = journal.record()
+    assert record and record.metrics == {"test/fd": 3.0}
 
 
 def test_an_evaluation_is_delivered_to_one_place_until_it_is_made_again(
