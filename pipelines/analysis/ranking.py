@@ -46,14 +46,14 @@ class TrialResult:
 def rank_trials(
     records: Iterable[RunRecord], objective: Objective, searched: Sequence[str]
 ) -> list[TrialResult]:
-    """Return the trials that have ended, the best first, without superseded ones.
+    """Return the trials that have ended, the best first, without superseded and damaged ones.
 
     `searched`: the settings that differ between trials, flat names.
     """
     results = []
     for record in records:
         info, outcome = record.info, record.outcome
-        if info is None or outcome is None or outcome.ending == "superseded":
+        if info is None or outcome is None or outcome.ending == "superseded" or record.damage:
             continue
         best = best_epoch(record, objective)
         changed = _changed_settings(best) if best else {}

@@ -31,14 +31,34 @@ def cache_path(folder: Path, name: str, *arrays: np.ndarray[Any, Any], what: str
 
 def cached(path: Path, make: Callable[[], Arrays], files: Files = LOCAL) -> Arrays:
     """Return the arrays in the file `path`; if it is absent or damaged, compute them with `make`
-    and write them first."""
-    if files.exists(path):
-        try:
-            return _checked(load_arrays(files.read(path)))
-        except (SafetensorError, ValueError, KeyError, MemoryError) as error:
-            _log.warning("%s: damaged (%s); it is computed again", path, error)
-    files.write(path, save_arrays({name: np.ascontiguousarray(a) for name, a in make().items()}))
-    return load_arrays(files.read(path))
+    and write them first. A file of an older version has no checksum beside it, and is believed."""
+    found = _read(path, files)
+    if found is None:
+        content = save_arrays({name: np.ascontiguousarray(a) for name, a in make().items()})
+        files.write(_checksum_file(path), hashlib.sha256(content).hexdigest())
+        files.write(path, content)
+        found = load_arrays(content)
+    return found
+
+
+def _read(path: Path, files: Files) -> Arrays | None:
+    """Return the arrays in a file; None if it is absent or damaged."""
+    if not files.exists(path):
+        return None
+    try:
+        content, checksum = files.read(path), _checksum_file(path)
+        known = files.read(checksum).decode() if files.exists(checksum) else None
+        if known in (None, hashlib.sha256(content).hexdigest()):
+            return _checked(load_arrays(content))
+        reason = "its SHA-256 is another"
+    except (SafetensorError, ValueError, KeyError, MemoryError) as error:
+        reason = str(error)
+    _log.warning("%s is damaged (%s), and is computed anew", path, reason)
+    return None
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _checked(arrays: Arrays) -> Arrays:

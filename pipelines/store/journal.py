@@ -33,6 +33,7 @@ from gen_models.core.errors import DamagedError, shown
 from pipelines.store.files import LOCAL, Files
 from pipelines.store.secrets import redacted
 
+IDENTITY, OUTCOME, _DELIVERED = "identity.json", "outcome.json", "delivered.json"
 _LOCK, _LOCK_SECONDS = "delivery.lock", 300.0
 
 RunStatus = Literal[
@@ -174,16 +175,21 @@ class Journal:
         except DamagedError:  # with the old key, the tracker goes on with the same run
             known, info = None, replace(info, key=self.delivered().get("key", info.key))
         if known is None:
-            self._write(self.folder / "identity.json", asdict(info))
+            self._write(self.folder / IDENTITY, asdict(info))
         return known or info
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the run ever started, though its info may be damaged."""
+        return self.files.exists(self.folder / IDENTITY)
 
     def info(self) -> RunInfo | None:
         """Return the run's info, or None if it never started."""
-        return _parsed(RunInfo, self.files, self.folder / "identity.json")
+        return _parsed(RunInfo, self.files, self.folder / IDENTITY)
 
     def started_ms(self) -> int:
         """Return when the run first started, in milliseconds since 1970."""
-        return self.files.modified_ms(self.folder / "identity.json")
+        return self.files.modified_ms(self.folder / IDENTITY)
 
     # -- epochs -------------------------------------------------------------------------------
     def write_epoch(
@@ -227,10 +233,16 @@ class Journal:
         )
 
     def records(self, after: int = 0, upto: int | None = None) -> Iterator[EpochRecord]:
-        """Iterate over the records of the epochs in (after, upto], in order."""
+        """Iterate over the records of the epochs in (after, upto], in order. Raises `DamagedError`
+        at one that is damaged, and at one that is missing before another."""
+        expected = max(after, 0) + 1
         for epoch in self.epochs():
             if epoch > after and (upto is None or epoch <= upto):
+                if epoch != expected:
+                    path = self.record_file(expected)
+                    raise DamagedError(f"{path}: missing, though later epochs are recorded")
                 yield self.record(epoch)
+                expected += 1
 
     def last(self) -> EpochRecord | None:
         """Return the record of the latest epoch that is not damaged, or None before the first."""
@@ -260,7 +272,7 @@ class Journal:
     # -- the end ------------------------------------------------------------------------------
     @property
     def outcome_file(self) -> Path:
-        return self.folder / "outcome.json"
+        return self.folder / OUTCOME
 
     def close(self, outcome: Outcome) -> None:
         """Record how the run ended."""
@@ -279,7 +291,7 @@ class Journal:
         elsewhere = {"elsewhere": list(known.values())} if known else {}
         info = self.info()
         key = {"key": info.key} if info else {}  # should `identity.json` be damaged
-        self._write(self.folder / "delivered.json", {**key, **content, **elsewhere})
+        self._write(self.folder / _DELIVERED, {**key, **content, **elsewhere})
 
     def delivered(self, uri: str | None = None) -> dict[str, Any]:
         """Return what `mark_delivered` wrote last, or wrote last of the tracker at `uri`; {} if
@@ -290,7 +302,7 @@ class Journal:
     def deliveries(self) -> dict[str, dict[str, Any]]:
         """Return what `mark_delivered` wrote, by the tracker's URI, the latest first. Of a file
         that is damaged nothing: the tracker is asked what it holds, and it is written again."""
-        latest = _undamaged(self.files, self.folder / "delivered.json")
+        latest = _undamaged(self.files, self.folder / _DELIVERED)
         if not latest:
             return {}
         elsewhere = latest.pop("elsewhere", [])
@@ -300,7 +312,7 @@ class Journal:
     def delivered_ms(self) -> int:
         """Return when something was last delivered, in milliseconds since 1970. Raises
         `FileNotFoundError` if nothing was."""
-        return self.files.modified_ms(self.folder / "delivered.json")
+        return self.files.modified_ms(self.folder / _DELIVERED)
 
     def run_ids(self) -> list[str]:
         """Return every id that trackers have given the run: another one each time that it was
@@ -403,7 +415,7 @@ class EvaluationJournal:
         key = read_json(self.files, self.record_file).get("key")
         elsewhere = {other: known for other, known in self._deliveries().items() if other != uri}
         content = {"uri": uri, "key": key, "elsewhere": elsewhere}
-        self.files.write(self.folder / "delivered.json", as_json(content))
+        self.files.write(self.folder / _DELIVERED, as_json(content))
 
     def is_delivered(self, uri: str) -> bool:
         """Return whether the tracker at `uri` holds this evaluation."""
@@ -417,7 +429,7 @@ class EvaluationJournal:
 
     def _deliveries(self) -> dict[str, str | None]:
         """Return the key of the evaluation that was delivered last, by the tracker's URI."""
-        latest = _undamaged(self.files, self.folder / "delivered.json")
+        latest = _undamaged(self.files, self.folder / _DELIVERED)
         known: dict[str, str | None] = dict(latest.get("elsewhere", {}))
         return known | {latest["uri"]: latest["key"]} if latest else known
 

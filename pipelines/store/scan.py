@@ -1,14 +1,25 @@
-"""Reading the journals of a search: each file once, however often the search is ranked."""
+"""Reading the journals of a search: each file once, however often the search is ranked.
+
+A run with a damaged file is set aside: its record says what is damaged, and whoever ranks runs
+leaves it out, so that it holds up no other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from gen_models.core.errors import DamagedError
 from pipelines.store.checkpoints import saved_epochs
-from pipelines.store.journal import EpochRecord, Journal, Outcome, RunInfo
+from pipelines.store.journal import IDENTITY, OUTCOME, EpochRecord, Journal, Outcome, RunInfo
 from pipelines.store.layout import RunFolder, SearchFolder
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,13 @@ class RunRecord:
     """By epoch, ascending."""
     saved: tuple[int, ...]
     """Epochs that have a checkpoint, ascending."""
+    damage: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with the files of the journal that are damaged or missing, by their names."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has an outcome, though it may be damaged."""
+        return self.outcome is not None or OUTCOME in self.damage
 
     @property
     def last_epoch(self) -> int:
@@ -39,6 +57,8 @@ class _CachedRun:
     info: RunInfo | None = None
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
     ended: RunRecord | None = None
+    warned_of: frozenset[str] = frozenset()
+    """Names of damaged files."""
 
 
 class JournalCache:
@@ -57,15 +77,21 @@ class JournalCache:
         cached = self._runs.setdefault(folder.path, _CachedRun())
         if cached.ended:
             return cached.ended
-        journal = folder.journal
+        journal, damage = folder.journal, dict[str, str]()
         if cached.info is None:
-            cached.info = journal.info()
-        self._read_new_epochs(journal, cached)
+            cached.info = _undamaged(journal.info, IDENTITY, damage)
+        self._read_new_epochs(journal, cached, damage)
         saved = tuple(saved_epochs(folder.path, folder.files))
-        outcome = journal.outcome()
-        record = RunRecord(folder, cached.info, outcome, dict(cached.epochs), saved)
-        if outcome:
+        outcome = _undamaged(journal.outcome, OUTCOME, damage)
+        last = outcome.last_epoch if outcome else max(cached.epochs, default=0)
+        for epoch in range(1, last + 1):
+            path = journal.record_file(epoch)
+            if epoch not in cached.epochs:
+                damage.setdefault(path.name, f"{path}: missing, though later epochs are recorded")
+        record = RunRecord(folder, cached.info, outcome, dict(cached.epochs), saved, damage)
+        if outcome and not damage:
             cached.ended = record
+        self._warn(cached, record)
         return record
 
     def read_trials(self, search: SearchFolder) -> list[RunRecord]:
@@ -77,8 +103,31 @@ class JournalCache:
         if folder.path in self._runs:
             self._runs[folder.path].ended = None
 
-    def _read_new_epochs(self, journal: Journal, cached: _CachedRun) -> None:
+    def _read_new_epochs(
+        self, journal: Journal, cached: _CachedRun, damage: dict[str, str]
+    ) -> None:
+        """Read the epochs that are new, or were damaged."""
         new = [epoch for epoch in journal.epochs() if epoch not in cached.epochs]
+        for epoch in new:
+            name = journal.record_file(epoch).name
+            record = _undamaged(partial(journal.record, epoch), name, damage)
+            if record:
+                cached.epochs[epoch] = record
         if new:
-            cached.epochs |= {epoch: journal.record(epoch) for epoch in new}
             cached.epochs = dict(sorted(cached.epochs.items()))
+
+    def _warn(self, cached: _CachedRun, record: RunRecord) -> None:
+        """Log what is damaged, once."""
+        if names := record.damage.keys() - cached.warned_of:
+            cached.warned_of |= names
+            problems = "; ".join(record.damage[name] for name in sorted(names))
+            _log.warning("%s is set aside: %s", record.folder.name, problems)
+
+
+def _undamaged(read: Callable[[], T | None], name: str, damage: dict[str, str]) -> T | None:
+    """Return what `read` returns; None if the file is damaged, which goes into `damage`."""
+    try:
+        return read()
+    except DamagedError as error:
+        damage[name] = str(error)
+        return None

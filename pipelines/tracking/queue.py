@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
+from gen_models.core.errors import DamagedError
 from pipelines.store.journal import EvaluationJournal, Journal
 from pipelines.store.layout import Store
 from pipelines.store.secrets import redact
@@ -133,6 +134,9 @@ class DeliveryQueue:
             folder = item[0].run_folder
             try:
                 self._deliver(*item)
+            except DamagedError as error:  # another attempt would find the same
+                _log.warning("%s is not delivered: %s", folder.name, error)
+                self._done()
             except Exception as error:
                 if not failing:
                     since = time.monotonic()
@@ -213,9 +217,11 @@ def open_tracker(
     return tracker
 
 
-def is_pending(journal: Journal, uri: str) -> bool:
+def is_pending(journal: AnyJournal, uri: str) -> bool:
     """Return whether the tracking system at `uri`, as `Backend.public_uri` has it, lacks the end
-    of a run that has ended."""
+    of a run that has ended, or an evaluation."""
+    if isinstance(journal, EvaluationJournal):
+        return not journal.is_delivered(uri)
     outcome, delivered = journal.outcome(), journal.delivered(uri)
     return outcome is not None and delivered.get("outcome") != asdict(outcome)
 
@@ -227,12 +233,13 @@ def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJo
     Asks nobody: what was delivered is recorded beside each journal.
     """
     here = backend.public_uri(uri)
-    for journal in store.ended_journals():
-        if is_pending(journal, here):
-            yield journal
-    for evaluation in store.evaluations():
-        if not evaluation.is_delivered(here):
-            yield evaluation
+    journals: list[AnyJournal] = [*store.ended_journals(), *store.evaluations()]
+    for journal in journals:
+        try:
+            if is_pending(journal, here):
+                yield journal
+        except DamagedError as error:
+            _log.warning("%s is set aside: %s", journal.run_folder.name, error)
 
 
 def warn_of_losses(store: Store, uri: str, backend: Backend) -> None:

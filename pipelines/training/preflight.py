@@ -3,6 +3,7 @@ process starts."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Generic, TypeVar
 
 import gen_models
 from gen_models.core.contract import Model, TakesRowsTogether
-from gen_models.core.errors import require
+from gen_models.core.errors import DamagedError, require
 from pipelines.cluster.resources import check_machine
 from pipelines.config.run import Run
 from pipelines.config.search import Search
@@ -29,6 +30,7 @@ from pipelines.store.layout import Store
 from pipelines.tracking.base import tracking_uri
 
 R = TypeVar("R", bound=Run)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,13 @@ def require_same_data(run: Run, dataset: Dataset, digest: str, name: str) -> Non
 
 def require_recorded_data(run: Run, dataset: Dataset, journal: Journal) -> None:
     """Raise `InputError` if a journal was begun on other data, for example before files of a
-    folder were changed."""
-    if info := journal.info():
+    folder were changed. Of a journal whose info is damaged the data are not known."""
+    try:
+        info = journal.info()
+    except DamagedError as error:
+        _log.warning("%s", error)
+        return
+    if info:
         digest = str(info.dataset.get("digest", dataset.digest))
         require_same_data(run, dataset, digest, info.name)
 

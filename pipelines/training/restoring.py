@@ -1,4 +1,4 @@
-"""Resuming from the newest checkpoint that is whole."""
+"""Finding checkpoints that are whole: the newest, from which training goes on, and the best."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.errors import DamagedError
 from pipelines.store.checkpoints import checkpoint_folder, saved_epochs, set_aside_damaged
 from pipelines.store.files import LOCAL, Files
@@ -36,3 +37,14 @@ def newest_whole(
             _log.warning("%s: going on from the checkpoint before it", error)
             set_aside_damaged(run_folder, epoch, files)
     return None
+
+
+def is_whole(run_folder: Path, epoch: int, files: Files = LOCAL) -> bool:
+    """Return whether a checkpoint is what was written; set it aside if it is not."""
+    try:
+        load_checkpoint(checkpoint_folder(run_folder, epoch))
+    except DamagedError as error:
+        _log.warning("%s: set aside", error)
+        set_aside_damaged(run_folder, epoch, files)
+        return False
+    return True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from gen_models.core.checkpoint import load_checkpoint
-from gen_models.core.errors import InputError
+from gen_models.core.errors import DamagedError, InputError
 from gen_models.core.sampling import sample
 from pipelines.analysis.best_epoch import best_epoch, epoch_costs, summarise_run
 from pipelines.cluster.connection import connect
@@ -22,21 +24,22 @@ from pipelines.cluster.threads import run_in_thread
 from pipelines.config.objectives import as_list
 from pipelines.config.run import Train
 from pipelines.config.search import with_metrics
-from pipelines.config.serialization import config_from_python, dump_config, to_dict
+from pipelines.config.serialization import config_from_python, dump_config, load_config, to_dict
 from pipelines.evaluation.images import drawing_of
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import TrainResult, existing
-from pipelines.store.checkpoints import prune_checkpoints
-from pipelines.store.journal import EpochRecord, Journal, RunInfo, RunStatus
+from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
+from pipelines.store.journal import EpochRecord, RunInfo, RunStatus
 from pipelines.store.layout import RunFolder
-from pipelines.store.scan import JournalCache
+from pipelines.store.scan import JournalCache, RunRecord
 from pipelines.store.secrets import hide
 from pipelines.tracking.base import Tracker
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import TrainingPayload, share_dataset
 from pipelines.training.precision import resolve_precision
 from pipelines.training.preflight import RunContext, preflight, require_recorded_data
-from pipelines.training.run_info import run_info, settings_hash
+from pipelines.training.restoring import is_whole
+from pipelines.training.run_info import param_values, run_info, settings_hash
 from pipelines.training.trainer import make_trainer
 
 _POLL_SECONDS = 0.3
@@ -75,10 +78,10 @@ def train_config(run: Train) -> TrainResult:
     name = run.name or f"{context.experiment}-{settings_hash(run, context.dataset)}"
     folder = context.store.run(name)
     require_recorded_data(run, context.dataset, folder.journal)
-    _require_same(folder.journal, _info(context, run, name))
+    _require_same(folder, _info(context, run, name))
     with open_tracker(context.uri, context.store) as tracker:
-        ended = folder.journal.outcome()
-        if ended and ended.ending == "completed":
+        record = JournalCache().read(folder)
+        if record.outcome and record.outcome.ending == "completed" and not record.damage:
             _log.info("%s is complete already; --name NAME trains the config again", name)
         else:
             _run(context, folder, tracker)
@@ -108,16 +111,16 @@ def _info(context: RunContext[Train], run: Train, name: str) -> RunInfo:
     )
 
 
-def _require_same(journal: Journal, info: RunInfo) -> None:
+def _require_same(folder: RunFolder, info: RunInfo) -> None:
     """Raise `InputError` if the run's name was used for another config."""
-    known = journal.info()
+    known = _recorded_params(folder)
     for key in sorted(info.params) if known else []:
-        before = known.params.get(key) if known else None
+        before = known.get(key)
         is_measured = key == "precision" and info.params[key] == "auto"
         if before != info.params[key] and not is_measured and key not in _FREE:
             raise InputError(
                 f"name = {info.name!r}: expected a new name, because the run of this name in "
-                f"{journal.run_folder} has {key} = {before!r} and not {info.params[key]!r}"
+                f"{folder.path} has {key} = {before!r} and not {info.params[key]!r}"
             )
 
 
@@ -130,14 +133,14 @@ def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> Non
     try:
         with connect(run.address) as cluster:
             on_gpu = uses_gpu(cluster, run.device, run.num_workers)
-            run = _with_recorded_precision(run, folder.journal)
+            run = _with_recorded_precision(run, folder)
             run = resolve_precision(run, context.dataset.spec, cluster, on_gpu)
             open_run(folder, run, _info(context, run, folder.name))
             dataset = share_dataset(context.dataset, extractor)
             trainer = make_trainer(
                 TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu)
             )
-            _follow(run_in_thread(trainer.fit), folder.journal, run.epochs, tracker)
+            _follow(run_in_thread(trainer.fit), folder, run.epochs, tracker)
     except TrainingFailedError as error:
         status, message = "failed", str(error)
         _log.error("training failed: %s", message)
@@ -147,29 +150,55 @@ def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> Non
     _close(context, folder, status, message, time.monotonic() - start)
 
 
-def _with_recorded_precision(run: Train, journal: Journal) -> Train:
+def _recorded_params(folder: RunFolder) -> Mapping[str, Any]:
+    """Return the parameters with which the run was started; {} if it is new. Both files that hold
+    them would have to be damaged for it to be taken for new."""
+    try:
+        info = folder.journal.info()
+        return info.params if info else {}
+    except DamagedError as error:
+        _log.warning("%s", error)
+    try:
+        return param_values(load_config(folder.files.read(folder.config), str(folder.config)))
+    except (InputError, FileNotFoundError) as error:
+        _log.warning("%s", error)
+        return {}
+
+
+def _with_recorded_precision(run: Train, folder: RunFolder) -> Train:
     """Return the run with the precision that was measured when it started, if it is resumed."""
-    info = journal.info()
-    recorded: Any = info.params.get("precision") if info else None
+    recorded: Any = _recorded_params(folder).get("precision")
     return replace(run, precision=recorded or run.precision)
 
 
-def _follow(work: Future[Any], journal: Journal, epochs: int, tracker: Tracker) -> None:
+def _follow(work: Future[Any], folder: RunFolder, epochs: int, tracker: Tracker) -> None:
     """Log and deliver each epoch as it appears in the journal, until the work is done.
 
     Raises what the work raises.
     """
-    last = max(journal.epochs(), default=0)
+    journal = folder.journal
+    last, damaged = journal.whole_until(), set(damaged_epochs(folder.path, folder.files))
     if last:
         _log.info("resuming after epoch %d", last)
     over = False
     while not over:
         over = bool(wait([work], _POLL_SECONDS).done)  # then look once more after the end
-        for record in journal.records(after=last):
-            last = record.epoch
-            _log.info(_epoch_line(record, epochs))
-            tracker.sync(journal)
+        with suppress(DamagedError):  # of a record that is trained again soon
+            for record in journal.records(after=last):
+                last = record.epoch
+                _log.info(_epoch_line(record, epochs))
+                tracker.sync(journal)
+        for epoch in damaged_epochs(folder.path, folder.files):
+            if epoch not in damaged:
+                damaged.add(epoch)
+                _log.warning(DAMAGED, folder.name, epoch, epoch)
     work.result()
+
+
+DAMAGED = (
+    "%s: the checkpoint of epoch %d is damaged, and kept as damaged_checkpoint_%06d: training "
+    "went on from the one before it"
+)
 
 
 def _epoch_line(record: EpochRecord, epochs: int) -> str:
@@ -179,13 +208,22 @@ def _epoch_line(record: EpochRecord, epochs: int) -> str:
     return f"epoch {record.epoch}/{epochs}  {parts}  {speed:,.0f} images/s"
 
 
+def _with_whole_best(folder: RunFolder, run: Train) -> RunRecord:
+    """Return the run's record. Its best checkpoint is whole: damaged ones are set aside."""
+    while True:
+        record = JournalCache().read(folder)
+        best = best_epoch(record, run.objective)
+        if best is None or is_whole(folder.path, best.epoch, folder.files):
+            return record
+
+
 def _close(
     context: RunContext[Train], folder: RunFolder, status: RunStatus, message: str, seconds: float
 ) -> None:
     """Record how the run ended, with its best checkpoint if it is complete."""
-    run, record = context.run, JournalCache().read(folder)
+    run, record = context.run, _with_whole_best(folder, context.run)
     final = record.epochs.get(record.last_epoch)
-    if status == "completed" and final and final.metrics["diverged"]:
+    if status == "completed" and final and final.metrics.get("diverged"):
         status = "diverged"
     outcome = summarise_run(record, run.objective, status, record.last_epoch, message)
     summary = {**outcome.summary, **context.extractor.summary, "wall_seconds": seconds}
@@ -195,7 +233,6 @@ def _close(
         write_samples(folder, best.checkpoint, folder.samples)
         artifacts = {"samples": str(folder.samples)}
         outcome = replace(outcome, checkpoint=str(best.checkpoint), artifacts=artifacts)
-        # Ray Train needs its checkpoints to resume, so they are pruned only when it need not.
         costs = epoch_costs(record, run.objective)
         prune_checkpoints(folder.path, costs, run.keep_checkpoints, files=folder.files)
     folder.journal.close(outcome)

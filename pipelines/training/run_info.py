@@ -72,8 +72,8 @@ def search_info(
         experiment=experiment,
         search_id=search_id,
     )
-    params = {**info.params, "searched": " ".join(searched)}
-    return replace(info, params=params, tags={**info.tags, **_search_tags(run)})
+    known = {**info.params, "searched": " ".join(searched)}
+    return replace(info, params=known, tags={**info.tags, **_search_tags(run)})
 
 
 def _search_tags(run: Search) -> Mapping[str, str]:

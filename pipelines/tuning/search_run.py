@@ -22,14 +22,23 @@ from pipelines.config.search import Search
 from pipelines.config.serialization import dump_config, with_settings
 from pipelines.report.console import terminal
 from pipelines.report.html import write_report
-from pipelines.store.checkpoints import prune_checkpoints
-from pipelines.store.journal import SCHEDULES, EpochRecord, Outcome, RunStatus, as_json
+from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
+from pipelines.store.journal import (
+    IDENTITY,
+    OUTCOME,
+    SCHEDULES,
+    EpochRecord,
+    Outcome,
+    RunStatus,
+    as_json,
+)
 from pipelines.store.layout import RunFolder, SearchFolder
 from pipelines.store.scan import JournalCache, RunRecord
 from pipelines.tracking.base import Tracker, find_backend
 from pipelines.tracking.queue import is_pending
 from pipelines.training.preflight import RunContext
-from pipelines.training.run import open_run, write_samples
+from pipelines.training.restoring import is_whole
+from pipelines.training.run import DAMAGED, open_run, write_samples
 from pipelines.training.run_info import run_info, search_info
 from pipelines.tuning.progress import SearchProgress
 from pipelines.tuning.recorder import (
@@ -40,6 +49,7 @@ from pipelines.tuning.recorder import (
     Event,
     OpenTrial,
     SearchState,
+    TrialEnded,
     TuneEnded,
 )
 
@@ -66,6 +76,8 @@ class SearchRun:
         self.state = SearchState(self.run.objective, self.run.epochs)
         self.progress = SearchProgress(self.state, self.run.trials, terminal())
         self._cache = JournalCache()
+        self._damaged: set[tuple[str, int]] = set()
+        """Trials and epochs whose checkpoint is known to be damaged."""
         self._start, self._end = time.monotonic(), 0.0
 
     @property
@@ -80,7 +92,7 @@ class SearchRun:
     @property
     def has_started(self) -> bool:
         """Whether the search was ever recorded as started."""
-        return self.folder.journal.info() is not None
+        return self.folder.journal.has_started
 
     # -- the search ---------------------------------------------------------------------------
     def start(self, run: Search) -> None:
@@ -111,8 +123,23 @@ class SearchRun:
         self.progress.close()
         self._end = time.monotonic()
         records = self._cache.read_trials(self.folder)
+        for record in records:
+            if OUTCOME in record.damage and record.folder.name in trial_ids:
+                self._end_again(record)
         recorded = {record.folder.name: record.last_epoch for record in records}
         self.handle(TuneEnded(trial_ids, recorded))
+
+    def _end_again(self, record: RunRecord) -> None:
+        """Record anew how a trial ended that Tune does not take up again: of its outcome nothing
+        is left but damage. Then it is no longer set aside."""
+        last = record.epochs.get(record.last_epoch)
+        ended = TrialEnded(
+            record.folder.name,
+            reported_epoch=record.last_epoch,
+            recorded_epoch=record.last_epoch,
+            diverged=bool(last and last.metrics.get("diverged")),
+        )
+        self.handle(ended)
 
     def close_open_trials(self, *, ended: bool = True) -> None:
         """Record as interrupted what is still open, when the processes that write have gone.
@@ -124,7 +151,7 @@ class SearchRun:
         if not self.has_started:
             return
         records = self._cache.read_trials(self.folder)
-        still_open = {r.folder.name: r.last_epoch for r in records if r.outcome is None}
+        still_open = {r.folder.name: r.last_epoch for r in records if not r.has_ended}
         self.handle(Closed(still_open))
         if self.status in ("interrupted", "failed") or not ended:
             self._close_search({}, {}, self.status if ended else "interrupted")
@@ -132,10 +159,21 @@ class SearchRun:
     @property
     def status(self) -> RunStatus:
         """How the search stands: completed once every trial has ended, failed if all failed."""
-        statuses = [result.outcome.ending for result in self.ranking()]
+        statuses = self._statuses()
         if len(statuses) < self.run.trials or "interrupted" in statuses:
             return "interrupted"
         return "failed" if set(statuses) == {"failed"} else "completed"
+
+    def _statuses(self) -> list[str]:
+        """Return how each trial ended, without superseded ones; `damaged` if it is set aside."""
+        records = self._cache.read_trials(self.folder)
+        ended = [r for r in records if r.has_ended and (r.info or IDENTITY in r.damage)]
+        outcomes = [(r.outcome.ending if r.outcome else "damaged", r.damage) for r in ended]
+        return [
+            "damaged" if damage and ending != "interrupted" else ending
+            for ending, damage in outcomes
+            if ending != "superseded"
+        ]
 
     def ranking(self) -> list[TrialResult]:
         """Return the trials that have ended, the best first."""
@@ -162,6 +200,7 @@ class SearchRun:
         checkpoint as a model, registered if asked for, with a claim to the alias `champion`."""
         if self.status != "completed":
             return
+        self._set_damaged_aside()
         pareto = self._mark_pareto_front()
         selection = self.selection()  # after it, because the winner may be on the front
         table = as_csv(self.ranking(), self.run.objectives, pareto)
@@ -170,6 +209,16 @@ class SearchRun:
         if selection.winner:
             artifacts |= self._log_champion(selection, selection.winner, register)
         self._close_search(selection.summary, artifacts | self._write_report(), "completed")
+
+    def _set_damaged_aside(self) -> None:
+        """Close the winner anew if its best checkpoint is damaged, until the winner's is whole."""
+        while (winner := self.selection().winner) and winner.best:
+            folder, outcome = winner.record.folder, winner.outcome
+            if is_whole(folder.path, winner.best.epoch, folder.files):
+                return
+            message = outcome.tags.get("message", "")
+            ended = CloseTrial(winner.trial_id, outcome.ending, outcome.last_epoch, message)
+            self._close_trial(folder, ended)
 
     def _log_champion(
         self, selection: Selection, winner: TrialResult, register: bool
@@ -210,7 +259,7 @@ class SearchRun:
     def _close_search(
         self, summary: Mapping[str, float], artifacts: dict[str, str], status: RunStatus
     ) -> None:
-        statuses = [result.outcome.ending for result in self.ranking()]
+        statuses = self._statuses()
         counts = {f"trials/{each}": float(statuses.count(each)) for each in set(statuses)}
         seconds = {"wall_seconds": (self._end or time.monotonic()) - self._start}
         whole = {**summary, **counts, **seconds, **self.context.extractor.summary}
@@ -268,6 +317,10 @@ class SearchRun:
             prune_checkpoints(folder.path, costs, keep, last_epoch=last, files=folder.files)
         outcome = replace(outcome, artifacts=_write_schedules(record))
         self._close_run(folder, outcome)
+        for epoch in damaged_epochs(folder.path, folder.files):
+            if (folder.name, epoch) not in self._damaged:
+                self._damaged.add((folder.name, epoch))
+                _log.warning(DAMAGED, folder.name, epoch, epoch)
         self._show_end(folder, action, outcome)
 
     def _close_run(self, folder: RunFolder, outcome: Outcome) -> None:
@@ -280,7 +333,7 @@ class SearchRun:
             return
         value = outcome.summary.get(f"best/{self.metric}")
         text = action.message or ("no metric" if value is None else f"{self.metric} {value:.5g}")
-        info = folder.journal.info()
+        info = self._cache.read(folder).info
         config = {name: info.params[name] for name in self.searched} if info else {}
         text = f"epoch {action.last_epoch}, {text}"
         self.progress.trial_ended(action.trial_id, action.status, text, config)

@@ -6,6 +6,7 @@ random part: a picture that is logged twice is shown twice. So what is there is 
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from PIL import Image
 
 from pipelines.store.journal import EpochRecord
 
+_log = logging.getLogger(__name__)
 _FOLDER = "images"
 _NAME = re.compile(r"(?P<stem>(?P<key>.+)\+step\+(?P<step>\d+)\+.+?)(?P<small>\+compressed)?\.\w+")
 
@@ -34,11 +36,11 @@ class Pictures:
         if record.pictures and self._stems is None:
             self._stems = self._listed()
         for key, path in record.pictures.items():
+            image = _read(path)
             stem = (self._stems or {}).get((key.replace("/", "~"), record.epoch))
-            if stem:
-                self._complete(stem, path)
-                continue
-            with Image.open(path) as image:
+            if image and stem:
+                self._complete(stem, image)
+            elif image:
                 self._client.log_image(
                     self._run_id,
                     image,
@@ -60,11 +62,22 @@ class Pictures:
                 stems[name["key"], int(name["step"])] = name["stem"]
         return stems
 
-    def _complete(self, stem: str, path: Path) -> None:
+    def _complete(self, stem: str, image: Image.Image) -> None:
         """Finish a `log_image` that was interrupted: log the thumbnail, then set the tag."""
         if stem not in self._small:
-            with TemporaryDirectory() as folder, Image.open(path) as image:
+            with TemporaryDirectory() as folder:
                 small = Path(folder) / f"{stem}+compressed.webp"
                 compress_image_size(image).save(small)
                 self._client.log_artifact(self._run_id, str(small), _FOLDER)
         self._client.set_tag(self._run_id, MLFLOW_LOGGED_IMAGES, "True")
+
+
+def _read(path: Path) -> Image.Image | None:
+    """Return a picture; None if its file is damaged or missing, which holds up nothing else."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them
+        _log.warning("%s is not delivered: %s", path, error)
+        return None

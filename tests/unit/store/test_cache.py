@@ -30,6 +30,32 @@ def test_arrays_are_computed_once(files: Files, tmp_path: Path) -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut short", "one bit"])
+def test_a_damaged_file_is_computed_anew(damage: str, files: Files, tmp_path: Path) -> None:
+    calls = []
+
+    def make() -> dict[str, np.ndarray]:
+        calls.append(1)
+        return {"a": np.arange(600.0)}
+
+    path = tmp_path / "features/x.safetensors"
+    cached(path, make, files)
+    content = bytearray(files.read(path))
+    content[-100] ^= 1
+    damaged = {"empty": b"", "cut short": content[:-9], "one bit": content}[damage]
+    files.write(path, bytes(damaged))
+    for _ in range(2):
+        assert np.array_equal(cached(path, make, files)["a"], np.arange(600.0))
+    assert len(calls) == 2
+
+
+def test_a_file_without_a_checksum_is_believed(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    cached(path, lambda: {"a": np.ones(3)}, files)
+    files.remove(tmp_path / "x.safetensors.sha256")
+    assert np.array_equal(cached(path, lambda: {}, files)["a"], np.ones(3))
+
+
 def test_nothing_is_left_if_they_cannot_be_computed(files: Files, tmp_path: Path) -> None:
     def fail() -> dict[str, np.ndarray]:
         raise ValueError("no")

@@ -8,6 +8,7 @@ import pytest
 from support.files import MemoryFiles
 from support.journals import METRIC, PNG, open_journal, run_info, write_epochs
 
+from gen_models.core.errors import DamagedError
 from pipelines.store.files import Files, LocalFiles
 from pipelines.store.journal import EVALUATED, EvaluationJournal, Journal, Outcome
 
@@ -46,12 +47,94 @@ def test_what_is_recorded_is_read_back(files: Files, tmp_path: Path) -> None:
 
 def test_records_are_those_after_and_up_to_an_epoch(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    write_epochs(journal, 10, 2, 1, 9)
-    assert [record.epoch for record in journal.records()] == [1, 2, 9, 10]
-    assert [record.epoch for record in journal.records(after=1)] == [2, 9, 10]
-    assert [record.epoch for record in journal.records(after=1, upto=9)] == [2, 9]
+    write_epochs(journal, 10, 2, 1, *range(3, 10))
+    assert [record.epoch for record in journal.records()] == list(range(1, 11))
+    assert [record.epoch for record in journal.records(after=8)] == [9, 10]
+    assert [record.epoch for record in journal.records(after=1, upto=3)] == [2, 3]
     with pytest.raises(FileNotFoundError):
-        journal.record(3)
+        journal.record(11)
+
+
+DAMAGE: dict[str, str] = {
+    "empty": "",
+    "cut short": '{"epoch": 2, "metr',
+    "garbled": "\x00\x93\x17",
+    "no object": "[1, 2]",
+    "another object": '{"x": 1}',
+    "text for numbers": '{"epoch": 2, "metrics": {"val/elbo": "x"}, "pictures": []}',
+    "a picture elsewhere": '{"epoch": 2, "metrics": {}, "pictures": ["../../../x"]}',
+    "deeply nested": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_named_and_ends_what_is_whole(
+    damage: str, files: Files, tmp_path: Path
+) -> None:
+    journal = open_journal(tmp_path, files)
+    write_epochs(journal, 1, 2, 3)
+    files.write(journal.record_file(2), DAMAGE[damage])
+    with pytest.raises(DamagedError, match=r"000002.json: damaged"):
+        list(journal.records())
+    with pytest.raises(DamagedError, match=r"000002.json: damaged"):
+        journal.record(2)
+    assert [record.epoch for record in journal.records(after=2)] == [3]
+    assert [record.epoch for record in journal.whole_records()] == [1]
+    assert journal.whole_until() == 1
+    last = journal.last()
+    assert last and last.epoch == 3
+
+
+def test_a_record_that_is_missing_before_another_is_noticed(files: Files, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, files)
+    write_epochs(journal, 1, 2, 4)
+    with pytest.raises(DamagedError, match=r"000003.json: missing, though later epochs"):
+        list(journal.records())
+    assert journal.whole_until() == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["identity.json", "outcome.json"])
+def test_a_damaged_info_or_outcome_is_named(
+    file: str, damage: str, files: Files, tmp_path: Path
+) -> None:
+    journal = open_journal(tmp_path, files)
+    journal.close(Outcome("completed", 0))
+    read = {"identity.json": journal.info, "outcome.json": journal.outcome}[file]
+    assert read()
+    files.write(journal.folder / file, DAMAGE[damage])
+    with pytest.raises(DamagedError, match=f"{file}: damaged"):
+        read()
+
+
+def test_values_of_other_types_are_damage(files: Files, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, files)
+    known = json.loads(files.read(journal.folder / "identity.json"))
+    for field, value in (("name", 3), ("params", "x"), ("kind", "picnic"), ("tags", [])):
+        files.write(journal.folder / "identity.json", json.dumps({**known, field: value}))
+        with pytest.raises(DamagedError, match=f"damaged: {field} = "):
+            journal.info()
+
+
+def test_a_run_whose_info_is_damaged_keeps_its_key(files: Files, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path, files)
+    info = journal.info()
+    assert info
+    journal.mark_delivered({"uri": "x", "run_id": "y"})
+    files.write(journal.folder / "identity.json", "")
+    assert journal.open(replace(info, key="another")) == info
+    assert journal.info() == info
+
+
+def test_what_was_delivered_is_nothing_if_the_file_is_damaged(
+    files: Files, tmp_path: Path
+) -> None:
+    journal = open_journal(tmp_path, files)
+    journal.mark_delivered({"uri": "x", "run_id": "y"})
+    files.write(journal.folder / "delivered.json", "{")
+    assert journal.delivered() == {} == journal.delivered("x")
+    journal.mark_delivered({"uri": "x", "run_id": "y"})
+    assert journal.delivered("x")["run_id"] == "y"
 
 
 def test_a_reopened_run_keeps_its_info_and_loses_its_outcome(files: Files, tmp_path: Path) -> None:

@@ -85,3 +85,40 @@ def test_the_trials_of_a_search_are_read_by_name(files: CountingFiles, tmp_path:
     assert [record.folder.name for record in cache.read_trials(search)] == ["a", "b", "c"]
     assert files.reads == {"identity.json": 1, "000001.json": 1, "outcome.json": 1}
     assert SearchFolder(tmp_path / "none", files).trials() == []
+
+
+def test_a_damaged_run_says_what_is_damaged_until_it_is_mended(
+    files: CountingFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, folder = JournalCache(), write_run(tmp_path / "a", [-4.0, -3.0, -2.0], files=files)
+    journal = folder.journal
+    content = files.read(journal.record_file(2))
+    files.write(journal.record_file(2), "")
+    files.write(journal.folder / "identity.json", "x")
+    for _ in range(2):
+        record = cache.read(folder)
+        assert record.damage.keys() == {"000002.json", "identity.json"}
+        assert record.info is None and list(record.epochs) == [1, 3] and record.has_ended
+    (warning,) = caplog.messages  # once
+    assert warning.startswith("a is set aside: ") and "identity.json: damaged" in warning
+    files.write(journal.record_file(2), content)
+    assert cache.read(folder).damage.keys() == {"identity.json"}
+    assert list(cache.read(folder).epochs) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_an_epoch_that_is_missing_is_noticed(
+    epoch: int, files: CountingFiles, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path / "a", [-4.0, -3.0, -2.0], files=files)
+    files.remove(folder.journal.record_file(epoch))
+    record = JournalCache().read(folder)
+    assert list(record.damage) == [f"00000{epoch}.json"]
+    assert "missing" in record.damage[f"00000{epoch}.json"]
+
+
+def test_a_damaged_outcome_is_an_end(files: CountingFiles, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", [-4.0], files=files)
+    files.write(folder.journal.outcome_file, "{}")
+    record = JournalCache().read(folder)
+    assert record.has_ended and record.outcome is None and list(record.damage) == ["outcome.json"]

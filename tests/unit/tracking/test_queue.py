@@ -326,7 +326,7 @@ def test_a_run_id_is_that_of_the_place_it_was_delivered_to(
         assert tracker.run_id(journal) == "x"
         journal.mark_delivered({"uri": "memory://other", "run_id": "y"})
         assert tracker.run_id(journal) == "x"  # what was delivered elsewhere since changes nothing
-        assert journal.delivered() == {"uri": "memory://other", "run_id": "y"}
+        assert journal.delivered()["run_id"] == "y"
 
 
 class Password(MemoryBackend):

@@ -10,7 +10,7 @@ from support.search import METRIC, RecordingTracker, finish_tune, make_search, r
 from pipelines.config.objectives import Objective
 from pipelines.config.search import Search
 from pipelines.config.serialization import load_config
-from pipelines.store.checkpoints import saved_epochs
+from pipelines.store.checkpoints import damaged_epochs, saved_epochs
 from pipelines.store.journal import Outcome
 from pipelines.tuning.recorder import Closed, TrialEnded, TrialStarted
 from pipelines.tuning.result import search_result
@@ -257,3 +257,72 @@ def test_the_trials_of_the_pareto_front_are_marked(tmp_path: Path) -> None:
     result = search_result(search, {})
     assert [row.trial_id for row in result.pareto] == ["t2", "t1"]
     assert result.objectives == (Objective(METRIC, "min"), further)
+
+
+# -- damage -------------------------------------------------------------------------------------
+FILES: dict[str, str] = {
+    "identity": "journal/identity.json",
+    "a record": "journal/reports/000001.json",
+    "the best epoch's record": "journal/reports/000002.json",
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_trial_with_a_damaged_file_is_set_aside_and_the_search_completes(
+    file: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = make_search(tmp_path)
+    for trial_id, best in (("t1", 3.0), ("t2", 1.0), ("t3", 2.0)):
+        run_trial(search, trial_id, [5.0, best, 4.0, 4.5])
+    path = search.folder.trial("t2").path / FILES[file]
+    path.write_text("")
+    again = resumed(search)
+    finish_tune(again)
+    again.finish(register=True)
+    assert again.status == "completed"
+    assert [result.trial_id for result in again.ranking()] == ["t3", "t1"]
+    assert outcome(again, "t3").register == "vae-digits"
+    whole = again.folder.journal.outcome()
+    assert whole and whole.ending == "completed"
+    assert whole.summary["trials/damaged"] == 1 and whole.summary["trials/completed"] == 2
+    assert any(f"t2 is set aside: {path}" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_a_damaged_outcome_is_recorded_anew_on_resume(epochs: int, tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    for trial_id in ("t1", "t2", "t3"):
+        run_trial(search, trial_id, [5.0, 3.0, 4.0, 4.5][:epochs])
+    known = outcome(search, "t2")
+    search.folder.trial("t2").journal.outcome_file.write_text("{")
+    again = resumed(search)
+    assert len(again.ranking()) == 2
+    finish_tune(again)
+    assert outcome(again, "t2") == known
+    assert known.ending == ("completed" if epochs == 4 else "stopped_early")
+    assert len(again.ranking()) == 3 and again.status == "completed"
+
+
+def test_a_champion_whose_checkpoint_is_damaged_is_the_best_that_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = make_search(tmp_path)
+    for trial_id, best in (("t1", 3.0), ("t2", 1.0), ("t3", 2.0)):
+        run_trial(search, trial_id, [5.0, best, 4.0, 4.5])
+    finish_tune(search)
+    trial = search.folder.trial("t2")
+    weights = trial.path / "checkpoint_000002" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    search.finish(register=True)
+    assert [result.trial_id for result in search.ranking()] == ["t3", "t1", "t2"]
+    assert outcome(search, "t3").checkpoint and not outcome(search, "t2").checkpoint
+    assert outcome(search, "t2").tags["best_epoch"] == "4"  # the one that is left
+    assert damaged_epochs(trial.path) == [2]
+    assert any("damaged" in message and "t2" in message for message in caplog.messages)
+
+
+def resumed(search: SearchRun) -> SearchRun:
+    """Return the search in another process."""
+    again = SearchRun(search.context, search.folder, RecordingTracker(), search.searched)
+    again.start(search.run)
+    return again
