@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,3 +183,16 @@ def test_the_mean_is_of_the_metric_that_the_study_was_ranked_by(
     record("a", 1.0, summary={"confirm/mean": 9.0, "best/val/fd/lenet-digits/2k": 5.0})
     found = best_of(store, metric="val/fd")
     assert found.metric == "val/fd/lenet-digits/2k" and found.ranking[0].value == 5.0
+
+
+def test_runs_of_other_programs_with_our_tags_are_listed_and_not_ranked(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    record("a", 2.5)
+    for name, tags in {"b": {"best_settings": "[" * 9999}, "c": {"best_settings": "'"}}.items():
+        other = record(name, 1.0, deliver=False)
+        BACKEND.writer(URI, store).deliver(other)
+        run = server.run(name)
+        run.row = replace(run.row, params={}, tags={**run.row.tags, **tags, "mode": "up"})
+    assert sorted(names(store)) == ["a", "b", "c"]
+    assert [run.name for run in best_of(store).ranking] == ["a"]

@@ -181,3 +181,31 @@ def test_features_of_test_images_are_computed_once(digits: Dataset, store: Store
     (path,) = store.features.glob("pca-digits-*-test.safetensors")
     save_file({"features": torch.from_numpy(first) + 1}, path)
     assert np.array_equal(features_of_test(extractor, digits, store), first + 1)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"accuracy": "x"}', '{"accuracy": 7}', "[" * 9999])
+def test_a_classifier_whose_accuracy_is_damaged_is_trained_again(
+    content: str, digits: Dataset, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lenet, "_MIN_STEPS", 5)
+    (path,) = store.features.glob("*.json")
+    path.write_text(content)
+    some = replace(digits, train=digits.train[:40], train_labels=_first(digits.train_labels, 40))
+    again = make_extractor(some, store)
+    assert again.accuracy is not None and 0 <= again.accuracy < 0.9
+    assert make_extractor(some, store).accuracy == again.accuracy
+
+
+def _first(labels: np.ndarray | None, num: int) -> np.ndarray:
+    assert labels is not None
+    return labels[:num]
+
+
+@pytest.mark.parametrize("features", ["lenet", "pca"])
+def test_weights_of_another_space_are_named(features: str, digits: Dataset, store: Store) -> None:
+    extractor = make_extractor(digits, store, features)
+    images = torch.from_numpy(digits.validation)
+    other = {name: array[:1] for name, array in extractor.weights.items()}
+    for weights in (other, {"x": np.zeros(3)}, {}):
+        with pytest.raises(InputError, match=rf"feature space {features}-digits: .*remove"):
+            replace(extractor, weights=weights).space(images, 10)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 from support.files import MemoryFiles
 
 from pipelines.store.cache import cache_path, cached
@@ -80,3 +81,24 @@ def test_the_name_follows_from_the_arrays() -> None:
         cache_path(Path("f"), "lenet", images, images),
     ]
     assert len({path, *others}) == 7
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut": save({"a": np.arange(6.0)})[:-9],
+    "no safetensors": b"\x80\x04N.",
+    "a header without end": b"\xff" * 8 + b"{}",
+    "not finite": save({"a": np.array([1.0, np.nan])}),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_file_is_computed_again(
+    case: str, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.safetensors"
+    files.write(path, DAMAGED[case])
+    for _ in range(2):
+        assert cached(path, lambda: {"a": np.arange(6.0)}, files)["a"].tolist() == [*range(6)]
+    (message,) = caplog.messages
+    assert str(path) in message and "computed again" in message

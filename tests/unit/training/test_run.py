@@ -18,7 +18,7 @@ from pipelines.training.run import train
         ({"metric": ["val/elbo", "val/fd"]}, "metric = 'val/elbo val/fd': expected one, because"),
         ({"metric": []}, "metric = []: expected text"),
         ({"metric": 5}, "metric = 5: expected text"),
-        ({"name": "../x"}, "name = '../x': expected a name without a slash"),
+        ({"name": "../x"}, "name = '../x': expected a name of at most 200 bytes without a slash"),
         ({"epochs": "5"}, "epochs = '5': expected an integer"),
         ({"trials": 3}, "trials = 3: expected one of"),
     ],
