@@ -15,6 +15,8 @@ from support.pipeline import (
     wait_until,
 )
 
+import genpipe
+
 pytestmark = pytest.mark.usefixtures("prepared_store")
 EPOCHS = 9
 
@@ -46,18 +48,22 @@ def test_population_based_training_goes_on_with_the_settings_of_its_weights(
     tmp_path: Path,
 ) -> None:
     store = tmp_path / "runs"
-    result = search_with_kills(store, "pbt", (3, 6))
+    result = search_with_kills(store, "pbt", (4,))
     outcomes = {trial["trial_id"]: trial["outcome"] for trial in result["ranking"]}
     assert len(outcomes) == 4 and set(outcomes.values()) == {"completed"}, outcomes
     check_recorded(store, result)
     trained = [schedules(store, trial_id) for trial_id in outcomes]
     assert all(list(each) == list(range(1, EPOCHS + 1)) for each in trained)
-    assert any(len(each[EPOCHS]) > 1 for each in trained), "no trial copied another"
+    copied = [i for i, each in zip(outcomes, trained, strict=True) if len(each[EPOCHS]) > 1]
+    assert copied, "no trial copied another"
+    for trial_id in copied[:1]:
+        again = genpipe.rerun(trial_id, store=store)
+        assert again.equal and again.epochs == again.digests == EPOCHS, again
 
 
 def test_hyperband_s_brackets_go_on(tmp_path: Path) -> None:
     store = tmp_path / "runs"
-    result = search_with_kills(store, "hyperband", (2, 5))
+    result = search_with_kills(store, "hyperband", (3,))
     outcomes = [trial["outcome"] for trial in result["ranking"]]
     assert len(outcomes) == 4 and set(outcomes) <= {"completed", "stopped_early"}, outcomes
     assert "completed" in outcomes

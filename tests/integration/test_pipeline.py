@@ -25,6 +25,7 @@ from support.pipeline import (
     wait_until,
 )
 
+import genpipe
 from gen_models.core.checkpoint import load_sampler
 from pipelines.cli.main import main
 from pipelines.cli.parsing import parse_run
@@ -64,6 +65,10 @@ def test_train_on_two_workers_then_use_it(tmp_path: Path, capsys: Capture) -> No
     expected = train_alone(alone, store)
     for name in ("val/nll/iw8", "val/fd/lenet-digits/2k"):
         assert result["metrics"][name] == pytest.approx(expected[name], rel=1e-3)
+
+    again = genpipe.rerun(result["run_id"], store=store)
+    assert list(again.circumstances) == ["num_workers"] and again.epochs == 3
+    assert again.largest_difference < 1e-3  # two workers add in another order
 
     # A complete run is not run again, and its name stands for its config.
     assert main([*args, "--num-workers", "2"]) == 0
