@@ -1,5 +1,5 @@
-"""Parts of Ray that are killed under a search: the process of a trial, and the raylet. Of the GCS it
-was tried by hand: the command ends a minute later, as Ray has it, and is resumed the same way."""
+"""Parts of Ray that are killed under a search: the process of a trial, and the raylet. The GCS was
+killed by hand: the command ends a minute later, as Ray has it, and is resumed the same way."""
 
 import subprocess
 from pathlib import Path
