@@ -29,8 +29,8 @@ class Best(RecordedSettings):
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Best, "best", args)
-    gen_models.family(settings.family)
-    from pipelines.catalog.runs import best  # light: imports sqlalchemy
+    gen_models.space_module(settings.family)  # raises if there is none, without torch
+    from pipelines.catalog.runs import best  # light: imports rich
     from pipelines.report.console import show_best  # light: imports rich
 
     result = best(

@@ -24,7 +24,7 @@ class Browse(RecordedSettings):
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Browse, "browse", args)
-    from pipelines.catalog.runs import browse  # light: imports sqlalchemy
+    from pipelines.catalog.runs import browse  # light: imports rich
 
     browse(
         store=settings.store,

@@ -22,7 +22,7 @@ class Runs(RecordedSettings):
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Runs, "runs", args)
-    from pipelines.catalog.runs import runs  # light: imports sqlalchemy
+    from pipelines.catalog.runs import runs  # light: imports rich
     from pipelines.report.console import show_runs  # light: imports rich
 
     result = runs(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from pipelines.cluster.environment import default_environment
 from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
-from pipelines.tracking.mlflow.connection import SCHEMES, require_uri
+from pipelines.tracking.mlflow.connection import SCHEMES, database_file, require_uri
+from pipelines.tracking.mlflow.database import is_complete
+from pipelines.tracking.mlflow.listing import FileReader
 from pipelines.tracking.mlflow.server import serve
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class MlflowBackend:
         return MlflowWriter(uri, store)
 
     def reader(self, uri: str, store: Store) -> RunReader:
+        if uri.startswith("sqlite") and is_complete(path := database_file(uri)):
+            return FileReader(path, uri, store)
         from pipelines.tracking.mlflow.reader import MlflowReader  # light: imports mlflow
 
         return MlflowReader(uri, store)

@@ -8,7 +8,6 @@ not logged again.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -31,16 +30,13 @@ from torch import nn
 from gen_models.core import checkpoint as checkpoints
 from pipelines.analysis.champion import Claim
 from pipelines.store.journal import Outcome, RunInfo
+from pipelines.tracking.mlflow.fingerprint import CHECKPOINT, DIGEST, folder_digest
 from pipelines.tracking.mlflow.runs import KnownRun
 from pipelines.tracking.queue import reason
 
 LoadSampler = Callable[[Path], tuple[nn.Module, int]]
 """Checkpoint folder -> a module from noise (N, F) to images, and F."""
 
-CHECKPOINT = "checkpoint"
-"""Tag with the checkpoint folder's path, and name of the artifact folder that is a copy of it."""
-DIGEST = "checkpoint_digest"
-"""Tag, of a run and of a registered version, that identifies a checkpoint."""
 CHAMPION = "champion"
 _ERROR = "model_error"
 """Tag of a run whose checkpoint could not be exported, with the reason."""
@@ -257,12 +253,3 @@ def export(checkpoint: Path, folder: Path, load_sampler: LoadSampler | None) -> 
 def _public(package: str) -> str:
     """Return a package's version as indexes know it, without a local part such as `+cu130`."""
     return version(package).split("+")[0]
-
-
-def folder_digest(folder: Path) -> str:
-    """Return a digest of the names and contents of a folder's files."""
-    whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        whole.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return whole.hexdigest()[:16]

@@ -24,7 +24,7 @@ from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.base import RunRow
 from pipelines.tracking.mlflow.connection import connect
-from pipelines.tracking.mlflow.models import CHECKPOINT, DIGEST, folder_digest
+from pipelines.tracking.mlflow.fingerprint import CHECKPOINT, DIGEST, folder_digest
 from pipelines.tracking.mlflow.runs import find_run
 
 T = TypeVar("T")
