@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock
+
+from gen_models.core.errors import DamagedError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
@@ -38,7 +41,8 @@ class Files(Protocol):
     """The operations that a store needs of its storage."""
 
     def read(self, path: Path) -> bytes:
-        """Return the content of a file. Raises `FileNotFoundError`."""
+        """Return the content of a file. Raises `FileNotFoundError`, and `DamagedError` in place of
+        a pipe, a device or a folder."""
 
     def write(self, path: Path, content: bytes | str) -> None:
         """Write a file, and the folders above it. Atomic and durable: a reader sees all of it or
@@ -80,7 +84,13 @@ class LocalFiles:
     """A file system of this machine, or one that every node of the cluster mounts."""
 
     def read(self, path: Path) -> bytes:
-        return path.read_bytes()
+        # Without O_NONBLOCK, opening a pipe waits for somebody who writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device may have no end
+            os.close(descriptor)
+            raise DamagedError(f"{path}: damaged: expected a regular file")
+        with open(descriptor, "rb") as file:
+            return file.read()
 
     def write(self, path: Path, content: bytes | str) -> None:
         aside = _aside(path)

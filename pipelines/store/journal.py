@@ -34,6 +34,8 @@ from pipelines.store.files import LOCAL, Files
 from pipelines.store.secrets import redacted
 
 IDENTITY, OUTCOME, _DELIVERED = "identity.json", "outcome.json", "delivered.json"
+_MAX_BYTES = 16 << 20
+"""Of a file of a journal; an epoch has some 1,000, and a long schedule some 100,000."""
 _LOCK, _LOCK_SECONDS = "delivery.lock", 300.0
 
 RunStatus = Literal[
@@ -443,9 +445,14 @@ def read_json(files: Files, path: Path) -> dict[str, Any]:
     """Return the content of a JSON file; {} if it is absent. Raises `DamagedError` if it holds
     anything but an object."""
     try:
-        content = json.loads(files.read(path))
+        text = files.read(path)
+        if len(text) > _MAX_BYTES:
+            raise DamagedError(f"{path}: damaged: expected at most {_MAX_BYTES} bytes of JSON")
+        content = json.loads(text)
     except FileNotFoundError:
         return {}
+    except DamagedError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: damaged, no JSON ({error})") from error
     if not isinstance(content, dict) or not content:

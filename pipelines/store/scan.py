@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,10 @@ from pipelines.store.layout import RunFolder, SearchFolder
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+
+
+_MAX_NAMED = 20
+"""Missing epochs of a run that are named."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,10 @@ class JournalCache:
         saved = tuple(saved_epochs(folder.path, folder.files))
         outcome = _undamaged(journal.outcome, OUTCOME, damage)
         last = outcome.last_epoch if outcome else max(cached.epochs, default=0)
-        for epoch in range(1, last + 1):
+        missing = (epoch for epoch in range(1, last + 1) if epoch not in cached.epochs)
+        for epoch in islice(missing, _MAX_NAMED):  # a damaged outcome can have any last epoch
             path = journal.record_file(epoch)
-            if epoch not in cached.epochs:
-                damage.setdefault(path.name, f"{path}: missing, though later epochs are recorded")
+            damage.setdefault(path.name, f"{path}: missing, though later epochs are recorded")
         record = RunRecord(folder, cached.info, outcome, dict(cached.epochs), saved, damage)
         if outcome and not damage:
             cached.ended = record

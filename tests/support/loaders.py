@@ -11,6 +11,8 @@ from gen_models.core.checkpoint import load_checkpoint, restore_learner
 try:
     from pipelines.config.serialization import load_config
     from pipelines.data import load
+    from pipelines.store.layout import RunFolder
+    from pipelines.store.scan import JournalCache
 except ImportError:  # gen_models is tested where Ray and MLflow are missing
     pass
 
@@ -36,3 +38,10 @@ def data(name: str, root: Path = Path("nowhere")) -> None:
 def config(path: Path) -> None:
     """Load a `config.json`."""
     load_config(path.read_bytes(), str(path))
+
+
+def journal(folder: Path) -> None:
+    """Read the journal of a run folder; a damaged one is set aside first, and named."""
+    assert JournalCache().read(RunFolder(folder)).damage
+    journal = RunFolder(folder).journal
+    journal.info(), journal.outcome(), list(journal.records())

@@ -101,4 +101,4 @@ def test_a_damaged_file_is_computed_again(
     for _ in range(2):
         assert cached(path, lambda: {"a": np.arange(6.0)}, files)["a"].tolist() == [*range(6)]
     (message,) = caplog.messages
-    assert str(path) in message and "computed again" in message
+    assert str(path) in message and "computed anew" in message

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.files import CountingFiles, MemoryFiles
-from support.journals import open_journal, write_checkpoint, write_epochs, write_run
+from support.journals import open_journal, read_run, write_checkpoint, write_epochs, write_run
 
 from pipelines.store.files import LOCAL
 from pipelines.store.journal import Outcome
@@ -122,3 +122,8 @@ def test_a_damaged_outcome_is_an_end(files: CountingFiles, tmp_path: Path) -> No
     files.write(folder.journal.outcome_file, "{}")
     record = JournalCache().read(folder)
     assert record.has_ended and record.outcome is None and list(record.damage) == ["outcome.json"]
+
+
+def test_a_damaged_outcome_s_last_epoch_may_be_any_number(tmp_path: Path) -> None:
+    record = read_run(write_run(tmp_path / "a", [1.0, 2.0], last_epoch=10**15))
+    assert len(record.damage) == 20 and "000003.json" in record.damage
