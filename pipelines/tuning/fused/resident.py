@@ -264,7 +264,31 @@ class ResidentTrials:
             return trial
 
         folder = self.folder.trial(request.trial_id).path
-        return newest_whole(folder, restore) or self._new_trial(request, request.config)
+        trial = newest_whole(folder, restore) or self._new_trial(request, request.config)
+        return self._replayed(request, trial) if self.settings_change else trial
+
+    def _replayed(self, request: TrialRequest, trial: TrialState) -> TrialState:
+        """Return a trial after its newest recorded epoch by its schedule, if its newest checkpoint
+        is older: trained on from there, it would have the settings of an earlier epoch."""
+        newest = None
+        for record in Journal(trial.folder).whole_records():
+            if record.context.schedule and trial.run.metric in record.metrics:
+                newest = record
+        if newest is None or newest.epoch <= trial.epoch:
+            return trial
+        _log.warning(
+            "trial %s: repeating its schedule up to epoch %d", request.trial_id, newest.epoch
+        )
+        learner = None
+        for segment in newest.context.schedule:
+            trial = self._new_trial(request, nest(segment.settings))
+            if learner:
+                trial.learner.load_state_dict(learner.state_dict())
+            learner = trial.learner
+            for _ in range(segment.epochs):
+                self.trainer.run_epoch([learner])
+                learner.pop_metrics()
+        return replace(trial, epoch=newest.epoch, schedule=newest.context.schedule)
 
     def _keep(self, trial: TrialState) -> None:
         """Keep a trial in memory, and as many as run at a time."""

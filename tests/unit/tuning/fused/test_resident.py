@@ -461,6 +461,32 @@ def test_a_copy_that_tune_repeats_after_a_kill_is_not_made_twice(
     assert resumed.copy(TrialRequest("bad", settings(5, 5e-3)), state) == 3
 
 
+@pytest.mark.parametrize("kept", [2, 0])
+def test_a_trial_that_lost_checkpoints_repeats_its_schedule(
+    kept: int, dataset: SharedDataset, tmp_path: Path
+) -> None:
+    trials, state = copied_trial(dataset, tmp_path)
+    asked = TrialRequest("bad", settings(5, 2e-3))
+    trials.copy(asked, state)
+    for epoch in (2, 3, 4):
+        run_epochs(trials, replace(asked, epoch=epoch))
+    folder = tmp_path / "trials" / "bad"
+    expected = {each.epoch: each for each in Journal(folder).records()}
+    for path in folder.glob("checkpoint_*"):
+        if int(path.name[-6:]) > kept:
+            shutil.rmtree(path)
+    Journal(folder).record_file(5).unlink()
+    # Tune has saved neither the copy nor its settings.
+    resumed = make_trials(dataset, tmp_path, PBT)
+    old = TrialRequest("bad", settings(2, 1e-3))
+    (report,) = run_epochs(resumed, old)
+    assert report["epoch"] == 4
+    (report,) = run_epochs(resumed, replace(old, epoch=4))
+    assert report["epoch"] == 5
+    assert Journal(folder).record(5).context == expected[5].context
+    assert report[METRIC] == expected[5].metrics[METRIC]
+
+
 def test_a_copy_is_kept_in_memory_until_an_epoch_has_saved_it(
     dataset: SharedDataset, tmp_path: Path
 ) -> None:
