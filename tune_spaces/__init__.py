@@ -1,7 +1,7 @@
 """Search spaces of the families: a file a family, of the same name. Imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gen_models.core import families
@@ -22,6 +22,10 @@ class Space:
     """Maximum number of epochs of a trial."""
     grace_period: int
     """Epochs before a trial may be stopped."""
+    measures: Mapping[str, str | bool] = field(default_factory=dict)
+    """Fields of the model's config on which it depends what the metrics measure, such as the
+    likelihood, each with its value in runs that were recorded before it was a field. Runs that
+    differ in one are never ranked together, so a search cannot vary it."""
 
 
 def space(family: str) -> Space:

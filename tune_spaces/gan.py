@@ -17,4 +17,5 @@ SPACE = Space(
     mode="min",
     epochs=30,
     grace_period=5,
+    measures={"conditional": False},
 )

@@ -18,4 +18,5 @@ SPACE = Space(
     mode="min",
     epochs=20,
     grace_period=3,
+    measures={"likelihood": "bernoulli", "conditional": False},
 )

@@ -7,9 +7,10 @@
 - Of configs with a seed study, the one with the best mean is the champion, once all that were
   asked
   for are complete.
-- A registered model claims the alias `champion` from the version that holds it, unless the holder
-  is better by the same metric on the same data. A mean over seeds is never beaten by a single
-  value.
+- A registered model claims an alias from the version that holds it, unless the holder is better. A
+  mean over seeds is never beaten by a single value. Only models of one comparison key
+  (`pipelines.analysis.comparability`) take an alias from each other: the best of each key has the
+  alias `champion-KEY`, and `champion` stays within the key of the model that first held it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.analysis.comparability import KEY
 from pipelines.analysis.ranking import TrialResult
 from pipelines.analysis.seeds import SeedStatistics
 from pipelines.config.objectives import Objective, parse_mode
@@ -43,12 +45,13 @@ class Claim:
 
     objective: Objective
     value: float
-    data_digest: str = ""
+    comparable: str = ""
+    """The comparison key."""
     seeds: int | None = None
     """The number of seeds, if the value is a mean over them."""
 
     def as_tags(self) -> dict[str, str | float]:
-        """Return the claim as `from_tags` reads it; the data's digest is a tag of its own."""
+        """Return the claim as `from_tags` reads it; the key is a tag of its own."""
         tags: dict[str, str | float] = {
             "metric": self.objective.metric,
             "mode": self.objective.mode,
@@ -66,18 +69,22 @@ class Claim:
             return cls(
                 Objective(tags["metric"], parse_mode(tags["mode"])),
                 float(tags["value"]),
-                tags.get("data_digest", ""),
+                tags.get(KEY, ""),
                 int(float(tags["seeds"])) if "seeds" in tags else None,
             )
         except (ValueError, OverflowError):
             return None
 
+    def is_comparable(self, other: Claim) -> bool:
+        """Return whether this value may be compared with another."""
+        return self.objective == other.objective and self.comparable == other.comparable
+
     def takes_alias_from(self, holder: Claim | None) -> bool:
-        """Return whether the alias passes from its holder to this claim."""
-        if holder is None or self.objective != holder.objective:
+        """Return whether an alias passes from its holder to this claim."""
+        if holder is None:
             return True
-        if self.data_digest != holder.data_digest:
-            return True
+        if not self.is_comparable(holder):
+            return False
         if (self.seeds is None) != (holder.seeds is None):
             return holder.seeds is None
         return not self.objective.better(holder.value, self.value)

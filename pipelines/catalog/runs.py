@@ -10,6 +10,7 @@ from typing import get_args
 from gen_models.core.config import parse_object
 from gen_models.core.errors import InputError, require
 from pipelines.analysis.best_epoch import BEST_SETTINGS
+from pipelines.analysis.comparability import comparison_key, short
 from pipelines.config.objectives import Mode, Objective, known_mode, parse_mode
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.results import BestResult, RecordedRun, RunsResult
@@ -46,6 +47,7 @@ def best(
     *,
     data: str | None = None,
     metric: str | None = None,
+    key: str | None = None,
     num: int = 5,
     store: str | Path = "runs",
     tracking_uri: str | None = None,
@@ -53,8 +55,9 @@ def best(
     """Rank the recorded runs and trials of a family by their best epoch; a config that has a seed
     study, by its mean over the seeds.
 
-    Only runs on one data set can be compared: without `data`, that of the newest run. `metric`: by
-    default the family's own. Raises `InputError` if no such run is recorded.
+    Only runs of one comparison key can be compared (`pipelines.analysis.comparability`): without
+    `key`, eight digits that `runs` shows, that of the newest run. `data`: only runs on this data
+    set. `metric`: by default the family's own. Raises `InputError` if no such run is recorded.
 
     >>> import genpipe
     >>> genpipe.best("vae", data="digits", store="runs").ranking[0].params
@@ -64,13 +67,15 @@ def best(
     wanted = f"best/{metric or space(family).metric}"
     rows = [row for row in _single_runs(rows) if matching(wanted, row.metrics)]
     rows = [row for row in rows if "data" in row.params]  # others' runs may have our tags
-    chosen = data or (rows[0].params["data"] if rows else "")
-    rows = [row for row in rows if row.params["data"] == chosen]
-    if not rows:
-        on = f" on {data}" if data else ""
+    rows = [row for row in rows if data in (None, row.params["data"])]
+    by_key = _by_key(rows, wanted)
+    if not rows or (key is not None and key not in map(short, by_key)):
+        on = (f" on {data}" if data else "") + (f" of key {key}" if key else "")
         name = wanted.removeprefix("best/")
         raise InputError(f"no run of {family}{on} with {name} is recorded in {store}")
-    metric = matching(wanted, rows[0].metrics)[0].removeprefix("best/")
+    chosen = next(each for each in by_key if key in (None, short(each)))  # the newest run's first
+    rows = by_key.pop(chosen)
+    metric = _metric(rows[0], wanted)
     objective = Objective(metric, _mode(family, rows, metric))
     valued = [(value, row) for row in rows if (value := _value(row, metric)) is not None]
     ranking = [row for _, row in sorted(valued, key=lambda pair: objective.cost(pair[0]))]
@@ -78,9 +83,12 @@ def best(
     return BestResult(
         metric=metric,
         mode=objective.mode,
-        data=chosen,
+        data=rows[0].params["data"],
         ranking=tuple(shown),
         rerun=shown[0].rerun,
+        comparable=chosen,
+        key=short(chosen),
+        left_out={short(each): len(others) for each, others in by_key.items()},
     )
 
 
@@ -130,6 +138,20 @@ def _deliver_pending(store: Store, uri: str) -> None:
         tracker.flush(_DELIVER_SECONDS)
 
 
+def _metric(row: RunRow, wanted: str) -> str:
+    """Return the name of the run's metric that `wanted`, of the form `best/val/fd`, means."""
+    return matching(wanted, row.metrics)[0].removeprefix("best/")
+
+
+def _by_key(rows: Sequence[RunRow], wanted: str) -> dict[str, list[RunRow]]:
+    """Return the runs by their comparison keys, in the order of the newest run of each."""
+    found: dict[str, list[RunRow]] = {}
+    for row in rows:
+        key = comparison_key(row.params, row.tags, _metric(row, wanted))
+        found.setdefault(key, []).append(row)
+    return found
+
+
 def _single_runs(rows: Sequence[RunRow]) -> list[RunRow]:
     """Return runs and trials, without the seeds of seed studies."""
     studies = {row.search_id for row in rows if row.kind == "confirmation"}
@@ -166,6 +188,7 @@ def _row(row: RunRow, metric: str, store: str | Path) -> RecordedRun:
     command = row.tags.get("rerun", "")
     if changed and command:  # it repeats a recorded run, and must find it
         command = f"{command} --store {shlex.quote(str(store))}"
+    key = comparison_key(row.params, row.tags, metric)
     return RecordedRun(
         run_id=row.run_id,
         name=row.name,
@@ -182,4 +205,6 @@ def _row(row: RunRow, metric: str, store: str | Path) -> RecordedRun:
         metrics={k: v for k, v in row.metrics.items() if k.startswith("best/")},
         rerun=command,
         started=row.start_time.isoformat(),
+        comparable=key,
+        key=short(key),
     )

@@ -16,6 +16,8 @@ NUM_SAMPLES = 2048
 """Samples drawn for the Fréchet distance of a validation."""
 
 
+BOUNDED_IMAGES = 1000
+"""Validation images, the first ones, whose likelihood is bounded: each takes many decodings."""
 _ABBREVIATED = {NUM_SAMPLES: "2k", 10_000: "10k"}
 _STANDARD_ERROR = "_standard_error"
 
@@ -46,6 +48,13 @@ def standard_error(name: str) -> str:
 def frechet_name(space: str) -> str:
     """Return the name of the Fréchet distance that validation reports in a feature space."""
     return f"val/fd/{where(space, NUM_SAMPLES)}"
+
+
+def described(metric: str) -> str:
+    """Return a metric's name with what the name leaves out: of how many validation images the
+    bound on the likelihood is the mean."""
+    bounded = metric == "val/nll" or metric.startswith("val/nll/")
+    return f"{metric} of at most {BOUNDED_IMAGES} images" if bounded else metric
 
 
 def matching(metric: str, names: Iterable[str]) -> list[str]:

@@ -36,7 +36,7 @@ from gen_models.fused.stacking import Alone, Ensemble
 from gen_models.metrics import FeatureSpace, Moments, features_in_blocks, frechet_distance
 from gen_models.training.distributed import rank_and_world, sum_over_workers
 from pipelines.evaluation.images import drawing_of
-from pipelines.evaluation.metric_names import NUM_SAMPLES, frechet_name
+from pipelines.evaluation.metric_names import BOUNDED_IMAGES, NUM_SAMPLES, frechet_name
 
 BLOCK = 500
 """Validation images in a block."""
@@ -44,8 +44,6 @@ NUM_CODES = 4096
 """Training images that a sampler is fitted to, where the family fits one."""
 IMPORTANCE_SAMPLES = 8
 """Samples of the importance-weighted bound, for each validation image."""
-BOUNDED_IMAGES = 1000
-"""Validation images, the first ones, whose likelihood is bounded: each takes many decodings."""
 MIN_IMAGES = 2
 """Validation images of which a Fréchet distance has a covariance."""
 _SEED = 0  # the same noise for every trial, so that trials differ by their models alone

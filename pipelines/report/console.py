@@ -100,7 +100,8 @@ def show_search(result: SearchResult, store: str) -> None:
             _print(f"  {name} = {value}")
         _print_metrics(champion.metrics)
         if champion.version:
-            _print(f"model     models:/{result.experiment}/{champion.version}")
+            held = f", alias {champion.alias}" if champion.alias else ""
+            _print(f"model     models:/{result.experiment}/{champion.version}{held}")
         if result.samples:
             _print(f"samples   {result.samples}")
         _print_model_error(champion.model_error)
@@ -145,7 +146,7 @@ def show_runs(result: RunsResult) -> None:
         _print("nothing is recorded here yet")
         return
     table = Table(box=None)
-    names = ("run_id", "name", "experiment", "kind", "outcome", "epoch", "metric", "value")
+    names = ("run_id", "name", "experiment", "kind", "outcome", "epoch", "metric", "value", "key")
     for name in names:
         table.add_column(name.removesuffix("_id"), overflow="fold")
     for run in result.runs:
@@ -164,6 +165,9 @@ def show_best(result: BestResult) -> None:
         if name.startswith(("model.", "optim.")):
             _print(f"  {name} = {value}")
     _print_metrics(best.metrics)
+    _print(f"compared:  {result.comparable}, key {result.key}")
+    for key, num in result.left_out.items():
+        _print(f"not compared with these: {num} of key {key}; --key {key} ranks them")
     _print(f"train it again:  {best.rerun}")
 
 

@@ -93,6 +93,9 @@ class TrialRow:
     """URI of the logged model, if there is one."""
     version: str | None
     """Version of the registered model, if it is one."""
+    alias: str | None = None
+    """Alias that the version holds: `champion`, or `champion-KEY` if a model that cannot be
+    compared with it holds that."""
     model_error: str | None = None
     """Why the checkpoint could not be exported as an MLflow model."""
     of: str | None = None
@@ -120,6 +123,7 @@ class TrialRow:
             run_id=run_id,
             model=delivered.get("model_uri"),
             version=delivered.get("version"),
+            alias=delivered.get("alias"),
             model_error=delivered.get("model_error"),
         )
 
@@ -216,6 +220,10 @@ class RecordedRun:
     """The command that trains its config again, or repeats its schedule."""
     started: str
     """ISO 8601."""
+    comparable: str = ""
+    """The comparison key: values of `metric` may be compared between runs of one key."""
+    key: str = ""
+    """Eight digits that stand for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +243,12 @@ class BestResult(Result):
     ranking: tuple[RecordedRun, ...]
     rerun: str
     """The command that trains the best one's config again."""
+    comparable: str = ""
+    """The comparison key of all that are ranked."""
+    key: str = ""
+    """Eight digits that stand for it."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Runs that cannot be compared with these: how many, by their keys' eight digits."""
 
 
 @dataclass(frozen=True, kw_only=True)

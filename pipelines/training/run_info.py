@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from pipelines.analysis.comparability import KEY, comparison_key
 from pipelines.config.command import rerun_command
 from pipelines.config.objectives import describe
 from pipelines.config.run import Run
@@ -32,6 +33,13 @@ def run_info(
     parent: str = "",
 ) -> RunInfo:
     """Return the info of a run or a trial."""
+    params = param_values(run)
+    measured = {
+        "family": run.family,
+        "data_digest": dataset.digest,
+        "metric": run.metric,
+        "mode": run.mode,
+    }
     return RunInfo(
         name=name,
         experiment=experiment,
@@ -39,15 +47,13 @@ def run_info(
         search_id=search_id,
         trial_id=trial_id,
         parent=parent,
-        params=param_values(run),
+        params=params,
         tags={
             **_provenance(),
-            "family": run.family,
+            **measured,
+            KEY: comparison_key(params, measured, run.metric),
             "seed": str(run.seed),
-            "data_digest": dataset.digest,
             "features": space_name(dataset, run.features),
-            "metric": run.metric,
-            "mode": run.mode,
             "rerun": rerun_command(run),
         },
         dataset={

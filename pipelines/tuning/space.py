@@ -26,7 +26,8 @@ def domains(run: Search) -> dict[str, Any]:
     given.
 
     Of a seed study, the seeds after the studied run's own, which was selected for its result.
-    Raises `InputError` if nothing is left to search.
+    Raises `InputError` if nothing is left to search, or if trials would differ in what is
+    measured.
     """
     if run.seed_study:
         return {"seed": tune.choice(range(run.seed + 1, run.seed + 1 + run.trials))}
@@ -44,6 +45,13 @@ def domains(run: Search) -> dict[str, Any]:
     searched = free(space(run.family).domains)
     if not searched:
         raise InputError("every setting of the space was given: `genpipe train` runs one config")
+    for name in space(run.family).measures:
+        if name in searched.get("model", {}):
+            raise InputError(
+                f"model.{name}: expected one value, as by --model.{name.replace('_', '-')}, "
+                f"because trials that differ in it cannot be ranked by {run.metric}: it changes "
+                "what is measured"
+            )
     if run.scheduler == "pbt" and not continuous_domains(searched):
         raise InputError(
             "scheduler = 'pbt': expected a continuous setting in the space, which it can perturb"

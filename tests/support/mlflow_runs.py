@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,23 @@ def pictures(uri: str, run_id: str) -> list[str]:
 
 
 def deliver_claim(
-    uri: str, store: Store, name: str, value: float, digest: str = DIGEST, **claim: Any
+    uri: str,
+    store: Store,
+    name: str,
+    value: float,
+    digest: str = DIGEST,
+    params: Mapping[str, Any] | None = None,
+    **claim: Any,
 ) -> tuple[str, bool]:
-    """Deliver a run that claims the alias; return the version, and whether it holds the alias."""
-    data = {"name": "digits", "digest": digest}
-    journal = open_journal(store.run(name).path, dataset=data, search_id=f"search-{name}")
+    """Deliver a run that claims the alias; return the version, and whether it holds the alias of
+    what it can be compared with."""
+    journal = open_journal(
+        store.run(name).path,
+        dataset={"name": "digits", "digest": digest},
+        tags={"family": "vae", "data_digest": digest},
+        params=params or {},
+        search_id=f"search-{name}",
+    )
     write_epochs(journal, 1)
     close(
         journal,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gen_models.core.errors import InputError
 from pipelines.analysis.champion import Claim
+from pipelines.analysis.comparability import KEY, comparison_key
 from pipelines.config.run import Run
 from pipelines.config.serialization import config_from_params, load_config
 from pipelines.store.checkpoints import MODEL_FILE
@@ -220,7 +221,9 @@ class MemoryWriter:
             return delivered
         digest = str(info.dataset.get("digest", ""))
         tags = {name: str(value) for name, value in outcome.champion.items()}
-        claim = Claim.from_tags(tags | {"data_digest": digest})
+        metric = tags.get("metric", "")
+        key = comparison_key(info.params, {"data_digest": digest, **info.tags}, metric)
+        claim = Claim.from_tags(tags | {KEY: key})
         versions = self._server.versions.setdefault(outcome.register, [])
         own = [version for version in versions if version.run_id == run.row.run_id]
         if not own:

@@ -19,9 +19,13 @@ class Best(RecordedSettings):
     family: Positional[str]
     """The family."""
     data: str | None = None
-    """Only runs on this data set; by default the newest run's."""
+    """Only runs on this data set."""
     metric: str | None = None
     """Rank by this metric; by default the family's own."""
+    key: str | None = None
+    """Only runs of this comparison key, eight digits that `genpipe runs` shows: runs of different
+    keys cannot be compared, because their data, likelihood or metric differ. By default the newest
+    run's."""
     num: int = 5
     """How many."""
 
@@ -37,6 +41,7 @@ def main(args: list[str]) -> int:
         settings.family,
         data=settings.data,
         metric=settings.metric,
+        key=settings.key,
         num=settings.num,
         store=settings.store,
         tracking_uri=settings.tracking_uri,

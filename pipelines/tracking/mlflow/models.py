@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,7 @@ from torch import nn
 
 from gen_models.core import checkpoint as checkpoints
 from pipelines.analysis.champion import Claim
+from pipelines.analysis.comparability import KEY, comparison_key, short
 from pipelines.store.journal import Outcome, RunInfo
 from pipelines.tracking.mlflow.fingerprint import CHECKPOINT, DIGEST, folder_digest
 from pipelines.tracking.mlflow.runs import KnownRun
@@ -64,9 +66,9 @@ class CheckpointModel:
 
         `claiming`: held while the alias is claimed, because MLflow cannot compare and set it.
 
-        Returns `{"model_uri", "version", "is_champion"}`, as far as there are such; of a model
-        that cannot be exported `{"model_error": reason}`, which the run has as a tag too. May be
-        repeated.
+        Returns `{"model_uri", "version", "is_champion", "alias"}`, as far as there are such; of a
+        model that cannot be exported `{"model_error": reason}`, which the run has as a tag too.
+        May be repeated.
         """
         self._copy()
         model = self._logged()
@@ -91,7 +93,9 @@ class CheckpointModel:
         if self._outcome.register:
             number = self._registered(model)
             with claiming:
-                delivered |= {"version": number, "is_champion": self._claim(number)}
+                alias = self._claim(number)
+            delivered |= {"version": number, "is_champion": bool(alias)}
+            delivered |= {"alias": alias} if alias else {}
         return delivered
 
     def _copy(self) -> None:
@@ -151,12 +155,19 @@ class CheckpointModel:
         tags = {
             **{key: str(value) for key, value in self._outcome.champion.items()},
             "data_digest": str(self._info.dataset.get("digest", "")),
+            KEY: self._key(),
             "run_id": self._run_id,
             "search_id": self._info.search_id,
             "trial_id": self._info.trial_id,
             DIGEST: self._digest,
         }
         return {key: value for key, value in tags.items() if value}
+
+    def _key(self) -> str:
+        """Return the comparison key of the value that the model claims with."""
+        metric = str(self._outcome.champion.get("metric", ""))
+        tags = {"data_digest": str(self._info.dataset.get("digest", "")), **self._info.tags}
+        return comparison_key(self._info.params, tags, metric) if metric else ""
 
     # -- the registry -------------------------------------------------------------------------
     def _registered(self, model: LoggedModel) -> str:
@@ -200,18 +211,47 @@ class CheckpointModel:
             "column being the number of the class."
         )
 
-    def _claim(self, number: str) -> bool:
-        """Claim the alias, once; return whether this version holds it."""
+    def _claim(self, number: str) -> str:
+        """Claim the aliases, once; return the one by which this version is known: `champion`, or
+        that of its comparison key, or "" if it holds neither."""
         name = self._outcome.register
-        holder = champion(self._client, name)
         mine = self._client.get_model_version(name, number)
         claim = Claim.from_tags(mine.tags)
+        of_key = f"{CHAMPION}-{short(claim.comparable)}" if claim and claim.comparable else ""
         if claim and self._outcome.champion and _CLAIMED not in mine.tags:
-            if claim.takes_alias_from(Claim.from_tags(holder.tags) if holder else None):
-                self._client.set_registered_model_alias(name, CHAMPION, number)
-                holder = mine
+            general = self._claim_of(self._holder(CHAMPION))
+            own = self._claim_of(self._holder(of_key)) if of_key else None
+            if own is None and general and claim.is_comparable(general):
+                own = general  # an older version gave no alias of its own to a key
+            if claim.takes_alias_from(own):
+                for alias, free in ((of_key, True), (CHAMPION, claim.takes_alias_from(general))):
+                    if alias and free:
+                        self._client.set_registered_model_alias(name, alias, number)
             self._client.set_model_version_tag(name, number, _CLAIMED, "true")
-        return holder is not None and str(holder.version) == number
+        held = (alias for alias in (CHAMPION, of_key) if alias and self._holds(alias, number))
+        return next(held, "")
+
+    def _holder(self, alias: str) -> ModelVersion | None:
+        return holder(self._client, self._outcome.register, alias)
+
+    def _holds(self, alias: str, number: str) -> bool:
+        version = self._holder(alias)
+        return version is not None and str(version.version) == number
+
+    def _claim_of(self, version: ModelVersion | None) -> Claim | None:
+        """Return what a version claimed with. The key of one that an older version registered
+        follows from its run."""
+        claim = Claim.from_tags(version.tags) if version else None
+        if claim is None or claim.comparable or not (version and version.run_id):
+            return claim
+        try:
+            run = self._client.get_run(version.run_id).data
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return claim
+        key = comparison_key(run.params, run.tags, claim.objective.metric)
+        return replace(claim, comparable=key)
 
 
 @contextmanager
@@ -226,9 +266,9 @@ def _global_tracking_uri(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: as if never set
 
 
-def champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """Return the version that holds the alias `champion`, or None."""
-    held = client.get_registered_model(name).aliases.get(CHAMPION)
+def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """Return the version that holds an alias, or None."""
+    held = client.get_registered_model(name).aliases.get(alias)
     return client.get_model_version(name, str(held)) if held else None
 
 

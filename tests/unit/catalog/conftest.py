@@ -46,14 +46,17 @@ def record(store: Store) -> Record:
         deliver: bool = True,
         folder: RunFolder | None = None,
         summary: dict[str, float] | None = None,
+        params: dict[str, Any] | None = None,
+        digest: str = "",
         **changes: Any,
     ) -> Journal:
         tags = {"family": family, "metric": metric, "mode": mode, "rerun": f"genpipe {name}"}
+        tags["data_digest"] = digest or f"digest of {data}"
         journal = open_journal(
             (folder or store.run(name)).path,
             name=name,
             experiment=f"{family}-{data}",
-            params={"data": data, "model.latent_dim": 16},
+            params={"data": data, "model.latent_dim": 16, **(params or {})},
             tags=tags,
             **changes,
         )

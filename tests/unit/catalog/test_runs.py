@@ -163,6 +163,34 @@ def test_only_runs_on_one_data_set_are_compared(
         best_of(store, metric="val/fd")
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "likelihood": {"params": {"model.likelihood": "gaussian"}},
+    "conditional": {"params": {"model.conditional": True}},
+    "binary": {"params": {"binarise": True}},
+    "digest": {"digest": "of another image size, or of other images"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_only_runs_of_one_key_are_ranked_together(
+    other: str, server: MemoryServer, store: Store, record: Record
+) -> None:
+    known = [("a", 3.0, OTHERS[other]), ("b", 1.0, {}), ("c", 2.0, {})]
+    for second, (name, value, settings) in enumerate(known, 1):
+        journal = record(name, value, deliver=False, **settings)
+        os.utime(journal.folder / "identity.json", (second, second))
+    newest = best_of(store)
+    assert [run.name for run in newest.ranking] == ["b", "c"]
+    assert newest.comparable == newest.ranking[0].comparable and "val/nll" in newest.comparable
+    listed = {run.name: run.key for run in runs(store=store.root, tracking_uri=URI).runs}
+    assert listed["b"] == listed["c"] == newest.key != listed["a"]
+    assert newest.left_out == {listed["a"]: 1}
+    asked = best_of(store, key=listed["a"])
+    assert [run.name for run in asked.ranking] == ["a"] and asked.left_out == {newest.key: 2}
+    with pytest.raises(InputError, match="no run of vae of key 12345678 with val/nll is"):
+        best_of(store, key="12345678")
+
+
 def test_a_config_with_a_seed_study_is_ranked_by_its_mean_and_its_seeds_are_not(
     server: MemoryServer, store: Store, record: Record
 ) -> None:

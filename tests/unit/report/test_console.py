@@ -225,6 +225,7 @@ def test_recorded_runs_are_shown(capsys: Capture) -> None:
     show_runs(runs_result())
     head, line = capsys.readouterr().out.splitlines()
     names = ["run", "name", "experiment", "kind", "outcome", "epoch", "metric", "value"]
+    names.append("key")
     assert head.split() == names
     cells = ["abc", "vae-1", "vae-digits", "run", "completed", "3", METRIC, "-1.5"]
     assert line.split() == cells

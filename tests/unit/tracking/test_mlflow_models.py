@@ -76,12 +76,60 @@ def test_the_alias_goes_to_the_best_claim(uri: str, store: Store) -> None:
     old = store.run("better").journal
     (old.folder / "delivered.json").unlink()
     deliver(uri, store, old)  # an old claim is not made again
-    assert client.get_model_version_by_alias("vae-digits", "champion").version == 4
+    held = client.get_registered_model("vae-digits").aliases
+    aliases = {alias: str(number) for alias, number in held.items()}
+    assert aliases.pop("champion") == "3"  # another metric on other data takes it from none
+    assert sorted(aliases.values()) == ["3", "4"]  # each key has one of its own
+    assert journal_alias(store, "better") == "champion"
+    assert journal_alias(store, "low") in aliases and aliases[journal_alias(store, "low")] == "4"
     version = client.get_model_version("vae-digits", "4")
     expected = {"metric": "fd", "mode": "min", "value": "5.0", "data_digest": "ffff"}
     assert expected.items() <= version.tags.items()
     assert version.tags["search_id"] == "search-low" and version.tags["run_id"] == version.run_id
     assert "fd = 5.0 (min)" in version.description
+
+
+def journal_alias(store: Store, name: str) -> str:
+    return str(store.run(name).journal.delivered()["alias"])
+
+
+SETTINGS = {
+    "the same": ({}, "", True),
+    "another likelihood": ({"model.likelihood": "gaussian"}, "", False),
+    "conditional": ({"model.conditional": True}, "", False),
+    "binary evaluation": ({"binarise": True}, "", False),
+    "other data": ({}, "ffff", False),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_only_what_is_comparable_takes_the_alias(case: str, uri: str, store: Store) -> None:
+    params, digest, is_comparable = SETTINGS[case]
+    assert deliver_claim(uri, store, "first", -20.0) == ("1", True)
+    more = {"digest": digest} if digest else {}
+    assert deliver_claim(uri, store, "better", -10.0, params=params, **more) == ("2", True)
+    client = connect(uri)
+    champion = client.get_model_version_by_alias("vae-digits", "champion")
+    assert str(champion.version) == ("2" if is_comparable else "1")
+    alias = journal_alias(store, "better")
+    assert (alias == "champion") is is_comparable and alias.startswith("champion")
+    assert str(client.get_model_version_by_alias("vae-digits", alias).version) == "2"
+
+
+def test_the_key_of_a_holder_that_an_older_version_registered_follows_from_its_run(
+    uri: str, store: Store
+) -> None:
+    assert deliver_claim(uri, store, "old", -20.0) == ("1", True)
+    client = connect(uri)
+    client.delete_model_version_tag("vae-digits", "1", "comparable")
+    for alias in client.get_registered_model("vae-digits").aliases:
+        if alias != "champion":
+            client.delete_registered_model_alias("vae-digits", alias)
+    assert deliver_claim(uri, store, "worse", -30.0) == ("2", False)
+    assert deliver_claim(uri, store, "better", -10.0) == ("3", True)
+    other = {"model.likelihood": "gaussian"}
+    assert deliver_claim(uri, store, "other", -1.0, params=other) == ("4", True)
+    assert str(client.get_model_version_by_alias("vae-digits", "champion").version) == "3"
 
 
 def test_a_mean_over_seeds_holds_the_alias_against_one_value(uri: str, store: Store) -> None:
