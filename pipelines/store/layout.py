@@ -31,6 +31,7 @@ from pathlib import Path
 from gen_models.core.errors import require
 from pipelines.store.files import LOCAL, Files
 from pipelines.store.journal import EvaluationJournal, Journal
+from pipelines.store.secrets import require_no_secret
 
 _LOCK_SECONDS = 300.0
 
@@ -49,6 +50,7 @@ def require_name(field: str, name: str) -> str:
     )
     fits = printable and len(name.encode()) <= _NAME_BYTES
     require(fits, field, name, expected)
+    require_no_secret(field, name)
     return name
 
 
@@ -166,6 +168,7 @@ class Store:
         fits = longest <= _PART_BYTES and len(os.fsencode(root)) <= _PATH_BYTES
         most = f"{_PART_BYTES} bytes a name and {_PATH_BYTES} in all"
         require(fits and "\0" not in str(root), "store", str(path), f"a path of at most {most}")
+        require_no_secret("store", str(root))
         return cls(root)
 
     @property

@@ -15,6 +15,8 @@ import re
 from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
+from gen_models.core.errors import require
+
 MARK = "***"
 """What stands in place of a secret."""
 
@@ -68,6 +70,14 @@ def redact(text: str) -> str:
     return hidden
 
 
+def require_no_secret(field: str, name: str) -> None:
+    """Raise `InputError` if a name or a path has a secret, which is then recorded nowhere: nothing
+    would find what has that name."""
+    shown = redact(name)
+    expected = "a name without the value of an environment variable that holds a secret"
+    require(shown == name, field, shown, expected)
+
+
 def redacted(content: Any) -> Any:
     """Return plain values as JSON holds them, with every string redacted."""
     if isinstance(content, str):
@@ -101,7 +111,8 @@ class RedactedStream:
 
 def _secrets() -> list[str]:
     """Return the secrets of this process that a text may hold, the longest first."""
-    values = [value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())]
+    named = (value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper()))
+    values = [value for value in named if not os.path.exists(value)]  # MY_KEY may name a file
     for uri in _given.values():
         values += _passwords(uri)
     return sorted({v for v in values if len(v) >= _MIN_LENGTH}, key=len, reverse=True)

@@ -2,76 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 from support.journals import open_journal, write_epochs
+from support.mlflow_page import page
 from support.mlflow_runs import close
 
 from pipelines.store.layout import Store
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 PASSWORD = "planted-pass%2Fword 1"
 OTHER = "another-planted-password"
-
-
-@contextmanager
-def page(store: Store, password: str, *flags: str) -> Iterator[str]:
-    """The page of a store, by `genpipe browse`: its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines", "browse", *flags]
-    running = subprocess.Popen(
-        [*command, "--store", str(store.root), "--port", str(port)],
-        cwd=ROOT,
-        env=os.environ | {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": password},
-        start_new_session=True,
-        stdout=(store.root / "out.txt").open("a"),
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        await_page(running, f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-        arguments = [" ".join(p.cmdline()) for p in family(running.pid)]
-        assert arguments and not any(password in text for text in arguments)
-        assert {address for p in family(running.pid) for address in listening(p)} == {
-            ("127.0.0.1", port)
-        }
-    finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-
-
-def family(pid: int) -> list[psutil.Process]:
-    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-
-
-def listening(process: psutil.Process) -> list[tuple[str, int]]:
-    found = process.net_connections("inet")
-    return [(c.laddr.ip, c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN]
-
-
-def await_page(running: subprocess.Popen[bytes], address: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert running.poll() is None, f"the server ended with {running.returncode}"
-        with suppress(requests.RequestException):
-            requests.get(f"{address}/health", timeout=2)
-            return
-        time.sleep(0.2)
-    raise TimeoutError("no page within two minutes")
 
 
 def search(address: str, login: tuple[str, str] | None, **headers: str) -> int:

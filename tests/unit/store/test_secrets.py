@@ -2,12 +2,15 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
+from gen_models.core.errors import InputError
 from pipelines.config.run import Train, defaults
 from pipelines.config.serialization import dump_config, load_config
 from pipelines.store.journal import as_json
+from pipelines.store.layout import Store
 from pipelines.store.secrets import (
     RedactedStream,
     hide,
@@ -80,6 +83,24 @@ def test_secrets_of_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert redact("refused: planted-secret!") == "refused: ***!"
     written = as_json({"tags": {"a": "x planted-secret"}, "list": ["planted-secret", 1]})
     assert json.loads(written) == {"tags": {"a": "x ***"}, "list": ["***", 1]}
+
+
+def test_a_name_with_a_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "planted-secret")
+    for make in (
+        lambda: Store.at("x/planted-secret"),
+        lambda: Store.at("x").run("planted-secret"),
+    ):
+        with pytest.raises(
+            InputError, match=r"\*\*\*': expected a name without the value"
+        ) as caught:
+            make()
+        assert "planted" not in str(caught.value)
+
+
+def test_a_key_that_names_a_file_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MY_API_KEY", str(tmp_path))
+    assert Store.at(tmp_path / "store").root == tmp_path / "store"
 
 
 def test_other_values_of_the_environment_stay(monkeypatch: pytest.MonkeyPatch) -> None:
