@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+from gen_models.training.rendezvous import listen_at_one_address
+
 
 def run_workers(num: int, function: Callable[..., None], *args: Any) -> None:
     """Call `function(rank, *args)` in `num` spawned processes on CPUs, with one thread each.
@@ -28,6 +30,7 @@ def _run_worker(
 ) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    listen_at_one_address()
     dist.init_process_group("gloo", rank=rank, world_size=num)
     function(rank, *args)
     dist.barrier()  # none leaves while another still communicates

@@ -11,6 +11,7 @@ import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from gen_models.training.cpu import prepare_thread
+from pipelines.cluster.rendezvous import OneAddressTorchConfig
 from pipelines.cluster.threads import run_in_thread
 from pipelines.evaluation.held_out import HeldOutResults, HeldOutTask, evaluate_held_out
 from pipelines.store.files import LOCAL
@@ -29,6 +30,7 @@ def evaluate_on_workers(
         _worker,
         # In a tuple, because Ray replaces a bare reference by the object.
         train_loop_config={"task": (ray.put(task),), "folder": str(folder)},
+        torch_config=OneAddressTorchConfig(),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=on_gpu),
         run_config=RunConfig(
             name="ray",

@@ -13,6 +13,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from pipelines.cluster.rendezvous import OneAddressTorchConfig
 from pipelines.store.files import LOCAL
 from pipelines.training.payload import TrainingPayload
 
@@ -31,6 +32,7 @@ def make_trainer(
     return TorchTrainer(
         _worker,
         train_loop_config={"payload": payload},
+        torch_config=OneAddressTorchConfig(),
         scaling_config=ScalingConfig(num_workers=config["num_workers"], use_gpu=payload.on_gpu),
         run_config=RunConfig(
             name=folder.name,

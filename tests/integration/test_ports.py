@@ -67,3 +67,48 @@ def _is_reachable(address: str) -> bool:
         return not socket.inet_aton(address).startswith(b"\x7f")
     except OSError:
         return False
+
+
+WORKERS = """
+import json, sys
+import psutil
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from pipelines.cluster.connection import connect
+from pipelines.cluster.rendezvous import OneAddressTorchConfig
+
+def work(config):
+    import pathlib, ray.train, torch
+    import torch.distributed as dist
+    total = torch.ones(3)
+    dist.all_reduce(total)
+    connections = psutil.Process().net_connections("inet")
+    found = [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]
+    rank = ray.train.get_context().get_world_rank()
+    content = {"total": total.tolist(), "listening": found}
+    pathlib.Path(config["folder"], f"{rank}.json").write_text(json.dumps(content))
+    dist.barrier()
+
+folder = sys.argv[1]
+with connect(None, num_cpus=2):
+    TorchTrainer(
+        work,
+        train_loop_config={"folder": folder},
+        torch_config=OneAddressTorchConfig(),
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(name="ray", storage_path=folder),
+    ).fit()
+"""
+
+
+def test_workers_listen_on_the_loopback_address_alone(tmp_path: Path) -> None:
+    """By default the store in which torch's workers meet listens on every address."""
+    arguments = [sys.executable, "-c", WORKERS, str(tmp_path)]
+    done = subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["total"] == [2.0, 2.0, 2.0] and found["listening"]
+        assert {ip.removeprefix("::ffff:") for ip in found["listening"]} <= {"127.0.0.1", "::1"}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +21,13 @@ def batch_norm_inputs(mean: float, std: float) -> tuple[Tensor, Tensor]:
     generator = Generator().manual_seed(0)
     values, weights = torch.randn(2, 14, 3, 5, 5, generator=generator)
     return mean + std * values, weights
+
+
+def listening() -> list[str]:
+    """Return the addresses at which this process listens."""
+    connections = psutil.Process().net_connections("inet")
+    found = [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]
+    return [ip.removeprefix("::ffff:") for ip in found]
 
 
 def run_checks(rank: int, world: int, above: Path) -> None:
@@ -41,6 +49,7 @@ def run_checks(rank: int, world: int, above: Path) -> None:
             **dict(network[0].named_buffers()),
         }
         torch.save(results, folder / f"{mean}.{rank}.pt")
+    (folder / f"listening.{rank}").write_text("\n".join(listening()))
     layer = nn.Linear(1, 1)
     nn.init.constant_(layer.weight, float(rank))
     with pytest.raises(RuntimeError) as raised:

@@ -69,6 +69,14 @@ def test_differing_replicas_are_noticed(workers: tuple[Path, int]) -> None:
         assert "the workers' networks differ" in (folder / f"differing.{rank}").read_text()
 
 
+def test_workers_listen_at_their_address_alone(workers: tuple[Path, int]) -> None:
+    """Torch's store listens at every address by default, and has no login."""
+    folder, world = workers
+    found = [(folder / f"listening.{rank}").read_text().split() for rank in range(world)]
+    assert all(each for each in found)
+    assert {ip for each in found for ip in each} == {"127.0.0.1"}
+
+
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [
