@@ -105,7 +105,7 @@ def test_unlabelled_images_have_no_modes(digits: Dataset, tmp_path: Path) -> Non
     assert "collapsed" not in results.tags and not any("modes" in n for n in results.metrics)
     assert results.metrics["test/fd/pca-npz-few/8"] > 0.0
     cached = sorted(path.name.rpartition("-")[2] for path in store.features.iterdir())
-    assert cached[-1] == "test.safetensors"
+    assert "test.safetensors" in cached
     assert not any("validation" in name for name in cached)  # nobody needed it
 
 
