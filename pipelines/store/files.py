@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -35,6 +36,13 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, linux/fs.h
 
 class StorageFullError(OSError):
     """A file could not be written because its storage is full. What was there before is whole."""
+
+    @classmethod
+    def found_in(cls, text: str) -> StorageFullError | None:
+        """Return the error whose traceback is in `text`, as Ray passes on those of its processes;
+        None if there is none."""
+        found = re.findall(r"StorageFullError: (?:\[Errno (\d+)\] )?(.*)", text)
+        return cls(int(found[-1][0] or errno.ENOSPC), found[-1][1].strip()) if found else None
 
 
 class Files(Protocol):

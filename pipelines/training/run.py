@@ -29,6 +29,7 @@ from pipelines.evaluation.images import drawing_of
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import TrainResult, existing
 from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
+from pipelines.store.files import StorageFullError
 from pipelines.store.journal import EpochRecord, RunInfo, RunStatus
 from pipelines.store.layout import RunFolder
 from pipelines.store.scan import JournalCache, RunRecord
@@ -129,7 +130,7 @@ def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> Non
     extractor = context.extractor  # computed before Ray takes the cores
     run, start = context.run, time.monotonic()
     status: RunStatus = "completed"
-    message = ""
+    message, full = "", None
     try:
         with connect(run.address) as cluster:
             on_gpu = uses_gpu(cluster, run.device, run.num_workers)
@@ -142,11 +143,18 @@ def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> Non
             )
             _follow(run_in_thread(trainer.fit), folder, run.epochs, tracker)
     except TrainingFailedError as error:
-        status, message = "failed", str(error)
-        _log.error("training failed: %s", message)
+        full = StorageFullError.found_in(str(error))
+        status, message = ("interrupted", str(full)) if full else ("failed", str(error))
+        if not full:
+            _log.error("training failed: %s", message)
     except KeyboardInterrupt:
         status = "interrupted"
         _log.warning("interrupted: the same command resumes from the last checkpoint")
+    if full:
+        _log.warning("interrupted: the same command resumes from the last checkpoint")
+        with suppress(StorageFullError):  # then the run has no outcome, which is as good
+            _close(context, folder, status, message, time.monotonic() - start)
+        raise full
     _close(context, folder, status, message, time.monotonic() - start)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial
 
+from pipelines.store.files import StorageFullError
 from pipelines.store.journal import EpochRecord
 from pipelines.tuning.recorder import Event, TrialEnded, TrialReported, TrialStarted
 
@@ -77,9 +78,15 @@ class TuneEvents(tune.Callback):
     ) -> None:
         self._ended(trial, None)
 
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        _end_if_full(_error_text(trial))
+
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
+        _end_if_full(_error_text(trial))
         lines = (_error_text(trial) or "its process died without an error message").strip()
         self._ended(trial, lines.splitlines()[-1])
 
@@ -96,6 +103,13 @@ class TuneEvents(tune.Callback):
                 error=error,
             )
         )
+
+
+def _end_if_full(error: str) -> None:
+    """Raise `StorageFullError` if that was a trial's error: no trial can go on, and none has
+    failed. It ends the search."""
+    if full := StorageFullError.found_in(error):
+        raise full
 
 
 def _error_text(trial: Trial) -> str:

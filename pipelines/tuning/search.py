@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -27,6 +28,7 @@ from pipelines.config.serialization import config_from_python, load_config, to_d
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
+from pipelines.store.files import StorageFullError
 from pipelines.store.layout import SearchFolder, Store
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import DatasetRef, TrainingPayload, share_dataset
@@ -166,7 +168,8 @@ def _close_open(search: SearchRun, studies: Mapping[str, SearchRun], *, ended: b
     `ended`: False if an error ended the search, which is then interrupted wherever it stood.
     """
     for each in (search, *studies.values()):
-        each.close_open_trials(ended=ended)
+        with nullcontext() if ended else suppress(StorageFullError):  # that ended the search
+            each.close_open_trials(ended=ended)
     run = search.run
     if search.has_started and not (ended and studies_are_complete(search, studies)):
         command = f"confirm {run.seed_study.run}" if run.seed_study else f"search {run.family}"
