@@ -82,7 +82,7 @@ def summarise_run(
     if best:
         summary = {"best/epoch": best.epoch}
         summary |= {f"best/{k}": v for k, v in best.metrics.items() if k.startswith("val/")}
-        tags |= {"best_epoch": str(best.epoch), "checkpoint": str(best.checkpoint)}
+        tags |= {"best_epoch": str(best.epoch), "checkpoint": best.checkpoint.name}
         if best.settings and record.info:  # no command of one config gives this result
             tags[BEST_SETTINGS] = json.dumps(dict(best.settings))
             tags["rerun"] = shlex.join(["genpipe", "rerun", record.info.name])

@@ -44,6 +44,7 @@ def evaluate(
     importance_samples: int = 5_000,
     images: int = 1_000,
     features: Features | None = None,
+    data: str | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
     device: Device = "auto",
@@ -71,7 +72,7 @@ def evaluate(
         row = reader.run(model)
         alone = f"a run or a trial, and not a {row.kind or 'run of another program'}"
         require(row.kind in ("run", "trial"), "model", model, alone)
-        run = _where(reader.config(row), data_root, features, download)
+        run = _where(reader.config(row), data, data_root, features, download)
         dataset = load_data(run)
         require_same_data(run, dataset, row.tags.get("data_digest", ""), row.name)
         checkpoint = fetch_checkpoint(reader, model)
@@ -99,10 +100,16 @@ def _digest(checkpoint: Checkpoint) -> str:
 
 
 def _where(
-    run: Run, data_root: str | Path | None, features: Features | None, download: bool
+    run: Run,
+    data: str | None,
+    data_root: str | Path | None,
+    features: Features | None,
+    download: bool,
 ) -> Run:
     """Return a recorded config with the settings that the evaluation was given."""
     changes: dict[str, Any] = {"download": download}
+    if data is not None:
+        changes["data"] = data
     if data_root is not None:
         changes["data_root"] = Path(data_root)
     if features is not None:

@@ -24,7 +24,7 @@ from typing import NamedTuple, NoReturn
 import gen_models
 from gen_models.core.errors import InputError, shown
 from pipelines.cli import commands
-from pipelines.store.files import StorageFullError
+from pipelines.store.files import FULL
 from pipelines.store.secrets import RedactedStream, hide, redact
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -81,11 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConnectionError as error:
         print(redact(f"{program}: {error}"), file=sys.stderr)
         return EXIT_FAILED
-    except StorageFullError as error:
-        text = f"{error}: make room there; what was written before is whole, and training resumes"
-        print(redact(f"{program}: error: {text} from the last checkpoint"), file=sys.stderr)
-        return EXIT_FAILED
     except OSError as error:
+        if error.errno in FULL:
+            rest = "make room there; what was written before is whole, and is resumed"
+            print(redact(f"{program}: error: {error}: {rest}"), file=sys.stderr)
+            return EXIT_FAILED
         if error.errno != errno.ENAMETOOLONG:
             raise
         print(redact(f"{program}: error: {shown(str(error))}"), file=sys.stderr)

@@ -63,6 +63,18 @@ def load(
     return assemble(name, arrays, split_seed)
 
 
+def absolute_name(name: str) -> str:
+    """Return a data set's name with an absolute path, if it has one: it must mean the same from
+    another folder."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon and path else name
+
+
+def is_moved(name: str, before: str) -> bool:
+    """Return whether two names may mean the same data at another path, as their digests tell."""
+    return ":" in name and name.partition(":")[0] == before.partition(":")[0]
+
+
 def _sources() -> list[Source]:
     """The sources of all modules in `pipelines/data/sources`, in the order of the files."""
     files = sorted(module.name for module in pkgutil.iter_modules(source_modules.__path__))

@@ -27,7 +27,8 @@ from filelock import FileLock
 
 from gen_models.core.errors import DamagedError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Error numbers of an `OSError` that says that a storage, or a quota of it, is full."""
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 """What file systems answer that sync no folders, as some mounted over a network."""
 _SYNC_THREADS = 8
@@ -41,8 +42,8 @@ class StorageFullError(OSError):
     def found_in(cls, text: str) -> StorageFullError | None:
         """Return the error whose traceback is in `text`, as Ray passes on those of its processes;
         None if there is none."""
-        found = re.findall(r"StorageFullError: (?:\[Errno (\d+)\] )?(.*)", text)
-        return cls(int(found[-1][0] or errno.ENOSPC), found[-1][1].strip()) if found else None
+        found = re.findall(rf"Error: \[Errno ({'|'.join(map(str, FULL))})\] (.*)", text)
+        return cls(int(found[-1][0]), found[-1][1].strip()) if found else None
 
 
 class Files(Protocol):
@@ -191,7 +192,7 @@ def _full_storage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise StorageFullError(error.errno, f"no space left ({_free(path)})", str(path)) from error
 

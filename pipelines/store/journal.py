@@ -85,9 +85,10 @@ class Outcome:
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tags known at the end, such as `best_epoch`, `checkpoint`, `message`."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
-    """Files to upload: artifact folder in MLflow -> absolute path of a file or folder."""
+    """Files to upload: artifact folder in MLflow -> path of a file or folder, relative to the
+    run's folder. An older version wrote absolute ones."""
     checkpoint: str = ""
-    """The checkpoint folder to log as a model, or "" for none."""
+    """The checkpoint folder to log as a model, relative to the run's folder, or "" for none."""
     register: str = ""
     """The registered model that it becomes a version of, or "" for none."""
     champion: Mapping[str, str | float] = field(default_factory=dict)

@@ -7,15 +7,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import gen_models
 from gen_models.core.contract import Model, TakesRowsTogether
-from gen_models.core.errors import DamagedError, require
+from gen_models.core.errors import DamagedError, InputError, require
 from pipelines.cluster.resources import check_machine
 from pipelines.config.run import Run
 from pipelines.config.search import Search
 from pipelines.data import Dataset, load
+from pipelines.data.loading import absolute_name
 from pipelines.evaluation.feature_spaces import (
     Extractor,
     make_extractor,
@@ -72,12 +74,19 @@ def preflight(run: R) -> RunContext[R]:
     require_features(dataset, run.features, run.download)
     run = _with_full_metrics(run, metric_names(model, space_name(dataset, run.features)))
     store = Store.at(run.store)
-    run = replace(run, store=store.root, data_root=run.data_root.absolute())
+    data, root = absolute_name(run.data), run.data_root.absolute()
+    run = replace(run, store=store.root, data=data, data_root=root)
     return RunContext(run, dataset, store, tracking_uri(store, run.tracking_uri))
 
 
 def load_data(run: Run) -> Dataset:
     """Load the run's data set. Raises `InputError` if it is missing or damaged."""
+    kind, colon, path = run.data.partition(":")
+    if colon and path and not Path(path).expanduser().exists():
+        raise InputError(
+            f"data = {run.data!r}: does not exist: expected a path; of data that were moved, the "
+            f"new one is given by --data {kind}:PATH"
+        )
     dataset = load(
         run.data,
         run.data_root,

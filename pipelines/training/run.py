@@ -25,6 +25,7 @@ from pipelines.config.objectives import as_list
 from pipelines.config.run import Train
 from pipelines.config.search import with_metrics
 from pipelines.config.serialization import config_from_python, dump_config, load_config, to_dict
+from pipelines.data.loading import is_moved
 from pipelines.evaluation.images import drawing_of
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import TrainResult, existing
@@ -118,6 +119,8 @@ def _require_same(folder: RunFolder, info: RunInfo) -> None:
     for key in sorted(info.params) if known else []:
         before = known.get(key)
         is_measured = key == "precision" and info.params[key] == "auto"
+        if key == "data" and is_moved(str(info.params[key]), str(before)):
+            continue  # their digests are compared
         if before != info.params[key] and not is_measured and key not in _FREE:
             raise InputError(
                 f"name = {info.name!r}: expected a new name, because the run of this name in "
@@ -239,8 +242,8 @@ def _close(
     best = best_epoch(record, run.objective)
     if status == "completed" and best:
         write_samples(folder, best.checkpoint, folder.samples)
-        artifacts = {"samples": str(folder.samples)}
-        outcome = replace(outcome, checkpoint=str(best.checkpoint), artifacts=artifacts)
+        artifacts = {"samples": folder.samples.name}
+        outcome = replace(outcome, checkpoint=best.checkpoint.name, artifacts=artifacts)
         costs = epoch_costs(record, run.objective)
         prune_checkpoints(folder.path, costs, run.keep_checkpoints, files=folder.files)
     folder.journal.close(outcome)

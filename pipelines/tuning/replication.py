@@ -25,6 +25,7 @@ def confirm(
     store: str | Path = "runs",
     tracking_uri: str | None = None,
     fuse: Fuse = "auto",
+    data: str | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
     address: str | None = None,
@@ -47,6 +48,8 @@ def confirm(
         "address": address,
         "max_concurrent": max_concurrent,
     }
+    if data is not None:
+        where["data"] = data
     if data_root is not None:
         where["data_root"] = Path(data_root)
     return run_search(study_of_run(run, seeds, fuse, where))

@@ -25,6 +25,7 @@ from pipelines.cluster.resources import cluster_devices, local_devices, uses_gpu
 from pipelines.config.objectives import Objective, as_list, describe
 from pipelines.config.search import Search, with_metrics
 from pipelines.config.serialization import config_from_python, load_config, to_dict
+from pipelines.data.loading import is_moved
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
@@ -218,7 +219,8 @@ def _resumed(run: Search, given: Collection[str]) -> Search:
     for name in sorted(given):
         free = name in (*_TAKEN_ON_RESUME, "resume", "metric", "mode") or name not in wanted
         chosen = name in _CHOSEN_AT_START and wanted[name] in ("auto", None)
-        if free or chosen:
+        moved = name == "data" and is_moved(run.data, before.data)  # digests are compared later
+        if free or chosen or moved:
             continue
         if name in searched or wanted[name] != recorded[name]:
             was = "none, because it is searched" if name in searched else repr(recorded[name])
@@ -227,7 +229,7 @@ def _resumed(run: Search, given: Collection[str]) -> Search:
                 "a search keeps its settings when it is resumed"
             )
     here = ("store", "address", "download", "dry_run", "json")
-    taken = {*here, *(name for name in _TAKEN_ON_RESUME if name in given)}
+    taken = {*here, *(name for name in (*_TAKEN_ON_RESUME, "data") if name in given)}
     return replace(before, resume=run.resume, **{name: getattr(run, name) for name in taken})
 
 

@@ -205,7 +205,7 @@ class SearchRun:
         selection = self.selection()  # after it, because the winner may be on the front
         table = as_csv(self.ranking(), self.run.objectives, pareto)
         self.folder.files.write(self.folder.table, table)
-        artifacts = {"search": str(self.folder.table)}
+        artifacts = {"search": self.folder.table.name}
         if selection.winner:
             artifacts |= self._log_champion(selection, selection.winner, register)
         self._close_search(selection.summary, artifacts | self._write_report(), "completed")
@@ -227,17 +227,18 @@ class SearchRun:
         if winner.best is None:
             return {}
         write_samples(self.folder, winner.best.checkpoint, self.folder.champion_samples)
-        artifacts = {"samples": str(self.folder.champion_samples)}
+        samples, trial = self.folder.champion_samples, winner.record.folder.path
+        artifacts = {"samples": os.path.relpath(samples, trial)}
         claim = selection.claim.as_tags() if selection.claim and register else {}
         outcome = replace(
             winner.outcome,
-            checkpoint=str(winner.best.checkpoint),
+            checkpoint=winner.best.checkpoint.name,
             register=self.context.experiment if register else "",
             champion=claim,
             artifacts={**winner.outcome.artifacts, **artifacts},
         )
         self._close_run(winner.record.folder, outcome)
-        return artifacts
+        return {"samples": samples.name}
 
     def _mark_pareto_front(self) -> list[str]:
         """Tag the trials of the Pareto front in MLflow; return their ids."""
@@ -254,7 +255,7 @@ class SearchRun:
         except Exception:
             _log.exception("the report of %s could not be written", self.search_id)
             return {}
-        return {"report": str(self.folder.report)}
+        return {"report": self.folder.report.name}
 
     def _close_search(
         self, summary: Mapping[str, float], artifacts: dict[str, str], status: RunStatus
@@ -351,4 +352,4 @@ def _write_schedules(record: RunRecord) -> dict[str, str]:
         return {}
     folder = record.folder
     folder.files.write(folder.schedules, as_json(schedules))
-    return {SCHEDULES: str(folder.schedules)}
+    return {SCHEDULES: os.path.relpath(folder.schedules, folder.path)}

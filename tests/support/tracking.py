@@ -167,11 +167,16 @@ class MemoryWriter:
         status = _STATUS.get(ending, "KILLED") if ending else "RUNNING"
         run.row = replace(run.row, metrics=metrics, tags=tags, status=status, outcome=ending)
         for folder, path in (outcome.artifacts if outcome else {}).items():
-            if Path(path).is_file():
-                run.artifacts[f"{folder}/{Path(path).name}"] = Path(path).read_bytes()
+            file = journal.run_folder / path
+            if file.is_file():
+                run.artifacts[f"{folder}/{file.name}"] = file.read_bytes()
         delivered = {"uri": self._uri, "run_id": run.row.run_id}
         delivered["outcome"] = asdict(outcome) if outcome else None
-        model = self._model(run, info, outcome) if outcome and outcome.checkpoint else {}
+        model = (
+            self._model(run, info, outcome, journal.run_folder)
+            if outcome and outcome.checkpoint
+            else {}
+        )
         journal.mark_delivered(delivered | model)
 
     def deliver_evaluation(self, journal: EvaluationJournal, *, anew: bool = False) -> None:
@@ -213,8 +218,10 @@ class MemoryWriter:
             run.config = journal.files.read(config)
         return run
 
-    def _model(self, run: MemoryRun, info: RunInfo, outcome: Outcome) -> dict[str, object]:
-        folder = Path(outcome.checkpoint)
+    def _model(
+        self, run: MemoryRun, info: RunInfo, outcome: Outcome, run_folder: Path
+    ) -> dict[str, object]:
+        folder = run_folder / outcome.checkpoint
         run.checkpoint = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
         delivered: dict[str, object] = {"model_uri": f"memory:{run.row.run_id}"}
         if not outcome.register:

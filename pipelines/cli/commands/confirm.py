@@ -28,6 +28,8 @@ class Confirm(RecordedSettings):
     """A run's id or name, a trial's, NAME@champion or models:/NAME/VERSION."""
     seeds: int = 50
     """How many seeds: those that follow the run's own."""
+    data: str | None = None
+    """The run's data at another path, npz:PATH or folder:PATH, if they were moved."""
     data_root: Path | None = None
     """Folder of torchvision's data sets; by default where the run found them."""
     download: bool = False
@@ -53,6 +55,8 @@ def main(args: list[str]) -> int:
 
     names = ("store", "tracking_uri", "download", "address", "max_concurrent", "resume")
     where: dict[str, Any] = {name: getattr(settings, name) for name in (*names, "dry_run", "json")}
+    if settings.data is not None:
+        where["data"] = settings.data
     if settings.data_root is not None:
         where["data_root"] = settings.data_root
     run = study_of_run(settings.run, settings.seeds, settings.fuse, where)

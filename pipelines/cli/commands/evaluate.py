@@ -31,6 +31,8 @@ class Evaluate(RecordedSettings):
     features: Features | None = None
     """Feature space in which samples are compared with the test images; by default the run's
     own."""
+    data: str | None = None
+    """The run's data at another path, npz:PATH or folder:PATH, if they were moved."""
     data_root: Path | None = None
     """Folder of torchvision's data sets; by default where the run found them."""
     download: bool = False
@@ -55,6 +57,7 @@ def main(args: list[str]) -> int:
         importance_samples=settings.importance_samples,
         images=settings.images,
         features=settings.features,
+        data=settings.data,
         data_root=settings.data_root,
         download=settings.download,
         device=settings.device,

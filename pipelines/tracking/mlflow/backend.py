@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from pipelines.store.secrets import hide
 from pipelines.tracking.mlflow.connection import SCHEMES, database_file, require_uri
 from pipelines.tracking.mlflow.database import is_complete
 from pipelines.tracking.mlflow.listing import FileReader
+from pipelines.tracking.mlflow.relocation import follow_store
 from pipelines.tracking.mlflow.server import serve
 
 if TYPE_CHECKING:
@@ -44,15 +46,19 @@ class MlflowBackend:
     @contextmanager
     def settings(self) -> Iterator[None]:
         """Set MLflow's environment variables that the user has not set, for the block."""
+        # It logs every error of the database with its traceback, and raises it besides.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         with default_environment(_SETTINGS):
             yield
 
     def writer(self, uri: str, store: Store) -> RunWriter:
         from pipelines.tracking.mlflow.writer import MlflowWriter  # light: imports mlflow
 
+        follow_store(uri, store)
         return MlflowWriter(uri, store)
 
     def reader(self, uri: str, store: Store) -> RunReader:
+        follow_store(uri, store)
         if uri.startswith("sqlite") and is_complete(path := database_file(uri)):
             return FileReader(path, uri, store)
         from pipelines.tracking.mlflow.reader import MlflowReader  # light: imports mlflow
@@ -63,4 +69,5 @@ class MlflowBackend:
         return hide(uri)
 
     def serve(self, uri: str, store: Store, port: int, *, auth: bool = False) -> None:
+        follow_store(uri, store)
         serve(uri, store, port, auth=auth)

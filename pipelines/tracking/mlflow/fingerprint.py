@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 CHECKPOINT = "checkpoint"
-"""Tag with the checkpoint folder's path, and name of the artifact folder that is a copy of it."""
+"""Tag with the checkpoint folder's name in the run's folder, and name of the artifact folder that
+is a copy of it."""
 DIGEST = "checkpoint_digest"
 """Tag, of a run and of a registered version, that identifies a checkpoint."""
 

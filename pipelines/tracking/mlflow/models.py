@@ -52,11 +52,16 @@ class CheckpointModel:
     """Delivers the checkpoint that a run's outcome names."""
 
     def __init__(
-        self, client: MlflowClient, run: KnownRun, info: RunInfo, outcome: Outcome
+        self,
+        client: MlflowClient,
+        run: KnownRun,
+        info: RunInfo,
+        outcome: Outcome,
+        run_folder: Path,
     ) -> None:
         self._client, self._run, self._run_id = client, run, run.run_id
         self._info, self._outcome = info, outcome
-        self._folder = Path(outcome.checkpoint)
+        self._folder = run_folder / outcome.checkpoint
         self._digest = folder_digest(self._folder)
 
     def deliver(
@@ -103,7 +108,7 @@ class CheckpointModel:
         if self._client.get_run(self._run_id).data.tags.get(DIGEST) == self._digest:
             return
         self._client.log_artifacts(self._run_id, str(self._folder), CHECKPOINT)
-        tags = [RunTag(CHECKPOINT, str(self._folder)), RunTag(DIGEST, self._digest)]
+        tags = [RunTag(CHECKPOINT, self._folder.name), RunTag(DIGEST, self._digest)]
         self._client.log_batch(self._run_id, tags=tags)
 
     # -- the logged model ---------------------------------------------------------------------

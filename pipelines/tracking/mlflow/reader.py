@@ -143,8 +143,11 @@ class MlflowReader:
 
     def _checkpoint(self, run: MlflowRun, digest: str, into: Path) -> Path:
         """Return the run's checkpoint, of this digest if one is given."""
-        here = Path(run.data.tags.get(CHECKPOINT, ""))
-        if is_checkpoint(here) and (not digest or folder_digest(here) == digest):
+        wanted = digest or run.data.tags.get(DIGEST, "")
+        here = self._run_folder(run.data.tags, run.info.run_name) / run.data.tags.get(
+            CHECKPOINT, ""
+        )
+        if is_checkpoint(here) and (not wanted or folder_digest(here) == wanted):
             return here
         run_id, name = run.info.run_id, run.info.run_name
         if not any(file.path == CHECKPOINT for file in self._client.list_artifacts(run_id)):
@@ -159,6 +162,14 @@ class MlflowReader:
                 "longer kept"
             )
         return fetched
+
+    def _run_folder(self, tags: Mapping[str, str], name: str) -> Path:
+        """Return the folder that a run has in this store, if it is recorded here. A checkpoint's
+        path that an older version recorded is absolute, and stays so behind it."""
+        search_id, trial_id = tags.get("search_id"), tags.get("trial_id")
+        if search_id and trial_id:
+            return self._store.search(search_id).trial(trial_id).path
+        return self._store.run(name).path
 
     @contextmanager
     def _refuse_unknown(self, field: str, value: str, expected: str) -> Iterator[None]:

@@ -191,7 +191,7 @@ class MlflowWriter:
         tags = [RunTag(k, str(v)) for k, v in {**outcome.tags, "outcome": outcome.ending}.items()]
         self._client.log_batch(run.run_id, metrics=metrics, tags=tags)
         for folder, path in outcome.artifacts.items():
-            self._log_artifact(run.run_id, Path(path), folder)
+            self._log_artifact(run.run_id, journal.run_folder / path, folder)
         self._client.set_terminated(run.run_id, STATUS[outcome.ending], end_time=at)
         run.running = False
         return self._deliver_model(run, journal, outcome) if outcome.checkpoint else {}
@@ -208,7 +208,7 @@ class MlflowWriter:
         info = journal.info()
         assert info
         best = int(outcome.tags.get("best_epoch", outcome.last_epoch))
-        model = CheckpointModel(self._client, run, info, outcome)
+        model = CheckpointModel(self._client, run, info, outcome, journal.run_folder)
         return model.deliver(best, self._load_sampler, self._store.claiming_alias())
 
 
