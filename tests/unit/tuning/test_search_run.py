@@ -159,7 +159,7 @@ def test_a_search_is_complete_when_every_trial_has_ended(tmp_path: Path) -> None
 def test_the_best_trial_becomes_the_champion(register: bool, tmp_path: Path) -> None:
     search = complete(tmp_path, register)
     found = outcome(search, "t2")
-    assert found.checkpoint.endswith("trials/t2/checkpoint_000002")
+    assert found.checkpoint == "checkpoint_000002"  # in its own folder, wherever that is
     assert found.register == ("vae-digits" if register else "")
     claim = {"metric": METRIC, "mode": "min", "value": 2.0} if register else {}
     assert dict(found.champion) == claim
