@@ -136,11 +136,12 @@ class LocalFiles:
 
     def remove(self, path: Path) -> None:
         if path.is_dir():
-            # A reader sees all of the folder or nothing.
+            # A reader sees all of the folder or nothing, also after a power loss.
             aside = path.with_name(f".{path.name}.removed")
             shutil.rmtree(aside, ignore_errors=True)
             with suppress(FileNotFoundError):
                 path.rename(aside)
+                _sync(path.parent)
             shutil.rmtree(aside, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

@@ -69,6 +69,9 @@ class Disk:
         """Apply a call; return whether it changed anything."""
         path = paths[0]
         node, folder, last = self.find(path), self.above(path), Path(path).name
+        if name == "fsync" and node:
+            node.sync()
+            return True
         if folder is None:
             return False
         match name:
@@ -80,8 +83,6 @@ class Disk:
                 folder.change({last: Node(True)})
             case "write" if node:
                 node.content += content
-            case "fsync" if node:
-                node.sync()
             case "unlink" | "unlinkat" | "rmdir":
                 folder.change({last: None})
             case "link":
