@@ -64,6 +64,7 @@ docs: install
 bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.search_throughput --ideal
 	$(BIN)/python -m benchmarks.many_trials
+	$(BIN)/python -m benchmarks.catalog
 	$(BIN)/python -m benchmarks.train_throughput
 	$(BIN)/python -m benchmarks.ddp_scaling
 	$(BIN)/python -m benchmarks.metrics_throughput

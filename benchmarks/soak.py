@@ -192,7 +192,7 @@ class Soak:
             *("search", "vae", "--data=digits", f"--store={store}", f"--seed={number}"),
             *(f"--trials={self.options.trials}", f"--epochs={self.options.epochs}"),
             *("--scheduler=fifo", "--searcher=random", "--precision=fp32"),
-            *("--execution=in-turn", "--max-failures=100", "--keep-checkpoints=1"),
+            *("--execution=in_turn", "--max-failures=100", "--keep-checkpoints=1"),
         ]
 
     def _start_search(self) -> None:
