@@ -28,7 +28,8 @@ def recorded(uri: str, store: Store) -> dict[str, str]:
     ids = {}
     kinds = (("a", "vae-x", "vae"), ("b", "gan-x", "gan"), ("gone", "y", "vae"))
     for name, experiment, family in kinds:
-        folder, tags = store.run(name).path, {"family": family}
+        folder, key = store.run(name).path, f"{family} val/elbo"
+        tags = {"family": family, "metric": "val/elbo", "comparable": key}
         journal = open_journal(folder, experiment=experiment, tags=tags)
         write_epochs(journal, 1, 2)
         if name != "b":
