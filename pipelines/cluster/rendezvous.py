@@ -25,7 +25,7 @@ class _OneAddressBackend(_TorchBackend):  # type: ignore[misc]
 
 
 def _prepare_worker() -> None:
-    # light: Ray's processes that start the workers import this module, and need no models
-    from gen_models.training.rendezvous import listen_at_one_address
+    # Ray's processes that start the workers import this module, and need no models.
+    from gen_models.training.rendezvous import listen_at_one_address  # light: imports torch
 
     listen_at_one_address()
