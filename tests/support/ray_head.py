@@ -68,6 +68,7 @@ def running_head(token: Mapping[str, str]) -> Iterator[RayHead]:
     env = {**os.environ, **token, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
     flags = [f"--port={port}", f"--dashboard-port={dashboard_port}", f"--temp-dir={temp_dir}"]
     flags += ["--num-cpus=2", "--disable-usage-stats", "--dashboard-host=127.0.0.1", "--block"]
+    flags += ["--dashboard-agent-listen-port=0"]  # its default is one port a machine
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *flags]
     process = psutil.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
     address = f"{ray.util.get_node_ip_address()}:{port}"  # type: ignore[no-untyped-call]
