@@ -29,7 +29,7 @@ test-slow: install
 	$(BIN)/python -m pytest -m "slow and not long"
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow" tests/unit
+	$(BIN)/python -m pytest -m "not slow and not faults" tests/unit
 
 # The longer suite: the wheel, families of other packages, stores of older versions, the public
 # functions, the examples, the benchmarks on small inputs.
@@ -39,7 +39,7 @@ test-long: install
 # Real processes that are killed, files that are damaged, resources that are taken away
 # (docs/reliability.md).
 test-faults: install
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest -m faults
 
 check: install
 	$(BIN)/ruff check .

@@ -8,13 +8,12 @@ import pytest
 from support.pipeline import (
     SMALL,
     check_recorded,
-    kill,
     recorded_epochs,
     refused,
+    resume_search,
     run_here,
     run_process,
-    start,
-    wait_until,
+    search_killed_when,
 )
 
 from pipelines.data import load
@@ -39,16 +38,16 @@ def test_a_store_that_was_moved_goes_on(
     store.mkdir()
     shutil.copy(mlflow_database, store / "mlflow.db")
     config = ["--data", f"npz:{before}/data/digits.npz", "--features", "pca", *SMALL]
-    config += ["--model.arch", "mlp", "--store", str(store)]
-    train = ["train", "vae", *config, "--epochs", "2", "--name", "a"]
+    config += ["--model.arch", "mlp"]
+    train = ["train", "vae", *config, "--store", str(store), "--epochs", "2", "--name", "a"]
     run_process(train, tmp_path / "train.log")
-    search = ["--trials", "4", "--epochs", str(EPOCHS), "--scheduler", "fifo"]
-    process = start(
-        ["search", "vae", *config, *search, "--max-concurrent", "2"], tmp_path / "search.log"
+    args = [*config, "--trials", "4", "--epochs", str(EPOCHS), "--scheduler", "fifo"]
+    folder = search_killed_when(
+        lambda: recorded_epochs(store, EPOCHS) >= 1,
+        store,
+        [*args, "--max-concurrent", "2"],
+        tmp_path / "search.log",
     )
-    wait_until(lambda: recorded_epochs(store, EPOCHS) >= 1)
-    kill(process)
-    (folder,) = (store / "searches").iterdir()
     before.rename(after)  # now nothing is where it was
     store = after / "runs"
 
@@ -74,7 +73,7 @@ def test_a_store_that_was_moved_goes_on(
         assert "--data npz:PATH" in refused(command, capsys)
     run_here([*evaluate, "--data", data], capsys)
 
-    result = run_process([*resume, "--data", data], tmp_path / "resumed.log")
+    result = resume_search(store, folder.name, tmp_path / "resumed.log", "--data", data)
     assert result["outcome"] == "completed" and len(result["ranking"]) == 4
     assert Path(result["champion"]["checkpoint"]).is_relative_to(after)
     check_recorded(store, result)

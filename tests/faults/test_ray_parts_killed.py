@@ -12,7 +12,7 @@ from support.pipeline import (
     check_recorded,
     last_json,
     recorded_epochs,
-    run_process,
+    resume_search,
     start,
     wait_until,
 )
@@ -42,8 +42,7 @@ def child(process: "subprocess.Popen[str]", word: str) -> psutil.Process:
 @pytest.mark.parametrize("part", ["ray::ResourceTrainable", "raylet/raylet"])
 def test_no_epoch_is_lost_nor_another(part: str, tmp_path: Path) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
-    searching = ["search", "vae", "--store", str(store)]
-    process = start([*searching, *SEARCH, "--json"], log)
+    process = start(["search", "vae", "--store", str(store), *SEARCH, "--json"], log)
     wait_until(lambda: recorded_epochs(store, 3) > 1)
     child(process, part).kill()
     out, _ = process.communicate(timeout=300)
@@ -53,7 +52,7 @@ def test_no_epoch_is_lost_nor_another(part: str, tmp_path: Path) -> None:
     else:  # the rest of Ray cannot go on: the command ends, and is resumed
         assert process.returncode != 0, log.read_text()
         (search_id,) = (path.name for path in (store / "searches").iterdir())
-        result = run_process([*searching, "--resume", search_id], log)
+        result = resume_search(store, search_id, log)
     check_all(store, result)
 
 

@@ -1,6 +1,7 @@
 """Schedulers that pause, copy and resume trials, in searches that are killed as a whole."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,9 @@ import pytest
 from support.pipeline import (
     SMALL,
     check_recorded,
-    kill,
     recorded_epochs,
-    run_process,
-    start,
-    wait_until,
+    resume_search,
+    search_killed_when,
 )
 
 import genpipe
@@ -25,16 +24,16 @@ def search_with_kills(store: Path, scheduler: str, kill_at: tuple[int, ...]) -> 
     """Search, kill every process of the search once two trials have recorded an epoch, resume, and
     so on; return the result."""
     log = store.with_suffix(".log")
-    args = ("--trials", "4", "--epochs", str(EPOCHS), "--grace-period", "2")
-    searching = ["search", "vae", "--store", str(store)]
-    begin = [*searching, *SMALL, *args, "--scheduler", scheduler, "--searcher", "random"]
+    args = ("--trials", "4", "--epochs", str(EPOCHS), "--grace-period", "2", *SMALL)
+    begin = (*args, "--scheduler", scheduler, "--searcher", "random")
     for epoch in kill_at:
-        process = start(begin, log)
-        wait_until(lambda epoch=epoch: recorded_epochs(store, epoch) > 1)  # type: ignore[misc]
-        kill(process)
-        (search_id,) = (path.name for path in (store / "searches").iterdir())
-        begin = [*searching, "--resume", search_id]
-    return run_process(begin, log)
+        folder = search_killed_when(partial(two_recorded, store, epoch), store, begin, log)
+        begin = ("--resume", folder.name)
+    return resume_search(store, folder.name, log)
+
+
+def two_recorded(store: Path, epoch: int) -> bool:
+    return recorded_epochs(store, epoch) > 1
 
 
 def schedules(store: Path, trial_id: str) -> dict[int, list[dict[str, Any]]]:

@@ -9,11 +9,9 @@ import pytest
 from support.pipeline import (
     SMALL,
     check_recorded,
-    kill,
     recorded_epochs,
-    run_process,
-    start,
-    wait_until,
+    resume_search,
+    search_killed_when,
 )
 
 from pipelines.tuning.tuner import damage
@@ -25,13 +23,13 @@ TRIALS, EPOCHS = 6, 6
 def killed_search(store: Path, searcher: str) -> Path:
     """Start a search and kill it while its first trials have ended and others run; return its
     folder."""
-    args = ("--trials", str(TRIALS), "--epochs", str(EPOCHS), "--scheduler", "fifo")
-    searching = ["search", "vae", "--store", str(store), *SMALL, *args, "--max-concurrent", "2"]
-    process = start([*searching, "--searcher", searcher], store.with_suffix(".log"))
-    wait_until(lambda: len(ended(store)) >= 2 and recorded_epochs(store, 2) > len(ended(store)))
-    kill(process)
-    (folder,) = (store / "searches").iterdir()
-    return folder
+    args = ("--trials", str(TRIALS), "--epochs", str(EPOCHS), "--scheduler", "fifo", *SMALL)
+    return search_killed_when(
+        lambda: len(ended(store)) >= 2 and recorded_epochs(store, 2) > len(ended(store)),
+        store,
+        (*args, "--max-concurrent", "2", "--searcher", searcher),
+        store.with_suffix(".log"),
+    )
 
 
 def ended(store: Path) -> dict[str, dict[str, Any]]:
@@ -59,7 +57,7 @@ def test_a_search_goes_on_without_tune_s_state(searcher: str, tmp_path: Path) ->
         state.write_bytes(state.read_bytes()[:500])
     outcomes, before = ended(store), reports(store)
     log = store.with_suffix(".log")
-    result = run_process(["search", "vae", "--store", str(store), "--resume", folder.name], log)
+    result = resume_search(store, folder.name, log)
     assert "begins anew with what the journals hold: " in log.read_text()
     trials = {trial["trial_id"]: trial for trial in result["ranking"]}
     assert len(trials) == TRIALS

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,23 @@ def kill(process: "subprocess.Popen[str]") -> None:
     for child in alive:
         os.kill(child.pid, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=30)
+
+
+def search_killed_when(
+    condition: Callable[[], bool], store: Path, args: Sequence[str], log: Path
+) -> Path:
+    """Start a search, or resume one, with `search` and `args`, and kill every process of it once a
+    condition holds. Return the folder of the search, the only one of its store."""
+    process = start(["search", "vae", "--store", str(store), *args], log)
+    wait_until(condition)
+    kill(process)
+    (folder,) = (store / "searches").iterdir()
+    return folder
+
+
+def resume_search(store: Path, search: str, log: Path, *args: str) -> dict[str, Any]:
+    """Resume a search in a process of its own, to its end; return its result."""
+    return run_process(["search", "vae", "--store", str(store), "--resume", search, *args], log)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is read that others may have written: 200 inputs each, and in tests/faults 10,000."""
+"""Whatever is read that others may have written: drawn inputs, all of them read or refused."""
 
 from collections.abc import Iterator
 
@@ -12,6 +12,7 @@ def scratch_is_removed() -> Iterator[None]:
     remove_scratch()
 
 
+@pytest.mark.parametrize("num", [200, pytest.param(10_000, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("name", PROPERTIES)
-def test_an_input_is_read_or_refused(name: str) -> None:
-    check_property(name, 200)
+def test_an_input_is_read_or_refused(name: str, num: int) -> None:
+    check_property(name, num)
