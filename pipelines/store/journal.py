@@ -190,6 +190,12 @@ class Journal:
         """Return the run's info, or None if it never started."""
         return _parsed(RunInfo, self.files, self.folder / IDENTITY)
 
+    def required_info(self) -> RunInfo:
+        """Return the info of a run that has started. Raises `DamagedError` if it is missing."""
+        if info := self.info():
+            return info
+        raise DamagedError(f"{self.folder / IDENTITY}: missing")
+
     def started_ms(self) -> int:
         """Return when the run first started, in milliseconds since 1970."""
         return self.files.modified_ms(self.folder / IDENTITY)

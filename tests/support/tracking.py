@@ -60,6 +60,8 @@ class MemoryServer:
         self.runs: dict[str, MemoryRun] = {}
         self.versions: dict[str, list[Version]] = {}
         self.is_down = False
+        self.refused: set[str] = set()
+        """Names of runs that it does not take."""
         self.gate = threading.Event()
         """Requests wait until it is set."""
         self.gate.set()
@@ -75,6 +77,8 @@ class MemoryServer:
         self.gate.wait(_WAIT)
         if self.is_down:
             raise ConnectionError("the server is down")
+        if name in self.refused:
+            raise ConnectionError(f"the server does not take {name}")
 
     def await_requests(self, num: int, name: str = "") -> None:
         """Wait until `num` requests were made, of the run `name` or of any."""
@@ -150,10 +154,8 @@ class MemoryWriter:
         pass
 
     def deliver(self, journal: Journal, upto: int | None = None, *, anew: bool = False) -> None:
-        info, outcome = journal.info(), journal.outcome()
-        self._server.request(info.name if info else journal.run_folder.name, upto)
-        if info is None:
-            raise ValueError(f"{journal.run_folder}: no journal")
+        info, outcome = journal.required_info(), journal.outcome()
+        self._server.request(info.name, upto)
         run = self._run(journal, info)
         for record in journal.records(upto=outcome.last_epoch if outcome else upto):
             for name, value in record.metrics.items():
@@ -192,9 +194,7 @@ class MemoryWriter:
     def _run(self, journal: Journal, info: RunInfo) -> MemoryRun:
         if info.parent:
             parent = Journal(journal.run_folder / info.parent, journal.files)
-            parent_info = parent.info()
-            assert parent_info
-            self._run(parent, parent_info)
+            self._run(parent, parent.required_info())
         if info.key not in self._server.runs:
             row = RunRow(
                 run_id=uuid.uuid4().hex,

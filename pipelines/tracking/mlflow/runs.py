@@ -85,9 +85,7 @@ class Runs:
         self._runs.pop(os.path.abspath(journal.run_folder), None)
 
     def _get(self, journal: Journal) -> KnownRun:
-        info = journal.info()
-        if not info:
-            raise ValueError(f"{journal.folder}: no info.json")
+        info = journal.required_info()
         experiment_id = self._experiment(info.experiment)
         run = self._find(experiment_id, info.key)
         if not run:

@@ -205,8 +205,7 @@ class MlflowWriter:
             _log.warning("%s is missing: MLflow's run %s has no copy of it", path, run_id)
 
     def _deliver_model(self, run: KnownRun, journal: Journal, outcome: Outcome) -> dict[str, Any]:
-        info = journal.info()
-        assert info
+        info = journal.required_info()
         best = int(outcome.tags.get("best_epoch", outcome.last_epoch))
         model = CheckpointModel(self._client, run, info, outcome, journal.run_folder)
         return model.deliver(best, self._load_sampler, self._store.claiming_alias())

@@ -157,7 +157,8 @@ class MemoryAt(MemoryBackend):
 def test_a_journal_that_always_fails_holds_up_no_other(
     server: MemoryServer, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad = Journal(store.run("bad").path)  # was never opened
+    bad = open_journal(store.run("bad").path)
+    server.refused.add("bad")
     good = open_journal(store.run("good").path)
     write_epochs(good, 1)
     tracker = DeliveryQueue(BACKEND, URI, store)
