@@ -78,7 +78,7 @@ def evaluate(
         checkpoint = fetch_checkpoint(reader, model)
     task = make_task(config, checkpoint, dataset, place, run.features, run.download)
     journal = place.evaluation(row.run_id)
-    results = _run(task, journal, device, num_workers, address)
+    results = _run(task, place, journal, device, num_workers, address)
     tags = {**results.tags, EVALUATED: _digest(checkpoint)}
     journal.write(row.run_id, results.metrics, tags, results.pictures)
     with open_tracker(uri, place) as tracker:
@@ -119,6 +119,7 @@ def _where(
 
 def _run(
     task: HeldOutTask,
+    store: Store,
     journal: EvaluationJournal,
     device: Device,
     num_workers: int,
@@ -138,9 +139,11 @@ def _run(
         on_gpu = device != "cpu" and torch.cuda.is_available()
         return evaluate_held_out(task, torch.device("cuda" if on_gpu else "cpu"))
     from pipelines.cluster.connection import connect  # light: imports Ray
+    from pipelines.cluster.shared_store import shared_store  # light: imports Ray
     from pipelines.evaluation.workers import evaluate_on_workers  # light: imports Ray
 
     with connect(address) as cluster:
         on_gpu = uses_gpu(cluster, device, num_workers)
+        marker = shared_store(store.root, journal.marker, cluster)
         folder = journal.folder / "workers"
-        return evaluate_on_workers(task, folder, num_workers=num_workers, on_gpu=on_gpu)
+        return evaluate_on_workers(task, folder, marker, num_workers=num_workers, on_gpu=on_gpu)

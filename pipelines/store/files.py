@@ -25,7 +25,7 @@ from typing import Protocol
 
 from filelock import FileLock
 
-from gen_models.core.errors import DamagedError
+from gen_models.core.errors import DamagedError, InputError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers of an `OSError` that says that a storage, or a quota of it, is full."""
@@ -35,15 +35,27 @@ _SYNC_THREADS = 8
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, linux/fs.h
 
 
-class StorageFullError(OSError):
-    """A file could not be written because its storage is full. What was there before is whole."""
+class StoreError(Exception):
+    """A process cannot use its store. It ends the whole command: no trial of a search can go on,
+    and none has failed."""
 
-    @classmethod
-    def found_in(cls, text: str) -> StorageFullError | None:
+    @staticmethod
+    def found_in(text: str) -> StoreError | None:
         """Return the error whose traceback is in `text`, as Ray passes on those of its processes;
         None if there is none."""
-        found = re.findall(rf"Error: \[Errno ({'|'.join(map(str, FULL))})\] (.*)", text)
-        return cls(int(found[-1][0]), found[-1][1].strip()) if found else None
+        if full := re.findall(rf"Error: \[Errno ({'|'.join(map(str, FULL))})\] (.*)", text):
+            return StorageFullError(int(full[-1][0]), full[-1][1].strip())
+        if unshared := re.findall(rf"{UnsharedStoreError.__name__}\)?: (.*)", text):
+            return UnsharedStoreError(unshared[-1].strip())
+        return None
+
+
+class StorageFullError(StoreError, OSError):
+    """A file could not be written because its storage is full. What was there before is whole."""
+
+
+class UnsharedStoreError(StoreError, InputError):
+    """A node of the cluster does not see the store."""
 
 
 class Files(Protocol):

@@ -368,6 +368,11 @@ class EvaluationJournal:
     def record_file(self) -> Path:
         return self.folder / "evaluation.json"
 
+    @property
+    def marker(self) -> Path:
+        """By which a node tells whether it sees this folder (`pipelines.store.marker`)."""
+        return self.folder / "marker"
+
     def write(
         self,
         run_id: str,

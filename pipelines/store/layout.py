@@ -16,8 +16,8 @@
         evaluations/<run id>/               evaluations of a run on the test split
 
 A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
-(`pipelines.store.journal`), `checkpoint_000012/` (`pipelines.store.checkpoints`) and
-`samples.png`.
+(`pipelines.store.journal`), `checkpoint_000012/` (`pipelines.store.checkpoints`), `marker`
+(`pipelines.store.marker`) and `samples.png`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,11 @@ class RunFolder:
     def config(self) -> Path:
         """The run's config, with its format number."""
         return self.path / "config.json"
+
+    @property
+    def marker(self) -> Path:
+        """By which a node tells whether it sees this folder (`pipelines.store.marker`)."""
+        return self.path / "marker"
 
     @property
     def schedules(self) -> Path:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from pipelines.store.marker import StoreMarker
+
 if TYPE_CHECKING:
     from pipelines.data.dataset import Dataset, Part
     from pipelines.evaluation.feature_spaces import Extractor
@@ -43,6 +45,8 @@ class TrainingPayload:
     """The folder of the run or the search, which every node sees."""
     dataset: DatasetRef
     on_gpu: bool
+    marker: StoreMarker
+    """By which a process tells whether it sees the store, before it writes."""
 
 
 def share_dataset(dataset: Dataset, extractor: Extractor) -> DatasetRef:

@@ -20,6 +20,7 @@ from pipelines.analysis.best_epoch import best_epoch, epoch_costs, summarise_run
 from pipelines.cluster.connection import connect
 from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import uses_gpu
+from pipelines.cluster.shared_store import shared_store
 from pipelines.cluster.threads import run_in_thread
 from pipelines.config.objectives import as_list
 from pipelines.config.run import Train
@@ -30,7 +31,7 @@ from pipelines.evaluation.images import drawing_of
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import TrainResult, existing
 from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
-from pipelines.store.files import StorageFullError
+from pipelines.store.files import StoreError
 from pipelines.store.journal import EpochRecord, RunInfo, RunStatus
 from pipelines.store.layout import RunFolder
 from pipelines.store.scan import JournalCache, RunRecord
@@ -133,31 +134,32 @@ def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> Non
     extractor = context.extractor  # computed before Ray takes the cores
     run, start = context.run, time.monotonic()
     status: RunStatus = "completed"
-    message, full = "", None
+    message, unusable = "", None
     try:
         with connect(run.address) as cluster:
             on_gpu = uses_gpu(cluster, run.device, run.num_workers)
+            marker = shared_store(context.store.root, folder.marker, cluster)
             run = _with_recorded_precision(run, folder)
             run = resolve_precision(run, context.dataset.spec, cluster, on_gpu)
             open_run(folder, run, _info(context, run, folder.name))
             dataset = share_dataset(context.dataset, extractor)
             trainer = make_trainer(
-                TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu)
+                TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu, marker)
             )
             _follow(run_in_thread(trainer.fit), folder, run.epochs, tracker)
     except TrainingFailedError as error:
-        full = StorageFullError.found_in(str(error))
-        status, message = ("interrupted", str(full)) if full else ("failed", str(error))
-        if not full:
+        unusable = StoreError.found_in(str(error))
+        status, message = ("interrupted", str(unusable)) if unusable else ("failed", str(error))
+        if not unusable:
             _log.error("training failed: %s", message)
     except KeyboardInterrupt:
         status = "interrupted"
         _log.warning("interrupted: the same command resumes from the last checkpoint")
-    if full:
+    if unusable:
         _log.warning("interrupted: the same command resumes from the last checkpoint")
-        with suppress(StorageFullError):  # then the run has no outcome, which is as good
+        with suppress(StoreError):  # then the run has no outcome, which is as good
             _close(context, folder, status, message, time.monotonic() - start)
-        raise full
+        raise unusable
     _close(context, folder, status, message, time.monotonic() - start)
 
 

@@ -13,6 +13,7 @@ from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.distributed import check_replicas, check_same
 from gen_models.training.learner import Learner
+from pipelines.cluster.shared_store import require_shared
 from pipelines.config.run import Train
 from pipelines.config.serialization import from_dict
 from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints
@@ -38,6 +39,7 @@ later ones. Whoever closes the run removes the rest."""
 
 def train_worker(payload: TrainingPayload) -> None:
     """Train from the latest checkpoint, or from the beginning, to the last epoch."""
+    require_shared(payload.marker)
     prepare_thread()
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial
 
-from pipelines.store.files import StorageFullError
+from pipelines.store.files import StoreError
 from pipelines.store.journal import EpochRecord
 from pipelines.tuning.recorder import Event, TrialEnded, TrialReported, TrialStarted
 
@@ -81,12 +81,12 @@ class TuneEvents(tune.Callback):
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        _end_if_full(_error_text(trial))
+        _end_if_unusable(_error_text(trial))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        _end_if_full(_error_text(trial))
+        _end_if_unusable(_error_text(trial))
         lines = (_error_text(trial) or "its process died without an error message").strip()
         self._ended(trial, lines.splitlines()[-1])
 
@@ -105,11 +105,10 @@ class TuneEvents(tune.Callback):
         )
 
 
-def _end_if_full(error: str) -> None:
-    """Raise `StorageFullError` if that was a trial's error: no trial can go on, and none has
-    failed. It ends the search."""
-    if full := StorageFullError.found_in(error):
-        raise full
+def _end_if_unusable(error: str) -> None:
+    """Raise `StoreError` if that was a trial's error. It ends the search."""
+    if unusable := StoreError.found_in(error):
+        raise unusable
 
 
 def _error_text(trial: Trial) -> str:

@@ -22,6 +22,7 @@ from pipelines.analysis.champion import trial_with_best_mean
 from pipelines.cluster.connection import Cluster, connect
 from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import cluster_devices, local_devices, uses_gpu
+from pipelines.cluster.shared_store import shared_store
 from pipelines.config.objectives import Objective, as_list, describe
 from pipelines.config.search import Search, with_metrics
 from pipelines.config.serialization import config_from_python, load_config, to_dict
@@ -29,8 +30,9 @@ from pipelines.data.loading import is_moved
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
-from pipelines.store.files import StorageFullError
+from pipelines.store.files import StoreError
 from pipelines.store.layout import SearchFolder, Store
+from pipelines.store.marker import StoreMarker
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import DatasetRef, TrainingPayload, share_dataset
 from pipelines.training.precision import resolve_precision
@@ -123,8 +125,9 @@ def run_search(run: Search) -> SearchResult:
         try:
             # Of trials that are not fused, Ray's dashboard frees the workers' placement groups.
             with connect(run.address, dashboard=not run.is_fused) as cluster:
+                marker = shared_store(context.store.root, folder.marker, cluster)
                 dataset = share_dataset(context.dataset, extractor)
-                run_trials = partial(_run_trials, cluster=cluster, dataset=dataset)
+                run_trials = partial(_run_trials, cluster=cluster, dataset=dataset, marker=marker)
                 run_trials(this)
                 if this.status == "completed" and this.run.confirm:
                     run_seed_studies(this, studies, run_trials)
@@ -137,19 +140,21 @@ def run_search(run: Search) -> SearchResult:
         return search_result(this, studies)
 
 
-def _run_trials(search: SearchRun, cluster: Cluster, dataset: DatasetRef) -> None:
+def _run_trials(
+    search: SearchRun, cluster: Cluster, dataset: DatasetRef, marker: StoreMarker
+) -> None:
     """Have Tune run the trials of a search or a seed study."""
     run, spec, folder = search.context.run, search.context.dataset.spec, search.folder
     on_gpu = uses_gpu(cluster, run.device, run.num_workers)
     run = resolve_precision(run, spec, cluster, on_gpu)
     search.start(run)
-    payload = TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu)
+    payload = TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu, marker)
     with events_go_to(search.search_id, search) as callback:
         if run.is_fused:
             placement = plan_placement(run, spec, cluster_devices(cluster, on_gpu))
             _log.info("search %s: %d trials; %s", folder.name, run.trials, placement.describe())
             with fused_workers(payload, placement) as workers:
-                trainable = make_trainable(workers, run, placement)
+                trainable = make_trainable(workers, run, placement, marker)
                 trial_ids = run_tuner(run, folder, trainable, placement.at_once, [callback])
                 for note in execution_notes(workers):
                     _log.info("fused workers: %s", note)
@@ -169,7 +174,7 @@ def _close_open(search: SearchRun, studies: Mapping[str, SearchRun], *, ended: b
     `ended`: False if an error ended the search, which is then interrupted wherever it stood.
     """
     for each in (search, *studies.values()):
-        with nullcontext() if ended else suppress(StorageFullError):  # that ended the search
+        with nullcontext() if ended else suppress(StoreError):  # that ended the search
             each.close_open_trials(ended=ended)
     run = search.run
     if search.has_started and not (ended and studies_are_complete(search, studies)):

@@ -11,6 +11,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from gen_models.core.config import merge
+from pipelines.cluster.shared_store import require_shared
 from pipelines.config.search import Search
 from pipelines.config.serialization import train_content
 from pipelines.store.layout import SearchFolder
@@ -25,10 +26,11 @@ node, which is not a spot instance."""
 def train_trial(config: dict[str, Any], search: TrainingPayload) -> None:
     """Run the workers of one config, and pass their reports on to Tune. `config`: the searched
     settings, in the config's shape."""
+    require_shared(search.marker)
     trial_id = tune.get_context().get_trial_id()
     content = train_content(merge(search.config, config))
     folder = str(SearchFolder.at(search.folder).trial(trial_id).path)
-    payload = TrainingPayload(content, folder, search.dataset, search.on_gpu)
+    payload = TrainingPayload(content, folder, search.dataset, search.on_gpu, search.marker)
     make_trainer(payload, [TuneReportCallback()]).fit()
 
 

@@ -19,7 +19,7 @@ from gen_models.core.config import flatten
 from pipelines.cluster.environment import environment, ignored_warnings
 from pipelines.config.search import Search
 from pipelines.config.serialization import load_config
-from pipelines.store.files import StorageFullError
+from pipelines.store.files import StoreError
 from pipelines.store.journal import as_json, read_json
 from pipelines.store.layout import SearchFolder
 from pipelines.store.scan import JournalCache
@@ -50,19 +50,19 @@ def run_tuner(
     ended stay, the others go on from their checkpoints.
 
     Returns the ids of the trials that Tune knows, or that ended before its state was lost. Ctrl-C
-    ends it early, without an error. Raises `StorageFullError` if no trial can write any more.
+    ends it early, without an error. Raises `StoreError` if no trial can use the store.
     """
     with (
         environment(_SETTINGS),
         ignored_warnings("The reported value is ignored"),  # a resumed trial repeats a report
         _quiet_optuna(),
-        _quiet_about_full_storage(),
+        _quiet_about_the_store(),
         _signal_handlers_restored(),
     ):
         try:
             results = _make_tuner(run, folder, trainable, concurrent, tune_callbacks).fit()
         except tune.TuneError as error:  # Tune has only the text of what was raised
-            raise StorageFullError.found_in(str(error)) or error from None
+            raise StoreError.found_in(str(error)) or error from None
     known = [result.metrics["trial_id"] for result in results if result.metrics]
     return [*known, *_carried(folder)]
 
@@ -199,13 +199,13 @@ def _quiet_optuna() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_about_full_storage() -> Iterator[None]:
-    """Hide the tracebacks that Tune logs of trials that find the storage full: the command ends
+def _quiet_about_the_store() -> Iterator[None]:
+    """Hide the tracebacks that Tune logs of trials that cannot use the store: the command ends
     with one message of it."""
 
     def is_shown(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return StorageFullError.found_in(f"{error}") is None
+        return StoreError.found_in(f"{error}") is None
 
     logger = logging.getLogger("ray.tune.execution.tune_controller")
     logger.addFilter(is_shown)

@@ -17,7 +17,8 @@ from ray import tune
 from ray.cluster_utils import Cluster as Nodes
 from ray.util import placement_group_table
 from support.family_package import write_family_package
-from support.ray_head import RayHead, running_head, token_mode
+from support.pipeline import SMALL, recorded_epochs, start, wait_until
+from support.ray_head import RayHead, can_mount, running_head, running_node, token_mode
 
 from gen_models.core import families
 from gen_models.core.errors import InputError
@@ -155,3 +156,79 @@ def test_two_nodes_train_one_config(two_nodes: str, tmp_path: Path) -> None:
     run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(result["run_id"])
     assert run.info.status == "FAILED" and run.data.tags["outcome"] == "diverged"
     assert run.data.metrics["diverged"] == 1.0
+
+
+@pytest.fixture
+def head_of_one(token: dict[str, str]) -> Iterator[Nodes]:
+    """A cluster of one node with one CPU."""
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def alive_nodes(address: str) -> int:
+    """Return how many nodes a cluster has."""
+    command = [sys.executable, "-c", "import ray; ray.init(); print(len(ray.nodes()))"]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "RAY_ADDRESS": address}
+    )
+    assert ran.returncode == 0, ran.stderr
+    return int(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not can_mount(), reason="needs the right to mount a file system")
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["search", "vae", "--trials", "2", "--epochs", "2", "--grace-period", "1"],
+        ["train", "vae", "--epochs", "2", "--num-workers", "2"],
+    ],
+    ids=["search", "train"],
+)
+def test_store_that_a_node_does_not_see(
+    head_of_one: Nodes, token: dict[str, str], tmp_path: Path, args: list[str]
+) -> None:
+    """Refused with the node's name, before a run is recorded."""
+    address = head_of_one.address
+    store = tmp_path / "store"
+    store.mkdir()
+    with running_node(address, token, hidden=store):
+        wait_until(lambda: alive_nodes(address) == 2)
+        where = ["--address", address, "--store", str(store)]
+        command = [sys.executable, "-m", "pipelines", *args, *SMALL, *where]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 2, ran.stderr
+    (message,) = (line for line in ran.stderr.splitlines() if "store = " in line)
+    assert f"store = '{store}': expected a folder that every node of the cluster mounts" in message
+    assert message.count("node ") == 2 and "Ray's id" in message  # "every node", and the one
+    assert "Traceback" not in ran.stderr
+    assert not list(store.rglob("journal"))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not can_mount(), reason="needs the right to mount a file system")
+def test_store_that_a_later_node_does_not_see(
+    head_of_one: Nodes, token: dict[str, str], tmp_path: Path
+) -> None:
+    """A node is lost, and the one that takes its place lacks the store: the run ends with one
+    message, as interrupted, and can be resumed."""
+    node = head_of_one.add_node(num_cpus=1)
+    store, log = tmp_path / "store", tmp_path / "log"
+    store.mkdir()
+    args = ["train", "vae", "--num-workers", "2", "--epochs", "3000", "--max-failures", "1"]
+    where = ["--address", head_of_one.address, "--store", str(store), "--name", "one"]
+    training = start([*args, *SMALL, *where], log)
+    wait_until((store / "runs/one/journal/reports/000002.json").exists)
+    head_of_one.remove_node(node, allow_graceful=False)
+    with running_node(head_of_one.address, token, hidden=store):
+        training.communicate(timeout=240)
+    text = log.read_text()
+    assert training.returncode == 2, text
+    (message,) = (line for line in text.splitlines() if "store = " in line)
+    assert message.startswith("genpipe train: error: store = ") and "Ray's id" in message
+    assert "the same command resumes" in text and "Traceback" not in text
+    outcome = json.loads((store / "runs/one/journal/outcome.json").read_text())
+    assert outcome["ending"] == "interrupted"

@@ -7,6 +7,7 @@ import torch
 from support.evaluation import untrained
 
 from pipelines.cluster.connection import connect
+from pipelines.cluster.shared_store import shared_store
 from pipelines.config.evaluation import HeldOutConfig
 from pipelines.data import load
 from pipelines.evaluation.held_out import evaluate_held_out, make_task
@@ -23,7 +24,8 @@ def test_two_workers_return_what_one_process_does(tmp_path: Path) -> None:
     folder = store.evaluation("one").folder / "workers"
     with connect("local", num_cpus=2, num_gpus=0) as cluster:
         cluster.require_workers(2, 1, 0)
-        shared = evaluate_on_workers(task, folder, num_workers=2, on_gpu=False)
+        marker = shared_store(store.root, tmp_path / "marker", cluster)
+        shared = evaluate_on_workers(task, folder, marker, num_workers=2, on_gpu=False)
     assert not folder.exists()
     alone = evaluate_held_out(task, torch.device("cpu"))
     assert shared.tags == alone.tags and shared.pictures.keys() == alone.pictures.keys()

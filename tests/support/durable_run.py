@@ -37,7 +37,7 @@ def main(root: Path, scratch: Path, *, synced: bool) -> None:
     marks = scratch / "workers"
     marks.mkdir()
     mark("start")
-    payload = TrainingPayload(to_dict(run), str(root), (None,), False)  # type: ignore[arg-type]
+    payload = TrainingPayload(to_dict(run), str(root), (None,), False, None)  # type: ignore[arg-type]
     trials = ResidentTrials(payload, dataset, 1, 1, WorkerMarks(marks))
     folder = SearchFolder.at(root).trial("a")
     open_run(folder, run, run_info("a", kind="trial", trial_id="a"))  # type: ignore[arg-type]

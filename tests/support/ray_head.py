@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -37,14 +38,7 @@ class RayHead:
 
     def kill(self) -> None:
         """Kill the node: on SIGTERM it drains for up to 30 s."""
-        try:
-            processes = [self.process, *self.process.children(recursive=True)]
-        except psutil.NoSuchProcess:  # it was killed before
-            return
-        for process in processes:
-            if process.is_running():
-                process.kill()
-        psutil.wait_procs(processes, timeout=10)
+        _kill(self.process)
 
 
 @contextmanager
@@ -79,6 +73,47 @@ def running_head(token: Mapping[str, str]) -> Iterator[RayHead]:
     finally:
         head.kill()
         shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+@contextmanager
+def running_node(address: str, token: Mapping[str, str], hidden: Path) -> Iterator[None]:
+    """Add a node with one CPU to a cluster, which sees an empty folder in place of `hidden`, and
+    kill it at the end. Needs the right to mount."""
+    flags = [f"--address={address}", "--num-cpus=1", "--block", "--disable-usage-stats"]
+    flags += ["--dashboard-agent-listen-port=0"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *flags]
+    mounted = f"mount -t tmpfs tmpfs {shlex.quote(str(hidden))} && exec {shlex.join(command)}"
+    process = psutil.Popen(
+        ["unshare", "--mount", "sh", "-c", mounted],
+        env={**os.environ, **token},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        _kill(process)
+
+
+def can_mount() -> bool:
+    """Return whether this process may mount a file system in a namespace of its own."""
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def _kill(process: psutil.Popen) -> None:
+    """Kill a process and those below it."""
+    try:
+        processes = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:  # it was killed before
+        return
+    for each in processes:
+        if each.is_running():
+            each.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 def _forget_token() -> None:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gen_models.core.errors import InputError
+from gen_models.core.errors import InputError, require
 from pipelines.cli.commands.confirm import Confirm
 from pipelines.cli.parsing import parse_run, parse_settings
-from pipelines.config.run import Train
+from pipelines.config.run import Run, Train
 from pipelines.config.search import Search
 
 ORDER, USAGE = 10, "submit -- COMMAND"
 
-_CHECKS: dict[str, Callable[[list[str]], object]] = {
+_CHECKS: dict[str, Callable[[list[str]], Run | Confirm | None]] = {
     "train": lambda args: parse_run(Train, "train", args),
     "search": lambda args: parse_run(Search, "search", args),
     "confirm": lambda args: parse_settings(Confirm, "confirm", args),
@@ -44,7 +44,8 @@ def main(args: list[str]) -> int:
         raise InputError("no command to submit: expected one after --, as in -- search vae")
     if command[0] not in _CHECKS:
         raise InputError(f"cannot submit {command[0]!r}: expected train, search or confirm")
-    _CHECKS[command[0]](command[1:])
+    if submitted := _CHECKS[command[0]](command[1:]):
+        _require_absolute(submitted)
     from pipelines.cluster.jobs import submit  # light: imports Ray
 
     return submit(
@@ -54,3 +55,16 @@ def main(args: list[str]) -> int:
         working_dir=settings.working_dir,
         submission_id=settings.submission_id,
     ).exit_code
+
+
+def _require_absolute(settings: Run | Confirm) -> None:
+    """Refuse paths that the job would look for in its working directory, a copy on one node that
+    is removed after the job."""
+    lost = "because the job's working directory is a copy that is removed after the job"
+    store, uri = settings.store, settings.tracking_uri or ""
+    expected = f"the absolute path of a folder that every node mounts, {lost}"
+    require(store.expanduser().is_absolute(), "store", str(store), expected)
+    scheme, _, file = uri.partition(":///")
+    is_relative = scheme.startswith("sqlite") and not file.startswith("/")
+    expected = f"a server, or a database with an absolute path, sqlite:////FILE, {lost}"
+    require(not is_relative, "tracking_uri", uri, expected)

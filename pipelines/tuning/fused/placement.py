@@ -26,6 +26,7 @@ from gen_models.training.memory import footprint
 from pipelines.cluster.resources import Devices
 from pipelines.config.search import Search
 from pipelines.store.layout import SearchFolder
+from pipelines.store.marker import StoreMarker
 from pipelines.tuning.fused.trials import FusedTrial
 from pipelines.tuning.fused.worker import FusedWorker
 
@@ -152,12 +153,18 @@ def fused_workers(payload: TrainingPayload, placement: Placement) -> Iterator[Fu
         search.files.remove(search.workers)
 
 
-def make_trainable(workers: FusedWorkers, run: Search, placement: Placement) -> Any:
+def make_trainable(
+    workers: FusedWorkers, run: Search, placement: Placement, marker: StoreMarker
+) -> Any:
     """Return what Tune runs as a trial."""
     share = int(10_000 / placement.at_once) / 10_000  # Ray counts resources to four digits
     resources = {"CPU": 0, "node:__internal_head__": share}
     trainable = tune.with_parameters(
-        FusedTrial, workers=list(workers.handles), epochs=run.epochs, marks=workers.marks
+        FusedTrial,
+        workers=list(workers.handles),
+        epochs=run.epochs,
+        marks=workers.marks,
+        marker=marker,
     )
     return tune.with_resources(trainable, resources)
 

@@ -22,6 +22,8 @@ import ray
 from ray import tune
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from pipelines.cluster.shared_store import require_shared
+from pipelines.store.marker import StoreMarker
 from pipelines.tuning.fused.marks import deaths, trials_when_died
 from pipelines.tuning.fused.requests import TrialRequest
 
@@ -44,9 +46,12 @@ class FusedTrial(tune.Trainable):
         workers: Sequence[ray.actor.ActorHandle[Any]] = (),
         epochs: int = 0,
         marks: str = "",
+        marker: StoreMarker | None = None,
     ) -> None:
         """`workers`: handles of `FusedWorker`. `epochs`: the most that a trial may run. `marks`:
-        the folder in which workers mark what they train."""
+        the folder in which workers mark what they train. `marker`: of the search's store."""
+        assert marker
+        require_shared(marker)
         self._workers, self._epochs, self._marks = workers, epochs, marks
         self._start(config)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ray
 from ray import cloudpickle
 
+from pipelines.cluster.shared_store import require_shared
 from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
 
@@ -191,5 +192,6 @@ def _resident_trials(
 ) -> TrialHost:
     from pipelines.tuning.fused.resident import ResidentTrials  # light: imports torch
 
+    require_shared(payload.marker)
     dataset: SharedDataset = ray.get(payload.dataset[0])
     return ResidentTrials(payload, dataset, capacity, num_threads, marks)

@@ -50,7 +50,7 @@ def make_trials(search: SearchRun) -> ResidentTrials:
     marks = search.folder.workers
     marks.mkdir(parents=True, exist_ok=True)
     folder = str(search.folder.path)
-    payload = TrainingPayload(to_dict(search.run), folder, (None,), False)  # type: ignore[arg-type]
+    payload = TrainingPayload(to_dict(search.run), folder, (None,), False, None)  # type: ignore[arg-type]
     return ResidentTrials(payload, shared, 4, 1, WorkerMarks(marks))
 
 

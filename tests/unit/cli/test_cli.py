@@ -170,6 +170,18 @@ WRONG = {
     "submit nothing": (["submit"], "no command to submit"),
     "submit what": (["submit", "--", "runs"], "cannot submit 'runs'"),
     "submit wrong": (["submit", "--", "search", "vae", "--trials", "0"], "trials = 0"),
+    "submit default store": (
+        ["submit", "--", "search", "vae"],
+        "store = 'runs': expected the",
+    ),
+    "submit relative store": (
+        ["submit", "--", "confirm", "x", "--store", "../there"],
+        "store = '../there': expected the absolute path of a folder that every node mounts",
+    ),
+    "submit relative database": (
+        [*("submit", "--", "train", "vae", "--store", "/shared"), "--tracking-uri=sqlite:///a.db"],
+        "tracking_uri = 'sqlite:///a.db': expected a server, or a database with an absolute path",
+    ),
 }
 
 

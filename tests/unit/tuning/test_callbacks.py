@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.store.files import StoreError
 from pipelines.store.journal import EpochRecord
 from pipelines.tuning.callbacks import TuneEvents, _error_text, events_go_to
 from pipelines.tuning.recorder import Event, TrialEnded, TrialReported, TrialStarted
@@ -81,6 +82,23 @@ def test_the_error_of_a_trial_is_its_last_line(error: str | None, message: str) 
     with events_go_to("s", handler) as callback:
         callback.on_trial_error(1, [], make_trial(error=error))
     assert handler.events == [TrialEnded("a", 0, 0, False, message)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OSError: [Errno 28] no space left (0.0 MiB free): '/a'",
+        "pipelines.store.files.UnsharedStoreError: store = '/a': expected a folder",
+    ],
+)
+def test_a_trial_that_cannot_use_the_store_ends_the_search(line: str) -> None:
+    """At its first failure, without the retries of a trial; none has failed."""
+    handler, trial = Handler(), make_trial(error=f"Traceback\n{line}\n")
+    with events_go_to("s", handler) as callback:
+        for event in (callback.on_trial_recover, callback.on_trial_error):
+            with pytest.raises(StoreError):
+                event(1, [], trial)
+    assert handler.events == []
 
 
 def test_a_pickled_callback_finds_the_search_of_the_process_that_resumes_it() -> None:

@@ -53,7 +53,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> SharedDataset:
 def make_trials(
     dataset: SharedDataset, folder: Path, run: Search = RUN, capacity: int = 4
 ) -> ResidentTrials:
-    payload = TrainingPayload(to_dict(run), str(folder), (None,), False)  # type: ignore[arg-type]
+    payload = TrainingPayload(to_dict(run), str(folder), (None,), False, None)  # type: ignore[arg-type]
     marks = folder / "workers"
     marks.mkdir(parents=True, exist_ok=True)
     return ResidentTrials(payload, dataset, capacity, 1, WorkerMarks(marks))
