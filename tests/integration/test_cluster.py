@@ -17,7 +17,7 @@ from ray import tune
 from ray.cluster_utils import Cluster as Nodes
 from ray.util import placement_group_table
 from support.family_package import write_family_package
-from support.pipeline import SMALL, recorded_epochs, start, wait_until
+from support.pipeline import SMALL, start, wait_until
 from support.ray_head import RayHead, can_mount, running_head, running_node, token_mode
 
 from gen_models.core import families
