@@ -23,26 +23,33 @@ class Footprint:
 
     state: int
     """Networks, gradients, moments and averages."""
-    step: int
-    """Tensors kept for the backward pass, of the objective that keeps most."""
     draws: int
     """Random numbers of a block of steps."""
 
 
 def footprint(model: Model, optim: Any, batch_size: int) -> Footprint:
-    """Estimate a learner's memory in float32, without the workspaces of kernels."""
+    """Estimate the memory in float32 that a learner holds between steps."""
     networks = build_networks(model, "meta")
-    batch = Batch.of(torch.empty(batch_size, *model.spec.shape, device="meta"))
-    draws = {
-        name: torch.empty((batch_size, *value.shape[1:]), device="meta")
-        for name, value in model.draws(1, torch.Generator()).items()
-    }
     settings = adams(optim, model.objectives())
-    state = step = 0
+    state = 0
     for objective in model.objectives():
         own = [p for name in objective.networks for p in networks[name].parameters()]
         averaged = settings[objective.name].ema_decay > 0
         state += sum(_bytes(p) for p in own) * (_WEIGHT_COPIES + averaged)
+    draws = _draws(model, batch_size).values()
+    return Footprint(state, STEPS_AT_ONCE * sum(map(_bytes, draws)))
+
+
+def step_bytes(model: Model, batch_size: int) -> int:
+    """Estimate the memory in float32 that is kept for the backward pass of a step, of the
+    objective that keeps most, without the workspaces of kernels.
+
+    Torch computes on the meta device with its compiler, whose import takes seconds.
+    """
+    networks, draws = build_networks(model, "meta"), _draws(model, batch_size)
+    batch = Batch.of(torch.empty(batch_size, *model.spec.shape, device="meta"))
+    step = 0
+    for objective in model.objectives():
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
@@ -52,7 +59,15 @@ def footprint(model: Model, optim: Any, batch_size: int) -> Footprint:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss, _ = objective.loss(networks, batch, draws, 0.0)
         step = max(step, sum(kept.values()) + _bytes(loss))
-    return Footprint(state, step, STEPS_AT_ONCE * sum(map(_bytes, draws.values())))
+    return step
+
+
+def _draws(model: Model, batch_size: int) -> dict[str, Tensor]:
+    """Return the shapes of a step's random numbers."""
+    return {
+        name: torch.empty((batch_size, *value.shape[1:]), device="meta")
+        for name, value in model.draws(1, torch.Generator()).items()
+    }
 
 
 def _bytes(tensor: Tensor) -> int:

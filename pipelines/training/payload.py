@@ -6,7 +6,7 @@ Ray's processes import this module, so it imports little, and the config travels
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -47,6 +47,9 @@ class TrainingPayload:
     on_gpu: bool
     marker: StoreMarker
     """By which a process tells whether it sees the store, before it writes."""
+    widest: Mapping[str, int] = field(default_factory=dict)
+    """Of the trials of a search: the largest value that it gives to each width of the model that
+    it searches (`pipelines.tuning.space.widest_settings`)."""
 
 
 def share_dataset(dataset: Dataset, extractor: Extractor) -> DatasetRef:

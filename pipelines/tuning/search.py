@@ -47,7 +47,7 @@ from pipelines.tuning.fused.placement import (
 )
 from pipelines.tuning.result import search_result
 from pipelines.tuning.search_run import SearchRun
-from pipelines.tuning.space import domains, grid_size
+from pipelines.tuning.space import domains, grid_size, widest_settings
 from pipelines.tuning.studies import run_seed_studies, studies_are_complete
 from pipelines.tuning.tuner import run_tuner
 from tune_spaces import space
@@ -123,14 +123,19 @@ def run_search(run: Search) -> SearchResult:
         this = SearchRun(context, folder, tracker, searched)
         ended = False
         try:
-            # Of trials that are not fused, Ray's dashboard frees the workers' placement groups.
-            with connect(run.address, dashboard=not run.is_fused) as cluster:
-                marker = shared_store(context.store.root, folder.marker, cluster)
-                dataset = share_dataset(context.dataset, extractor)
-                run_trials = partial(_run_trials, cluster=cluster, dataset=dataset, marker=marker)
-                run_trials(this)
-                if this.status == "completed" and this.run.confirm:
-                    run_seed_studies(this, studies, run_trials)
+            if this.is_over and not run.confirm:
+                this.start(run)
+            else:
+                # Of trials that are not fused, the dashboard frees the workers' placement groups.
+                with connect(run.address, dashboard=not run.is_fused) as cluster:
+                    marker = shared_store(context.store.root, folder.marker, cluster)
+                    dataset = share_dataset(context.dataset, extractor)
+                    run_trials = partial(
+                        _run_trials, cluster=cluster, dataset=dataset, marker=marker
+                    )
+                    run_trials(this)
+                    if this.status == "completed" and this.run.confirm:
+                        run_seed_studies(this, studies, run_trials)
             ended = True
         finally:
             # Only now that Ray has gone, and with it every process that writes journals.
@@ -143,12 +148,16 @@ def run_search(run: Search) -> SearchResult:
 def _run_trials(
     search: SearchRun, cluster: Cluster, dataset: DatasetRef, marker: StoreMarker
 ) -> None:
-    """Have Tune run the trials of a search or a seed study."""
+    """Have Tune run the trials of a search or a seed study, unless it is over."""
     run, spec, folder = search.context.run, search.context.dataset.spec, search.folder
     on_gpu = uses_gpu(cluster, run.device, run.num_workers)
     run = resolve_precision(run, spec, cluster, on_gpu)
     search.start(run)
-    payload = TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu, marker)
+    if search.is_over:
+        return
+    widest = widest_settings(run, spec)
+    where, content = str(folder.path), to_dict(run)
+    payload = TrainingPayload(content, where, dataset, on_gpu, marker, widest)
     with events_go_to(search.search_id, search) as callback:
         if run.is_fused:
             placement = plan_placement(run, spec, cluster_devices(cluster, on_gpu))

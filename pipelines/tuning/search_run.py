@@ -21,7 +21,6 @@ from pipelines.config.run import as_train
 from pipelines.config.search import Search
 from pipelines.config.serialization import dump_config, with_settings
 from pipelines.report.console import terminal
-from pipelines.report.html import write_report
 from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
 from pipelines.store.journal import (
     IDENTITY,
@@ -164,6 +163,14 @@ class SearchRun:
             return "interrupted"
         return "failed" if set(statuses) == {"failed"} else "completed"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left for Tune: a trial that failed is tried again when its search is
+        resumed, one that ended in another way is not."""
+        statuses = self._statuses()
+        ended = {"completed", "stopped_early", "diverged"}
+        return len(statuses) >= self.run.trials and set(statuses) <= ended
+
     def _statuses(self) -> list[str]:
         """Return how each trial ended, without superseded ones; `damaged` if it is set aside."""
         records = self._cache.read_trials(self.folder)
@@ -250,6 +257,8 @@ class SearchRun:
 
     def _write_report(self) -> dict[str, str]:
         """Write the search's page. A page that fails leaves the search complete."""
+        from pipelines.report.html import write_report  # light: trials wait for no matplotlib
+
         try:
             write_report(self.folder, self.ranking(), self.run.objectives)
         except Exception:

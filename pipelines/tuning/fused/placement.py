@@ -22,7 +22,7 @@ import gen_models
 from gen_models.core.contract import Model
 from gen_models.core.data import DataSpec
 from gen_models.core.errors import require
-from gen_models.training.memory import footprint
+from gen_models.training.memory import footprint, step_bytes
 from pipelines.cluster.resources import Devices
 from pipelines.config.search import Search
 from pipelines.store.layout import SearchFolder
@@ -99,7 +99,7 @@ def trial_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
     model: Model = gen_models.family(run.family).Model(run.model, spec)
     size = footprint(model, run.optim, run.batch_size)
     as_one = run.execution == "vectorised" or (on_gpu and run.execution == "auto")
-    state = 4 * size.state + size.step if as_one else size.state
+    state = 4 * size.state + step_bytes(model, run.batch_size) if as_one else size.state
     return state + size.draws
 
 

@@ -18,7 +18,6 @@ import torch
 
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.config import flatten, nest
-from gen_models.core.data import DataSpec
 from gen_models.core.errors import DamagedError
 from gen_models.fused.trainer import Execution, FusedTrainer
 from gen_models.training.cpu import prepare_thread
@@ -52,7 +51,6 @@ from pipelines.tuning.fused.states import (
     settings_of,
     with_numbers_of,
 )
-from pipelines.tuning.space import widest_settings
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +80,7 @@ class ResidentTrials:
         device = torch.device("cuda" if payload.on_gpu else "cpu")
         self.data, evaluator = make_data(self.run, dataset, device)
         choices = RecordedChoices(self.folder)
-        spec = DataSpec(tuple(self.data.examples.images.shape[1:]), self.num_classes)
-        self.widest = widest_settings(self.run, spec)
+        self.widest = payload.widest
         self.trainer = FusedTrainer(self.data, self.run.execution, capacity, choices, self.widest)
         self.loop = EpochLoop(self.data, evaluator, _FusedOutputs(self.run))
         self.vectorised = False

@@ -27,6 +27,7 @@ from pipelines.tuning.fused.requests import TrialRequest
 from pipelines.tuning.fused.resident import ResidentTrials
 from pipelines.tuning.recorder import TrialEnded, TrialStarted
 from pipelines.tuning.search_run import SearchRun
+from pipelines.tuning.space import widest_settings
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +50,9 @@ def make_trials(search: SearchRun) -> ResidentTrials:
     shared = SharedDataset(*parts, dataset.num_classes, search.context.extractor)
     marks = search.folder.workers
     marks.mkdir(parents=True, exist_ok=True)
-    folder = str(search.folder.path)
-    payload = TrainingPayload(to_dict(search.run), folder, (None,), False, None)  # type: ignore[arg-type]
+    folder, content = str(search.folder.path), to_dict(search.run)
+    widest = widest_settings(search.run, dataset.spec)
+    payload = TrainingPayload(content, folder, (None,), False, None, widest)  # type: ignore[arg-type]
     return ResidentTrials(payload, shared, 4, 1, WorkerMarks(marks))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pipelines.store.checkpoints import damaged_epochs, saved_epochs
 from pipelines.store.journal import Outcome
 from pipelines.tuning.recorder import Closed, TrialEnded, TrialStarted
 from pipelines.tuning.result import search_result
+from pipelines.tuning.search import run_search
 from pipelines.tuning.search_run import SearchRun
 
 
@@ -155,6 +157,30 @@ def test_a_search_is_complete_when_every_trial_has_ended(tmp_path: Path) -> None
     assert search.status == "completed"
 
 
+def test_nothing_is_left_for_tune_once_every_trial_has_ended(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    run_trial(search, "t1", [5.0])
+    run_trial(search, "t2", [4.0, 3.0, 2.0, 1.0])
+    assert not search.is_over
+    run_trial(search, "t3", [3.0], error="died")
+    assert not search.is_over  # it is tried again
+    search.handle(TrialStarted("t3", {"optim": {"lr": 0.25}}, 1))
+    search.handle(TrialEnded("t3", reported_epoch=1, recorded_epoch=1, diverged=False))
+    assert search.is_over
+    search.folder.trial("t3").journal.outcome_file.write_text("{")
+    assert not SearchRun(search.context, search.folder, search.tracker, []).is_over
+
+
+def test_resuming_a_search_that_has_ended_starts_no_ray(tmp_path: Path) -> None:
+    search = complete(tmp_path)
+    nowhere = replace(search.run, resume="search-1", address="127.0.0.1:1")
+    result = run_search(nowhere)
+    assert result.outcome == "completed" and result.run_id
+    assert result.champion and result.champion.trial_id == "t2" and result.champion.run_id
+    whole = search.folder.journal.outcome()
+    assert whole and whole.ending == "completed"
+
+
 @pytest.mark.parametrize("register", [True, False])
 def test_the_best_trial_becomes_the_champion(register: bool, tmp_path: Path) -> None:
     search = complete(tmp_path, register)
@@ -211,7 +237,7 @@ def test_a_page_that_cannot_be_written_leaves_the_search_complete(
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("pipelines.tuning.search_run.write_report", fail)
+    monkeypatch.setattr("pipelines.report.html.write_report", fail)
     search = complete(tmp_path)
     whole = search.folder.journal.outcome()
     assert whole and whole.ending == "completed" and "report" not in whole.artifacts

@@ -3,7 +3,7 @@
 from support.models import make_learner
 
 from gen_models.training.draws import STEPS_AT_ONCE
-from gen_models.training.memory import footprint
+from gen_models.training.memory import footprint, step_bytes
 
 
 def test_the_footprint_is_that_of_the_real_networks(variant: str) -> None:
@@ -16,5 +16,5 @@ def test_the_footprint_is_that_of_the_real_networks(variant: str) -> None:
     assert found.state == state
     block = learner.draws_of_block(16 * STEPS_AT_ONCE, 0)
     assert found.draws == sum(4 * numbers.numel() for numbers in block.values())
-    more = footprint(learner.model, learner.optim, batch_size=32)
-    assert found.step < more.step <= 2 * found.step and found.step > 16 * 64 * 4
+    step, more = (step_bytes(learner.model, batch_size) for batch_size in (16, 32))
+    assert step < more <= 2 * step and step > 16 * 64 * 4

@@ -1,5 +1,7 @@
 """Placement of fused trials: workers, trials on each, and what memory holds."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -91,6 +93,21 @@ def test_cpu_cores_share_the_machine_s_memory() -> None:
     assert plan_placement(run, SPEC, enough)
     with pytest.raises(InputError, match="fuse = 4: expected at most 2"):
         plan_placement(run, SPEC, replace(enough, num=8))
+
+
+def test_on_a_cpu_torch_s_compiler_is_not_imported() -> None:
+    """Its import takes seconds, before any trial starts."""
+    code = (
+        "import sys; from pipelines.config.run import defaults\n"
+        "from pipelines.config.search import Search\n"
+        "from gen_models.core.data import DataSpec\n"
+        "from pipelines.cluster.resources import Devices\n"
+        "from pipelines.tuning.fused.placement import plan_placement\n"
+        "devices = Devices(num=2, on_gpu=False, memory=2**33)\n"
+        "plan_placement(defaults(Search, 'vae'), DataSpec((1, 8, 8), 10), devices)\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_memory_that_is_unknown_limits_nothing() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.models import SPEC
 from support.training import small_dataset, small_run
 
 import gen_models
@@ -31,6 +34,7 @@ from pipelines.tuning.fused.choices import RecordedChoices
 from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
 from pipelines.tuning.fused.resident import ResidentTrials
+from pipelines.tuning.space import widest_settings
 
 METRIC = "val/nll/iw8"
 RUN = small_run(Search, trials=4, epochs=6, grace_period=1, keep_checkpoints=2)
@@ -53,7 +57,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> SharedDataset:
 def make_trials(
     dataset: SharedDataset, folder: Path, run: Search = RUN, capacity: int = 4
 ) -> ResidentTrials:
-    payload = TrainingPayload(to_dict(run), str(folder), (None,), False, None)  # type: ignore[arg-type]
+    widest = widest_settings(run, SPEC)
+    content = to_dict(run)
+    payload = TrainingPayload(content, str(folder), (None,), False, None, widest)  # type: ignore[arg-type]
     marks = folder / "workers"
     marks.mkdir(parents=True, exist_ok=True)
     return ResidentTrials(payload, dataset, capacity, 1, WorkerMarks(marks))
@@ -79,6 +85,16 @@ def run_to(trials: ResidentTrials, name: str, epochs: int, lr: float = 1e-3) -> 
         values.append(report[METRIC])
     assert epoch == epochs
     return values
+
+
+def test_a_worker_imports_neither_tune_nor_torch_s_compiler() -> None:
+    """They take seconds, before the first epoch."""
+    code = (
+        "import sys, gen_models, pipelines.tuning.fused.resident\n"
+        "for name in gen_models.names(): gen_models.family(name)\n"
+        "sys.exit(bool({'ray.tune', 'torch._dynamo', 'mlflow'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # -- epochs ---------------------------------------------------------------------------------------
