@@ -10,10 +10,16 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.callback import CallbackList
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.search import Searcher
+from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.search_generator import SearchGenerator
 
 from gen_models.core.config import flatten
 from pipelines.cluster.environment import environment, ignored_warnings
@@ -34,6 +40,14 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table; SearchProgress shows progress
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an epoch that diverged lacks metrics
 }
+_STATE_FILES = (
+    TuneController.CKPT_FILE_TMPL,
+    SearchGenerator.CKPT_FILE_TMPL,
+    BasicVariantGenerator.CKPT_FILE_TMPL,
+    Searcher.CKPT_FILE_TMPL,
+    CallbackList.CKPT_FILE_TMPL,
+)
+_STATE_TIME = "%Y-%m-%d_%H-%M-%S"  # of ray.tune.execution.tune_controller.TuneController
 
 
 def run_tuner(
@@ -79,6 +93,7 @@ def _make_tuner(
         with _modules_of_version_0_1():
             error = damage(folder.tune)
             if error is None:
+                _order_by_clock(folder)
                 path = str(folder.tune)
                 return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
         recorded = _set_aside(run, folder, error)
@@ -133,6 +148,20 @@ def _newest(folder: Path, pattern: str) -> Path:
     if not found:
         raise FileNotFoundError(f"no {pattern}: it was killed before it had saved any")
     return found[-1]
+
+
+def _order_by_clock(folder: SearchFolder) -> None:
+    """Give Tune's newest state a time before now, if the clock was set back since: Tune takes the
+    latest time in a name for the newest state, and would resume from this one for ever."""
+    now = datetime.now()
+    for kind in _STATE_FILES:
+        states = folder.files.list(folder.tune, kind.format("*"))
+        if not states or states[-1].name < kind.format(now.strftime(_STATE_TIME)):
+            continue
+        for path in states[:-1]:  # first, so that the newest is always the last
+            folder.files.remove(path)
+        earlier = kind.format((now - timedelta(seconds=1)).strftime(_STATE_TIME))
+        folder.files.move(states[-1], folder.tune / earlier)
 
 
 def _set_aside(run: Search, folder: SearchFolder, error: str) -> list[RecordedTrial]:
