@@ -28,6 +28,9 @@ _KINDS: dict[str, type[Run]] = {"train": Train, "search": Search}
 
 WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
 """Settings that say where and how a command runs; the result does not depend on them."""
+HERE = {"store", "address", "download", "json", "dry_run"}
+"""Settings that every command takes from its own arguments. They are not recorded: in a store that
+was moved they would be wrong."""
 WHICH = {"name", "fixed", "resume", "seed_study"}
 """Settings that say which run or search is meant."""
 
@@ -103,7 +106,8 @@ def result_settings(run: Run) -> dict[str, Any]:
 def dump_config(run: Run) -> str:
     """Return the content of `config.json`."""
     command = next(name for name, kind in _KINDS.items() if isinstance(run, kind))
-    return as_json({"format": FORMAT, "command": command, "config": to_dict(run)})
+    config = {name: value for name, value in to_dict(run).items() if name not in HERE}
+    return as_json({"format": FORMAT, "command": command, "config": config})
 
 
 def load_config(text: str | bytes, where: str) -> Run:

@@ -25,7 +25,7 @@ from pipelines.cluster.resources import cluster_devices, local_devices, uses_gpu
 from pipelines.cluster.shared_store import shared_store
 from pipelines.config.objectives import Objective, as_list, describe
 from pipelines.config.search import Search, with_metrics
-from pipelines.config.serialization import config_from_python, load_config, to_dict
+from pipelines.config.serialization import HERE, config_from_python, load_config, to_dict
 from pipelines.data.loading import is_moved
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.console import ensure_logging
@@ -55,8 +55,8 @@ from tune_spaces import space
 _log = logging.getLogger(__name__)
 
 _TAKEN_ON_RESUME = (
-    *("store", "tracking_uri", "address", "data_root", "download"),
-    *("dry_run", "json", "confirm", "seeds"),
+    *HERE,
+    *("tracking_uri", "data_root", "confirm", "seeds"),
 )
 """Settings that a resumed search takes from the command that resumes it, if they are given."""
 _CHOSEN_AT_START = ("precision", "scheduler", "searcher")
@@ -242,8 +242,7 @@ def _resumed(run: Search, given: Collection[str]) -> Search:
                 f"{name} = {wanted[name]!r}: expected {was}, as search {run.resume} was started; "
                 "a search keeps its settings when it is resumed"
             )
-    here = ("store", "address", "download", "dry_run", "json")
-    taken = {*here, *(name for name in (*_TAKEN_ON_RESUME, "data") if name in given)}
+    taken = {*HERE, *(name for name in (*_TAKEN_ON_RESUME, "data") if name in given)}
     return replace(before, resume=run.resume, **{name: getattr(run, name) for name in taken})
 
 

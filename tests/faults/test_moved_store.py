@@ -56,6 +56,8 @@ def test_a_store_that_was_moved_goes_on(
             "identity.json",
             "delivered.json",
         )
+    for path in store.glob("**/config.json"):
+        assert str(before / "runs") not in path.read_text()
     listed, _ = run_here(["runs", "--store", str(store)], capsys)
     assert "a" in {run["name"] for run in listed["runs"]}
     best, _ = run_here(["best", "vae", "--store", str(store)], capsys)

@@ -1,7 +1,7 @@
 """Configs as JSON: what is written is read back, and what is unknown or damaged is named."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipelines.config.run import Run, Train, as_train, defaults
 from pipelines.config.search import Search, SeedStudy
 from pipelines.config.serialization import (
     FORMAT,
+    HERE,
     WHERE,
     WHICH,
     config_from_params,
@@ -289,3 +290,13 @@ def test_a_trial_s_config_is_read_from_the_params_of_its_search(search: Search) 
 def test_a_run_of_another_program_has_no_config() -> None:
     with pytest.raises(InputError, match=r"^run = 'other': expected a run of genpipe$"):
         config_from_params({"lr": "0.1"}, {"mlflow.runName": "other"})
+
+
+def test_what_each_command_says_itself_is_not_recorded() -> None:
+    """Above all the store's path: a store may be moved."""
+    run = make_config(Search, "vae", {"store": "/first/place", "address": "h:1", "download": True})
+    text = dump_config(run)
+    assert "/first/place" not in text and "h:1" not in text
+    content = json.loads(text)["config"]
+    assert HERE.isdisjoint(content) and {f.name for f in fields(Search)} == {*content, *HERE}
+    assert load_config(text, "config.json") == make_config(Search, "vae", {})
