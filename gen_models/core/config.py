@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -110,6 +110,15 @@ _TYPES: dict[Any, tuple[Any, str]] = {
     NoneType: (NoneType, "nothing"),
 }
 """The plain types of a config's fields: the types of values that they accept, and their name."""
+
+
+def require_finite(config: Any) -> None:
+    """Raise `InputError` that names the first number of a config, at any depth, that is infinite
+    or not a number."""
+    for name, value in flatten(asdict(config)).items():
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, float):
+                require(math.isfinite(each), name, value, "a finite number")
 
 
 def _finite(field: str, value: Any) -> float:

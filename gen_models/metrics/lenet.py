@@ -25,6 +25,10 @@ _SEED = 0
 _BLOCK = 1000
 
 
+MIN_SIDE = 4
+"""Pixels a side of the smallest images: two layers halve them."""
+
+
 class LeNet(nn.Module):
     """LeNet-5 (LeCun et al. 1998) with rectifiers and more channels, as a feature space."""
 

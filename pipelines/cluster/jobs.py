@@ -7,6 +7,7 @@ hand, and not the one that was installed when the cluster was started.
 import asyncio
 import logging
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -56,6 +57,9 @@ LOST = 1
 
 UNKNOWN = "UNKNOWN"
 """Status of a job whose cluster does not answer."""
+
+_SUBMISSION_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+"""Ray puts a job's id into names of files and into URLs."""
 
 PROBE_SECONDS = 20.0
 """Time between two checks, while the log is followed, that the job server is still there."""
@@ -110,8 +114,8 @@ def submit(
     sent, an error is logged that says how to follow or stop the job, and the result has the
     status UNKNOWN.
 
-    Raises `InputError` for an empty command, a working directory that does not exist, a used
-    submission id, and a cluster that cannot be reached or refuses the token or the job.
+    Raises `InputError` for an empty command, a working directory that does not exist, a wrong or
+    used submission id, and a cluster that cannot be reached or refuses the token or the job.
     """
     require(len(command) > 0, "command", list(command), "a genpipe command, such as search")
     for word in command:
@@ -119,6 +123,10 @@ def submit(
         shown = f"no password, because Ray shows a job's command: set {variables}"
         require(not was_given_password(word), "command", hide(word), shown)
     require(working_dir.is_dir(), "working_dir", str(working_dir), "the project's directory")
+    if submission_id is not None:
+        named = _SUBMISSION_ID.fullmatch(submission_id)
+        expected = "1 to 100 letters, digits, dots, dashes and underscores, no dot first"
+        require(named is not None, "submission_id", submission_id, expected)
     url = _dashboard_url(address)
     client = _client(url)
     if submission_id is not None:
@@ -147,11 +155,17 @@ def _dashboard_url(address: str | None) -> str:
             field, value = name, os.environ.get(name)
     if not value:
         field, value = "address", DEFAULT_ADDRESS
-    parts = urlsplit(value)
-    is_url = parts.scheme in ("http", "https") and parts.hostname is not None
-    require(is_url, field, value, f"the dashboard's URL, such as {DEFAULT_ADDRESS}")
+    require(_is_url(value), field, value, f"the dashboard's URL, such as {DEFAULT_ADDRESS}")
     require_reachable(field, value, *_host_and_port(value))
     return value.rstrip("/")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as of an IPv6 address that does not end, or a port beyond 65,535
+        return False
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

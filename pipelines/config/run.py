@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 import gen_models
+from gen_models.core.config import require_finite
 from gen_models.core.errors import require
 from pipelines.config.objectives import Mode, Objective
 from pipelines.data import Channels
@@ -109,6 +110,7 @@ class Run:
     def __post_init__(self) -> None:
         if self.tracking_uri:  # a config is written down, and sent to other processes
             object.__setattr__(self, "tracking_uri", hide(self.tracking_uri))
+        require_finite(self)
         for name in ("epochs", "batch_size", "num_workers", "picture_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value >= 1, name, value, "an integer of at least 1")

@@ -25,7 +25,7 @@ from gen_models.core.data import DataSpec, unit
 from gen_models.core.errors import InputError, require, shown
 from gen_models.metrics import FeatureSpace, Moments, PCAFeatures, features_in_blocks
 from gen_models.metrics.inception import Inception, load_weights, require_weights
-from gen_models.metrics.lenet import LeNet, accuracy, train_lenet
+from gen_models.metrics.lenet import MIN_SIDE, LeNet, accuracy, train_lenet
 from gen_models.training.cpu import cpu_thread_settings
 from pipelines.data import Dataset
 from pipelines.evaluation.progress import ProgressLog
@@ -69,10 +69,11 @@ class FeatureSpaceFactory(Protocol):
 class _LeNetFactory:
     """The last hidden layer of a classifier that is trained on the data set."""
 
-    requirement = "labelled images"
+    requirement = f"labelled images of at least {MIN_SIDE} pixels a side"
 
     def suits(self, dataset: Dataset) -> bool:
-        return dataset.num_classes > 1 and len(dataset.spec.shape) == 3
+        shape = dataset.spec.shape
+        return dataset.num_classes > 1 and len(shape) == 3 and min(shape[1:]) >= MIN_SIDE
 
     def name(self, dataset: Dataset) -> str:
         return f"lenet-{dataset.slug}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Any, TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from gen_models.core.errors import require
 
@@ -120,6 +120,7 @@ def _secrets() -> list[str]:
 
 def _passwords(uri: str) -> list[str]:
     """Return a URI's password as it stands there, and decoded."""
-    login = urlsplit(uri).netloc.rpartition("@")[0]
+    authority = re.split("[/?#]", uri.partition("://")[2])[0]  # urlsplit refuses http://a:b@[::1
+    login = authority.rpartition("@")[0]
     password = login.partition(":")[2]
     return [password, unquote(password)]

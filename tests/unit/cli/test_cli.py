@@ -48,6 +48,15 @@ WRONG = {
     "choice": (["train", "vae", "--model.arch", "rnn"], "mlp"),
     "latent": (["train", "vae", "--model.latent-dim", "-1"], "latent_dim = -1: expected an int"),
     "lr": (["train", "gan", "--optim.generator.lr", "0"], "lr = 0.0: expected a number above 0"),
+    "infinite": (
+        ["train", "vae", "--model.kl-weight", "inf"],
+        "model.kl_weight = inf: expected a",
+    ),
+    "no number": (["train", "vae", "--optim.eps", "nan"], "eps = nan: expected"),
+    "infinite, searched": (
+        ["search", "gan", "--optim.generator.decay-epochs", "inf"],
+        "optim.generator.decay_epochs = inf: expected a finite number",
+    ),
     "epochs": (["train", "vae", "--epochs", "0"], "epochs = 0: expected an integer of at least 1"),
     "trials": (["search", "vae", "--trials", "0"], "trials = 0: expected an integer of at least"),
     "grace": (["search", "vae", "--epochs", "2"], "grace_period = 3: expected from 1 to 2"),
@@ -170,6 +179,20 @@ WRONG = {
     "submit nothing": (["submit"], "no command to submit"),
     "submit what": (["submit", "--", "runs"], "cannot submit 'runs'"),
     "submit wrong": (["submit", "--", "search", "vae", "--trials", "0"], "trials = 0"),
+    **{
+        f"submit as {job_id[:9]!r}": (
+            ["submit", "--submission-id", job_id, "--", "search", "vae", "--store", "/shared"],
+            f"submission_id = {job_id[:50]!r}"[:-1],
+        )
+        for job_id in ("", "two words", "a/b", "..", "ü", "a\n", "a" * 5000)
+    },
+    **{
+        f"submit to {url}": (
+            ["submit", "--address", url, "--", "search", "vae", "--store", "/shared"],
+            f"address = '{url}': expected the dashboard's URL",
+        )
+        for url in ("http://[::1", "http://h:99999", "http://h:x", "http://", "ray://h:1")
+    },
     "submit default store": (
         ["submit", "--", "search", "vae"],
         "store = 'runs': expected the",

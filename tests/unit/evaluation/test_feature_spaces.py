@@ -97,7 +97,7 @@ def test_a_space_is_chosen_by_name(digits: Dataset, tmp_path: Path) -> None:
     assert make_extractor(digits, Store.at(tmp_path), "pca").name == "pca-digits"
     reason = "because ring8 holds no"
     for dataset, name, expected in (
-        (ring, "lenet", f"one of auto, pca, {reason} labelled images"),
+        (ring, "lenet", f"one of auto, pca, {reason} labelled images of at least 4 pixels a side"),
         (ring, "inception", f"one of auto, pca, {reason} images of 1 or 3 channels"),
         (digits, "vgg", "one of auto, lenet, pca, inception"),
     ):
@@ -216,3 +216,18 @@ def test_weights_of_another_space_are_named(features: str, digits: Dataset, stor
     for weights in (other, {"x": np.zeros(3)}, {}):
         with pytest.raises(InputError, match=rf"feature space {features}-digits: .*remove"):
             replace(extractor, weights=weights).space(images, 10)
+
+
+@pytest.mark.parametrize(("side", "found"), [(3, "pca"), (4, "lenet")])
+def test_images_that_are_too_small_to_be_halved_twice(
+    side: int, found: str, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, side, side), np.uint8)
+    np.savez(tmp_path / "small.npz", images=images, labels=np.arange(60) % 3)
+    small = load(f"npz:{tmp_path}/small.npz", tmp_path)
+    assert resolve("auto", small) == found
+    if found == "lenet":
+        assert resolve("lenet", small) == "lenet"
+    else:
+        with pytest.raises(InputError, match="holds no labelled images of at least 4 pixels a si"):
+            resolve("lenet", small)
