@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment
 
+from pipelines.analysis.comparability import comparison_key, short
 from pipelines.analysis.pareto import pareto_front
 from pipelines.analysis.ranking import TrialResult
 from pipelines.config.objectives import Objective, describe
@@ -54,6 +55,7 @@ code { font-size: 13px; }
 <body>
 <h1>{{ title }}</h1>
 <p>{{ facts | join(" · ") }}</p>
+<p>compared with: {{ comparable }}, key {{ key }}</p>
 <p><code>{{ rerun }}</code></p>
 {% for diagram in diagrams %}
 <h2>{{ diagram.title }}</h2>
@@ -92,6 +94,7 @@ def render(
     """Return the page as HTML."""
     info = folder.journal.info()
     assert info
+    key = comparison_key(info.params, info.tags, objectives[0].metric)
     with_value = [result for result in ranking if result.best]
     columns, rows = _table(list(enumerate(ranking[:_ROWS], 1)), objectives)
     diagrams = _diagrams(with_value, objectives[0]) if with_value else []
@@ -101,6 +104,8 @@ def render(
     return template.render(
         title=info.name,
         facts=_facts(ranking, int(info.params["num_workers"]), str(objectives[0])),
+        comparable=key,
+        key=short(key),
         rerun=info.tags["rerun"],
         diagrams=diagrams,
         samples=_samples(folder, with_value),

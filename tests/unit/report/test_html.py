@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from support.journals import (
     write_run,
 )
 
+from pipelines.analysis.comparability import comparison_key, short
 from pipelines.analysis.pareto import pareto_front
 from pipelines.analysis.ranking import TrialResult, rank_trials
 from pipelines.config.objectives import Objective
@@ -194,3 +196,20 @@ def test_a_front_of_three_objectives_has_a_diagram_for_each_further_one(tmp_path
         for objectives in (TWO, [*TWO, Objective("val/kl", "max")])
     )
     assert three > 1.5 * two
+
+
+def test_the_page_says_what_its_values_may_be_compared_with(tmp_path: Path) -> None:
+    """As `best` does: two keys can share an experiment and a registered model's name."""
+    folder = make_search(tmp_path / "s", 3)
+    ranking = rank_trials(read_trials(folder.path), ELBO_MAX, SEARCHED)
+    info = folder.journal.info()
+    assert info
+    known = {**info.tags, "family": "vae", "data_digest": "d1", "metric": METRIC}
+    for likelihood in ("bernoulli", "gaussian"):
+        params = {**info.params, "model.likelihood": likelihood}
+        folder.files.remove(folder.journal.folder / "identity.json")
+        folder.journal.open(replace(info, params=params, tags=known))
+        page = render(folder, ranking, [ELBO_MAX])
+        key = comparison_key(params, known, METRIC)
+        assert f"likelihood={likelihood}" in key
+        assert f"compared with: {key}, key {short(key)}" in page
