@@ -6,7 +6,6 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from pipelines.catalog.models import fetch_checkpoint, reading
 from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import check_machine, uses_gpu
 from pipelines.config.evaluation import HeldOutConfig
-from pipelines.config.run import Device, Features, Run
+from pipelines.config.run import Device, Features
 from pipelines.evaluation.held_out import (
     HeldOutResults,
     HeldOutTask,
@@ -30,7 +29,7 @@ from pipelines.store.journal import EVALUATED, EvaluationJournal
 from pipelines.store.layout import Store
 from pipelines.tracking.base import recorded_uri
 from pipelines.tracking.queue import open_tracker
-from pipelines.training.preflight import load_data, require_same_data
+from pipelines.training.preflight import load_data, require_same_data, with_data
 
 _BIASED_BELOW = 2048
 _log = logging.getLogger(__name__)
@@ -72,7 +71,8 @@ def evaluate(
         row = reader.run(model)
         alone = f"a run or a trial, and not a {row.kind or 'run of another program'}"
         require(row.kind in ("run", "trial"), "model", model, alone)
-        run = _where(reader.config(row), data, data_root, features, download)
+        run = with_data(reader.config(row), data, data_root, download)
+        run = replace(run, features=features or run.features)
         dataset = load_data(run)
         require_same_data(run, dataset, row.tags.get("data_digest", ""), row.name)
         checkpoint = fetch_checkpoint(reader, model)
@@ -97,24 +97,6 @@ def _digest(checkpoint: Checkpoint) -> str:
     """Return a digest of a checkpoint's weights."""
     networks = {name: network.state_dict() for name, network in checkpoint.networks.items()}
     return weights_digest({"networks": networks, "averages": {}})
-
-
-def _where(
-    run: Run,
-    data: str | None,
-    data_root: str | Path | None,
-    features: Features | None,
-    download: bool,
-) -> Run:
-    """Return a recorded config with the settings that the evaluation was given."""
-    changes: dict[str, Any] = {"download": download}
-    if data is not None:
-        changes["data"] = data
-    if data_root is not None:
-        changes["data_root"] = Path(data_root)
-    if features is not None:
-        changes["features"] = features
-    return replace(run, **changes)
 
 
 def _run(

@@ -38,7 +38,7 @@ from pipelines.tracking.base import RunReader, RunRow
 from pipelines.tracking.provenance import provenance
 from pipelines.training.loop import EpochLoop, Metrics, TrialState, make_data, make_learner
 from pipelines.training.payload import SharedDataset
-from pipelines.training.preflight import load_data
+from pipelines.training.preflight import load_data, with_data
 
 _log = logging.getLogger(__name__)
 _COMPARED = ("train/", "val/")
@@ -66,6 +66,7 @@ def rerun(
     *,
     store: str | Path = "runs",
     tracking_uri: str | None = None,
+    data: str | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
 ) -> RerunResult:
@@ -73,7 +74,8 @@ def rerun(
 
     `run`: a run's id or name, a trial's, `NAME@champion` or `models:/NAME/VERSION`. Trains in this
     process, on the kind of device that the run was trained on, if there is one, and records
-    nothing. Raises `InputError` if there is no such run.
+    nothing. `data`: the run's data at another path, if they were moved. Raises `InputError` if
+    there is no such run.
 
     >>> import genpipe
     >>> genpipe.rerun("vae-digits@champion", store="runs").equal
@@ -81,9 +83,7 @@ def rerun(
     ensure_logging()
     place = Store.at(store)
     recorded = find_recorded(run, place, tracking_uri)
-    config = replace(recorded.config, download=download, store=place.root)
-    if data_root is not None:
-        config = replace(config, data_root=Path(data_root))
+    config = with_data(recorded.config, data, data_root, download)
     dataset = load_data(config)
     circumstances = _circumstances(recorded, dataset)
     again: dict[int, tuple[Metrics, str]] = {}

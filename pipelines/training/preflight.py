@@ -97,6 +97,14 @@ def load_data(run: Run) -> Dataset:
     return dataset.with_binary_evaluation() if run.binarise else dataset
 
 
+def with_data(run: R, data: str | None, data_root: str | Path | None, download: bool) -> R:
+    """Return a recorded config with its data where they are now, if they were moved."""
+    run = replace(run, download=download)
+    if data is not None:
+        run = replace(run, data=data)
+    return run if data_root is None else replace(run, data_root=Path(data_root))
+
+
 def require_same_data(run: Run, dataset: Dataset, digest: str, name: str) -> None:
     """Raise `InputError` unless the data set is the one that the run `name` was trained on."""
     own = f"the data set that {name} was trained on, of digest {digest}"

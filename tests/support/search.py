@@ -49,7 +49,7 @@ def make_search(root: Path, **settings: Any) -> SearchRun:
     run = small_run(Search, **{**own, **settings})
     run = replace(run, scheduler=run.chosen_scheduler, searcher=run.chosen_searcher)
     store = Store.at(root)
-    context = RunContext(run, load("digits", Path()), store, "sqlite:///unused.db")
+    context = RunContext(run, load(run.data, Path()), store, "sqlite:///unused.db")
     folder = store.search("search-1")
     search = SearchRun(context, folder, RecordingTracker(), list(flatten(domains(run))))
     search.start(run)

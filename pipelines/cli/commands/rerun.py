@@ -20,6 +20,8 @@ class Rerun(RecordedSettings):
 
     run: Positional[str]
     """A run's id or name, a trial's, NAME@champion or models:/NAME/VERSION."""
+    data: str | None = None
+    """The run's data at another path, npz:PATH or folder:PATH, if they were moved."""
     data_root: Path | None = None
     """Folder of torchvision's data sets; by default where the run found them."""
     download: bool = False
@@ -36,6 +38,7 @@ def main(args: list[str]) -> int:
         settings.run,
         store=settings.store,
         tracking_uri=settings.tracking_uri,
+        data=settings.data,
         data_root=settings.data_root,
         download=settings.download,
     )

@@ -117,8 +117,7 @@ def _by_run(
 ) -> dict[str, dict[str, Any]]:
     """Return a table's values of the wanted runs, by run and by key."""
     found: dict[str, dict[str, Any]] = {}
-    # The names are those of this module.
-    query = f"SELECT run_uuid, key, value, {is_nan} FROM {table}"  # nosec B608
+    query = f"SELECT run_uuid, key, value, {is_nan} FROM {table}"  # nosec  # of this module
     for run_id, key, value, without_value in connection.execute(query):
         if run_id in wanted:
             found.setdefault(run_id, {})[key] = math.nan if without_value else value

@@ -58,9 +58,8 @@ def _rename(database: sqlite3.Connection, old: str, new: str) -> None:
     for table, columns in _PLACES.items():
         known = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
         for column in known.intersection(columns):
-            # nosec: the names are constants of this module
             database.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # nosec B608
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # nosec  # constants
                 f"WHERE substr({column}, 1, ?) = ?",
                 (new, len(old) + 1, len(old), old),
             )

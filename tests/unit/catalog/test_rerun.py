@@ -9,15 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.search import make_search
 
 import pipelines
+from gen_models.core.errors import InputError
 from gen_models.training.cpu import cpu_thread_settings
 from pipelines.catalog.rerun import rerun
 from pipelines.cli.main import main
 from pipelines.config.serialization import to_dict
+from pipelines.data import load
 from pipelines.store.layout import Store
 from pipelines.tracking.base import find_backend
 from pipelines.tracking.queue import DeliveryQueue
@@ -112,6 +115,22 @@ def test_what_differs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "val/nll/iw8 at epoch 1: " in out
     assert "processor: another is recorded" in out
     assert f"version.torch: 2.0 is recorded, {installed} here" in out
+
+
+def test_data_that_were_moved_are_given(tmp_path: Path) -> None:
+    before, after = tmp_path / "before/some.npz", tmp_path / "after/some.npz"
+    before.parent.mkdir()
+    digits = load("digits", Path()).part("train")
+    assert digits.labels is not None
+    np.savez(before, images=digits.images[:600], labels=digits.labels[:600])
+    search = make_search(tmp_path, data=f"npz:{before}", features="pca")
+    train(make_trials(search), {"a": settings(2)})
+    close(search, "a", settings(2), 1)
+    before.parent.rename(after.parent)
+    with pytest.raises(InputError, match="the new one is given by --data npz:PATH"):
+        rerun("a", store=tmp_path)
+    args = ["rerun", "a", "--store", str(tmp_path), "--data", f"npz:{after}"]
+    assert main(args) == 0
 
 
 def test_other_data_are_not_trained_on(tmp_path: Path) -> None:
