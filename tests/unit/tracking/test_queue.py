@@ -9,7 +9,7 @@ import pytest
 from support.journals import METRIC, open_journal, write_epochs
 from support.tracking import BACKEND, SETTING, MemoryBackend, MemoryServer
 
-from pipelines.store.journal import EvaluationJournal, Journal, Outcome
+from pipelines.store.journal import EvaluationJournal, Outcome
 from pipelines.store.layout import Store
 from pipelines.tracking import queue
 from pipelines.tracking.base import RunWriter
