@@ -24,7 +24,7 @@ from typing import NamedTuple, NoReturn
 import gen_models
 from gen_models.core.errors import InputError, shown
 from pipelines.cli import commands
-from pipelines.store.files import FULL
+from pipelines.store.files import FULL, LeaseLostError
 from pipelines.store.secrets import RedactedStream, hide, redact
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shortened = f"{text[:_MESSAGE]}…" if len(text) > _MESSAGE else text
         print(f"{program[:_PROGRAM]}: error: {shortened}", file=sys.stderr)
         return EXIT_INPUT
-    except ConnectionError as error:
+    except (ConnectionError, LeaseLostError) as error:
         print(redact(f"{program}: {error}"), file=sys.stderr)
         return EXIT_FAILED
     except OSError as error:

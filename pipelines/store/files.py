@@ -58,6 +58,10 @@ class UnsharedStoreError(StoreError, InputError):
     """A node of the cluster does not see the store."""
 
 
+class LeaseLostError(Exception):
+    """Another command works on a run (`pipelines.store.lease`): this one slept for too long."""
+
+
 class Files(Protocol):
     """The operations that a store needs of its storage."""
 
@@ -88,6 +92,9 @@ class Files(Protocol):
     def modified_ms(self, path: Path) -> int:
         """Return when a file was written, in milliseconds since 1970."""
 
+    def touch(self, path: Path) -> None:
+        """Set that time to now. Needs no room, and is not durable. Raises `FileNotFoundError`."""
+
     def new_folder(self, path: Path) -> AbstractContextManager[Path]:
         """Give an empty local folder to fill; it becomes `path`, whole and durable, when the block
         ends without an error, and replaces a folder of that name. One process at a time may do so
@@ -98,7 +105,8 @@ class Files(Protocol):
 
     def lock(self, path: Path, seconds: float) -> AbstractContextManager[None]:
         """Hold the lock of this name for the block, as one process or thread at a time may. A
-        process that dies releases it. Raises `TimeoutError` if it is held for `seconds`."""
+        process that dies releases it. Raises `TimeoutError` if it is held for `seconds`. For work
+        of seconds; `pipelines.store.lease` is for what may take days."""
 
 
 class LocalFiles:
@@ -166,6 +174,9 @@ class LocalFiles:
 
     def modified_ms(self, path: Path) -> int:
         return path.stat().st_mtime_ns // 1_000_000
+
+    def touch(self, path: Path) -> None:
+        os.utime(path)
 
     @contextmanager
     def new_folder(self, path: Path) -> Iterator[Path]:

@@ -188,7 +188,7 @@ class Journal:
 
     def info(self) -> RunInfo | None:
         """Return the run's info, or None if it never started."""
-        return _parsed(RunInfo, self.files, self.folder / IDENTITY)
+        return parsed(RunInfo, self.files, self.folder / IDENTITY)
 
     def required_info(self) -> RunInfo:
         """Return the info of a run that has started. Raises `DamagedError` if it is missing."""
@@ -289,7 +289,7 @@ class Journal:
 
     def outcome(self) -> Outcome | None:
         """Return how the run ended, or None while it is going on."""
-        return _parsed(Outcome, self.files, self.outcome_file)
+        return parsed(Outcome, self.files, self.outcome_file)
 
     # -- delivery -----------------------------------------------------------------------------
     def mark_delivered(self, content: Mapping[str, Any]) -> None:
@@ -483,8 +483,9 @@ def _undamaged(files: Files, path: Path) -> dict[str, Any]:
 T = TypeVar("T")
 
 
-def _parsed(kind: type[T], files: Files, path: Path) -> T | None:
-    """Return a JSON file as a `RunInfo` or an `Outcome`; None if it is absent."""
+def parsed(kind: type[T], files: Files, path: Path) -> T | None:
+    """Return a JSON file as a dataclass of plain values; None if it is absent. Raises
+    `DamagedError` if a field is missing, unknown or of another type."""
     content = read_json(files, path)
     if not content:
         return None
@@ -505,11 +506,13 @@ def _parsed(kind: type[T], files: Files, path: Path) -> T | None:
 _FITS: Mapping[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int),
+    "float": lambda value: isinstance(value, (int, float)),
+    "bool": lambda value: isinstance(value, bool),
     "Mapping": lambda value: isinstance(value, dict),
     "RunKind": lambda value: value in get_args(RunKind),
     "RunStatus": lambda value: value in get_args(RunStatus),
 }
-"""Whether a value is of a type that the fields of `RunInfo` and `Outcome` have."""
+"""Whether a value is of a type that the fields of `RunInfo`, `Outcome` and `Holder` have."""
 
 
 def _is_metrics(value: Any) -> TypeGuard[dict[str, float]]:

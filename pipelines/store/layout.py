@@ -17,7 +17,8 @@
 
 A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
 (`pipelines.store.journal`), `checkpoint_000012/` (`pipelines.store.checkpoints`), `marker`
-(`pipelines.store.marker`) and `samples.png`.
+(`pipelines.store.marker`) and `samples.png`; that of a run or a search also `lease/`
+(`pipelines.store.lease`).
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ class RunFolder:
     def marker(self) -> Path:
         """By which a node tells whether it sees this folder (`pipelines.store.marker`)."""
         return self.path / "marker"
+
+    @property
+    def leases(self) -> Path:
+        """Which commands have trained the run, or run the search, and which one does now."""
+        return self.path / "lease"
 
     @property
     def schedules(self) -> Path:

@@ -34,6 +34,7 @@ from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
 from pipelines.store.files import StoreError
 from pipelines.store.journal import EpochRecord, RunInfo, RunStatus
 from pipelines.store.layout import RunFolder
+from pipelines.store.lease import holding, require_held
 from pipelines.store.scan import JournalCache, RunRecord
 from pipelines.store.secrets import hide
 from pipelines.tracking.base import Tracker
@@ -80,9 +81,9 @@ def train_config(run: Train) -> TrainResult:
     run = context.run
     name = run.name or f"{context.experiment}-{settings_hash(run, context.dataset)}"
     folder = context.store.run(name)
-    require_recorded_data(run, context.dataset, folder.journal)
-    _require_same(folder, _info(context, run, name))
-    with open_tracker(context.uri, context.store) as tracker:
+    with holding(folder, "name"), open_tracker(context.uri, context.store) as tracker:
+        require_recorded_data(run, context.dataset, folder.journal)
+        _require_same(folder, _info(context, run, name))
         record = JournalCache().read(folder)
         if record.outcome and record.outcome.ending == "completed" and not record.damage:
             _log.info("%s is complete already; --name NAME trains the config again", name)
@@ -196,6 +197,7 @@ def _follow(work: Future[Any], folder: RunFolder, epochs: int, tracker: Tracker)
     over = False
     while not over:
         over = bool(wait([work], _POLL_SECONDS).done)  # then look once more after the end
+        require_held(folder)
         with suppress(DamagedError):  # of a record that is trained again soon
             for record in journal.records(after=last):
                 last = record.epoch
@@ -234,6 +236,7 @@ def _close(
     context: RunContext[Train], folder: RunFolder, status: RunStatus, message: str, seconds: float
 ) -> None:
     """Record how the run ended, with its best checkpoint if it is complete."""
+    require_held(folder)
     run, record = context.run, _with_whole_best(folder, context.run)
     final = record.epochs.get(record.last_epoch)
     if status == "completed" and final and final.metrics.get("diverged"):

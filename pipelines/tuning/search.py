@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -32,6 +32,7 @@ from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
 from pipelines.store.files import StoreError
 from pipelines.store.layout import SearchFolder, Store
+from pipelines.store.lease import holding
 from pipelines.store.marker import StoreMarker
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import DatasetRef, TrainingPayload, share_dataset
@@ -118,8 +119,12 @@ def run_search(run: Search) -> SearchResult:
     if run.is_fused and (here := local_devices(run.address, run.device)):
         plan_placement(run, context.dataset.spec, here)  # raises if it does not fit into memory
     studies: dict[str, SearchRun] = {}
-    extractor = context.extractor  # computed before Ray takes the cores
-    with open_tracker(context.uri, context.store) as tracker:
+    with (
+        holding(folder, "resume"),
+        ExitStack() as leases,
+        open_tracker(context.uri, context.store) as tracker,
+    ):
+        extractor = context.extractor  # computed before Ray takes the cores
         this = SearchRun(context, folder, tracker, searched)
         ended = False
         try:
@@ -135,7 +140,7 @@ def run_search(run: Search) -> SearchResult:
                     )
                     run_trials(this)
                     if this.status == "completed" and this.run.confirm:
-                        run_seed_studies(this, studies, run_trials)
+                        run_seed_studies(this, studies, run_trials, leases)
             ended = True
         finally:
             # Only now that Ray has gone, and with it every process that writes journals.

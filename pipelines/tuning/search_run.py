@@ -32,6 +32,7 @@ from pipelines.store.journal import (
     as_json,
 )
 from pipelines.store.layout import RunFolder, SearchFolder
+from pipelines.store.lease import require_held
 from pipelines.store.scan import JournalCache, RunRecord
 from pipelines.tracking.base import Tracker, find_backend
 from pipelines.tracking.queue import is_pending
@@ -98,6 +99,7 @@ class SearchRun:
         """Record that the search starts or is resumed. `run`: its config with every choice
         made."""
         self.run = run
+        require_held(self.folder)
         self.folder.files.write(self.folder.config, dump_config(run))
         info = search_info(
             run,
@@ -278,7 +280,8 @@ class SearchRun:
 
     # -- events: pipelines.tuning.callbacks.EventHandler -----------------------------------------
     def handle(self, event: Event) -> None:
-        """Record an event: perform what the recorder decides."""
+        """Record an event: perform what the recorder decides. Raises `LeaseLostError`."""
+        require_held(self.folder)
         for action in self.state.handle(event):
             self._perform(action)
         self.progress.update()
@@ -334,6 +337,7 @@ class SearchRun:
         self._show_end(folder, action, outcome)
 
     def _close_run(self, folder: RunFolder, outcome: Outcome) -> None:
+        require_held(self.folder)
         folder.journal.close(outcome)
         self._cache.invalidate(folder)
         self.tracker.sync(folder.journal)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import ExitStack
 from dataclasses import fields, replace
 
 from pipelines.analysis.ranking import most_promising
 from pipelines.config.run import Run, Train, as_train
 from pipelines.config.search import Fuse, Search, SeedStudy
 from pipelines.config.serialization import load_config
+from pipelines.store.lease import holding
 from pipelines.tuning.search_run import SearchRun
 
 _log = logging.getLogger(__name__)
@@ -24,13 +26,16 @@ def run_seed_studies(
     search: SearchRun,
     studies: MutableMapping[str, SearchRun],
     run_trials: Callable[[SearchRun], None],
+    leases: ExitStack,
 ) -> None:
     """Study the best configs of a search that has ended, one after the other, until one study is
-    interrupted. `studies` receives them by trial id, as they start; `run_trials` runs one."""
+    interrupted. `studies` receives them by trial id, as they start, and `leases` the leases of
+    their folders; `run_trials` runs one."""
     run = search.run
     for result in most_promising(search.ranking(), run.objective, run.confirm):
         context = replace(search.context, run=study_of_trial(search, result.trial_id))
         folder = search.folder.study(result.trial_id, run.seeds)
+        leases.enter_context(holding(folder, "confirm"))
         study = SearchRun(context, folder, search.tracker, ["seed"])
         studies[result.trial_id] = study
         _log.info("trial %s: training its config with %d other seeds", result.trial_id, run.seeds)

@@ -58,6 +58,9 @@ class MemoryFiles:
             raise FileNotFoundError(path)
         return self.times[path]
 
+    def touch(self, path: Path) -> None:
+        self.write(path, self.read(path))
+
     @contextmanager
     def new_folder(self, path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +121,9 @@ class CountingFiles:
 
     def modified_ms(self, path: Path) -> int:
         return self.files.modified_ms(path)
+
+    def touch(self, path: Path) -> None:
+        self.files.touch(path)
 
     def new_folder(self, path: Path) -> AbstractContextManager[Path]:
         return self.files.new_folder(path)

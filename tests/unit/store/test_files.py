@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def test_a_file_is_read_as_it_was_written(files: Files, tmp_path: Path) -> None:
     assert files.read(path) == b"\x00"
     assert files.exists(path) and files.exists(path.parent) and not files.exists(path / "c")
     assert files.modified_ms(path) > 1_600_000_000_000
+
+
+def test_a_touched_file_is_as_new_as_one_that_was_written(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with pytest.raises(FileNotFoundError):
+        files.touch(path)
+    files.write(path, "x")
+    before = files.modified_ms(path)
+    time.sleep(0.02)
+    files.touch(path)
+    assert files.modified_ms(path) > before and files.read(path) == b"x"
 
 
 def test_paths_are_listed_by_pattern_in_order(files: Files, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Seed studies: which configs are studied, how, and what their statistics decide."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def search(tmp_path: Path) -> SearchRun:
     return search
 
 
+@pytest.fixture
+def leases() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
 def seeds_with(**values: list[float]) -> Callable[[SearchRun], None]:
     """Return what runs a study: its seeds have the values given for its trial."""
 
@@ -42,9 +49,11 @@ def seeds_with(**values: list[float]) -> Callable[[SearchRun], None]:
     return run
 
 
-def test_the_best_configs_are_studied_and_ranked_by_their_means(search: SearchRun) -> None:
+def test_the_best_configs_are_studied_and_ranked_by_their_means(
+    search: SearchRun, leases: ExitStack
+) -> None:
     studies: dict[str, SearchRun] = {}
-    run_seed_studies(search, studies, seeds_with(t2=[3.0, 4.0, 2.0], t1=[1.0, 2.0, 3.0]))
+    run_seed_studies(search, studies, seeds_with(t2=[3.0, 4.0, 2.0], t1=[1.0, 2.0, 3.0]), leases)
     assert list(studies) == ["t2", "t1"]
     assert studies_are_complete(search, studies)
     ranking = search.ranking()
@@ -57,9 +66,11 @@ def test_the_best_configs_are_studied_and_ranked_by_their_means(search: SearchRu
     assert outcome.summary[f"best/{METRIC}"] == 2.0  # its own is kept
 
 
-def test_the_result_has_the_median_seed_of_the_best_config(search: SearchRun) -> None:
+def test_the_result_has_the_median_seed_of_the_best_config(
+    search: SearchRun, leases: ExitStack
+) -> None:
     studies: dict[str, SearchRun] = {}
-    run_seed_studies(search, studies, seeds_with(t2=[3.0, 4.0, 2.0], t1=[1.0, 2.0, 3.0]))
+    run_seed_studies(search, studies, seeds_with(t2=[3.0, 4.0, 2.0], t1=[1.0, 2.0, 3.0]), leases)
     result = search_result(search, studies)
     assert result.outcome == "completed" and result.exit_code == 0
     champion = result.champion
@@ -72,9 +83,11 @@ def test_the_result_has_the_median_seed_of_the_best_config(search: SearchRun) ->
     assert summary.seed_statistics and summary.seed_statistics.seeds == 3
 
 
-def test_the_other_studies_wait_for_one_that_was_interrupted(search: SearchRun) -> None:
+def test_the_other_studies_wait_for_one_that_was_interrupted(
+    search: SearchRun, leases: ExitStack
+) -> None:
     studies: dict[str, SearchRun] = {}
-    run_seed_studies(search, studies, seeds_with(t2=[3.0], t1=[1.0]))  # 1 of 3 seeds
+    run_seed_studies(search, studies, seeds_with(t2=[3.0], t1=[1.0]), leases)  # 1 of 3 seeds
     assert list(studies) == ["t2"]
     assert not studies_are_complete(search, studies)
     assert all(each.seeds is None for each in search.ranking())
@@ -83,10 +96,12 @@ def test_the_other_studies_wait_for_one_that_was_interrupted(search: SearchRun) 
     assert result.champion is None
 
 
-def test_studies_are_complete_when_all_that_are_due_have_ended(search: SearchRun) -> None:
+def test_studies_are_complete_when_all_that_are_due_have_ended(
+    search: SearchRun, leases: ExitStack
+) -> None:
     assert not studies_are_complete(search, {})
     studies: dict[str, SearchRun] = {}
-    run_seed_studies(search, studies, seeds_with(t2=[1.0, 2.0, 3.0], t1=[1.0, 2.0, 3.0]))
+    run_seed_studies(search, studies, seeds_with(t2=[1.0, 2.0, 3.0], t1=[1.0, 2.0, 3.0]), leases)
     assert not studies_are_complete(search, {"t2": studies["t2"]})
     search.run = replace(search.run, confirm=0)
     assert studies_are_complete(search, {})
