@@ -11,6 +11,7 @@ from gen_models.core.config import parse_object
 from gen_models.core.errors import InputError, require
 from pipelines.analysis.best_epoch import BEST_SETTINGS
 from pipelines.analysis.comparability import comparison_key, short
+from pipelines.catalog.abandoned import close_abandoned, resume_commands
 from pipelines.config.objectives import Mode, Objective, known_mode, parse_mode
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.results import BestResult, RecordedRun, RunsResult
@@ -29,7 +30,8 @@ def runs(
     experiment: str | None = None,
     num: int = 30,
 ) -> RunsResult:
-    """List recorded runs, the newest first; first deliver to MLflow what an outage held back.
+    """List recorded runs, the newest first; first deliver to MLflow what an outage held back, and
+    record as interrupted what no command works on any more.
 
     Raises `InputError` if nothing is recorded, or if there is no such experiment.
 
@@ -37,9 +39,10 @@ def runs(
     >>> [run.name for run in genpipe.runs(store="runs", experiment="vae-digits").runs]
     """
     require(num >= 1, "num", num, "an integer of at least 1")
-    rows = _list_runs(Store.at(store), tracking_uri, experiment)
-    listed = [_row(row, row.tags.get("metric", ""), store) for row in rows[:num]]
-    return RunsResult(runs=tuple(listed))
+    place = Store.at(store)
+    rows = _list_runs(place, tracking_uri, experiment)[:num]
+    listed = [_row(row, row.tags.get("metric", ""), store) for row in rows]
+    return RunsResult(runs=tuple(listed), resume=resume_commands(place, listed))
 
 
 def best(
@@ -89,6 +92,7 @@ def best(
         comparable=chosen,
         key=short(chosen),
         left_out={short(each): len(others) for each, others in by_key.items()},
+        resume=resume_commands(Store.at(store), shown),
     )
 
 
@@ -128,6 +132,7 @@ def _list_runs(
 
 def _deliver_pending(store: Store, uri: str) -> None:
     """Deliver what MLflow lacks of the store's ended runs and evaluations."""
+    close_abandoned(store)
     backend = find_backend(uri)
     pending = list(pending_journals(store, uri, backend))
     if not pending:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from gen_models.core.errors import require
+from pipelines.catalog.abandoned import close_abandoned
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import Failure, SyncResult
 from pipelines.store.journal import Journal
@@ -35,6 +36,7 @@ def sync(*, store: str | Path = "runs", tracking_uri: str | None = None) -> Sync
     """
     ensure_logging()
     place = Store.at(store)
+    close_abandoned(place)
     journals = place.journals()
     require(bool(journals), "store", str(place.root), "a folder with journals of runs")
     uri = find_tracking_uri(place, tracking_uri)

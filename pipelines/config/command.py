@@ -34,6 +34,31 @@ def rerun_command(run: Run) -> str:
     return shlex.join(words)
 
 
+def resume_command(run: Run, search_id: str = "") -> str:
+    """Return the command that resumes a run, or the search or seed study of this id, where it
+    was."""
+    name = search_id if isinstance(run, Search) else getattr(run, "name", "")
+    return resumed(rerun_command(run), name, run.store, run.tracking_uri, run.address)
+
+
+def resumed(
+    rerun: str, name: str, store: Path, tracking_uri: str | None = None, address: str | None = None
+) -> str:
+    """Return the command that resumes a run, a search or a seed study of this name. `rerun`: the
+    command that `rerun_command` made of its config. A search knows its settings and its tracking
+    URI, so the command does not repeat them."""
+    words = shlex.split(rerun)
+    if words[1:2] == ["train"]:
+        words += [*_given("name", name), *_given("tracking_uri", tracking_uri)]
+    else:
+        words = [*words[:3], "--resume", name]
+    return shlex.join([*words, "--store", str(store), *_given("address", address)])
+
+
+def _given(name: str, value: str | None) -> list[str]:
+    return _flag(name, value) if value else []
+
+
 def _flag(name: str, value: Any) -> list[str]:
     *groups, last = name.replace("_", "-").split(".")
     if value is False:

@@ -152,13 +152,14 @@ def show_runs(result: RunsResult) -> None:
     for run in result.runs:
         table.add_row(*(_number(getattr(run, name)) for name in names))
     _out.print(table)
+    _print_resume(result.resume)
 
 
 def show_best(result: BestResult) -> None:
     """Print the best runs of a family, the first in full."""
-    table = Table("run", "name", result.metric, box=None)
+    table = Table("run", "name", "outcome", result.metric, box=None)
     for run in result.ranking:
-        table.add_row(run.run_id, run.name, _number(run.value))
+        table.add_row(run.run_id, run.name, run.outcome, _number(run.value))
     _out.print(table)
     best = result.ranking[0]
     for name, value in best.params.items():
@@ -169,6 +170,7 @@ def show_best(result: BestResult) -> None:
     for key, num in result.left_out.items():
         _print(f"not compared with these: {num} of key {key}; --key {key} ranks them")
     _print(f"train it again:  {best.rerun}")
+    _print_resume(result.resume)
 
 
 def show_sync(result: SyncResult) -> None:
@@ -207,6 +209,11 @@ def _print_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in sorted(metrics.items()):
         if name.startswith(("val/", "best/val/")):
             _print(f"  {name} {value:.6g}")
+
+
+def _print_resume(commands: Mapping[str, str]) -> None:
+    for name, command in commands.items():
+        _print(f"{name} was interrupted; resume it:  {command}")
 
 
 def _print_model_error(error: str | None) -> None:

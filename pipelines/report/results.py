@@ -231,6 +231,8 @@ class RunsResult(Result):
     """Recorded runs, newest first."""
 
     runs: tuple[RecordedRun, ...]
+    resume: Mapping[str, str] = field(default_factory=dict)
+    """The commands that resume what was interrupted of these, by the name of the run or search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +251,8 @@ class BestResult(Result):
     """Eight digits that stand for it."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Runs that cannot be compared with these: how many, by their keys' eight digits."""
+    resume: Mapping[str, str] = field(default_factory=dict)
+    """The commands that resume what was interrupted of these, by the name of the run or search."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -253,6 +253,17 @@ class Store:
         """Return the journals of all runs, searches and trials that have ended."""
         return self._journals("outcome.json")
 
+    def open_journals(self) -> list[Journal]:
+        """Return the journals of all runs, searches and trials that have started and not ended."""
+        ended = {journal.run_folder for journal in self.ended_journals()}
+        return [each for each in self.journals() if each.run_folder not in ended]
+
+    def leased_folder(self, journal: Journal) -> RunFolder:
+        """Return the folder with the lease of a run: of a trial that of its search."""
+        folder = journal.run_folder
+        is_trial = folder.parent.name == "trials"
+        return RunFolder(folder.parents[1] if is_trial else folder, self.files)
+
     def _journals(self, file: str) -> list[Journal]:
         """Return the journals that hold a file. Only folders of runs are looked into: those of
         MLflow hold a hundred files for each run."""

@@ -7,8 +7,9 @@ leaves it out, so that it holds up no other.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,16 @@ from typing import TypeVar
 
 from gen_models.core.errors import DamagedError
 from pipelines.store.checkpoints import saved_epochs
-from pipelines.store.journal import IDENTITY, OUTCOME, EpochRecord, Journal, Outcome, RunInfo
+from pipelines.store.journal import (
+    IDENTITY,
+    OUTCOME,
+    SCHEDULES,
+    EpochRecord,
+    Journal,
+    Outcome,
+    RunInfo,
+    as_json,
+)
 from pipelines.store.layout import RunFolder, SearchFolder
 
 T = TypeVar("T")
@@ -127,6 +137,21 @@ class JournalCache:
             cached.warned_of |= names
             problems = "; ".join(record.damage[name] for name in sorted(names))
             _log.warning("%s is set aside: %s", record.folder.name, problems)
+
+
+def write_schedules(record: RunRecord) -> dict[str, str]:
+    """Write what led to each epoch's state of a trial whose settings changed, from which MLflow
+    alone can tell how to repeat it; return the artifacts."""
+    schedules = {
+        str(epoch): [asdict(segment) for segment in each.context.schedule]
+        for epoch, each in record.epochs.items()
+        if each.context.schedule
+    }
+    if not schedules:
+        return {}
+    folder = record.folder
+    folder.files.write(folder.schedules, as_json(schedules))
+    return {SCHEDULES: os.path.relpath(folder.schedules, folder.path)}
 
 
 def _undamaged(read: Callable[[], T | None], name: str, damage: dict[str, str]) -> T | None:

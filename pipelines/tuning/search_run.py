@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from pipelines.analysis.best_epoch import epoch_costs, summarise_run
 from pipelines.analysis.champion import Selection, select_champion
@@ -25,15 +25,13 @@ from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
 from pipelines.store.journal import (
     IDENTITY,
     OUTCOME,
-    SCHEDULES,
     EpochRecord,
     Outcome,
     RunStatus,
-    as_json,
 )
 from pipelines.store.layout import RunFolder, SearchFolder
 from pipelines.store.lease import require_held
-from pipelines.store.scan import JournalCache, RunRecord
+from pipelines.store.scan import JournalCache, RunRecord, write_schedules
 from pipelines.tracking.base import Tracker, find_backend
 from pipelines.tracking.queue import is_pending
 from pipelines.training.preflight import RunContext
@@ -328,7 +326,7 @@ class SearchRun:
             costs = epoch_costs(record, objective)
             keep, last = self.run.keep_checkpoints, action.last_epoch
             prune_checkpoints(folder.path, costs, keep, last_epoch=last, files=folder.files)
-        outcome = replace(outcome, artifacts=_write_schedules(record))
+        outcome = replace(outcome, artifacts=write_schedules(record))
         self._close_run(folder, outcome)
         for epoch in damaged_epochs(folder.path, folder.files):
             if (folder.name, epoch) not in self._damaged:
@@ -351,18 +349,3 @@ class SearchRun:
         config = {name: info.params[name] for name in self.searched} if info else {}
         text = f"epoch {action.last_epoch}, {text}"
         self.progress.trial_ended(action.trial_id, action.status, text, config)
-
-
-def _write_schedules(record: RunRecord) -> dict[str, str]:
-    """Write what led to each epoch's state of a trial whose settings changed, from which MLflow
-    alone can tell how to repeat it; return the artifacts."""
-    schedules = {
-        str(epoch): [asdict(segment) for segment in each.context.schedule]
-        for epoch, each in record.epochs.items()
-        if each.context.schedule
-    }
-    if not schedules:
-        return {}
-    folder = record.folder
-    folder.files.write(folder.schedules, as_json(schedules))
-    return {SCHEDULES: os.path.relpath(folder.schedules, folder.path)}

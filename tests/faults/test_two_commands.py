@@ -1,67 +1,95 @@
-"""Two commands of one run or search at once: one works, and the other is refused."""
+"""Two commands of one run or search at once, and a command that was killed."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from support.pipeline import (
     SMALL,
+    Capture,
     check_recorded,
+    client,
     kill,
     last_json,
     recorded_epochs,
+    run_here,
     start,
     wait_until,
 )
 
 pytestmark = pytest.mark.usefixtures("prepared_store")
-EPOCHS = 40
 
 
-def ended(process, log: Path) -> tuple[int, str]:  # type: ignore[no-untyped-def]
+def ended(process: subprocess.Popen[str], log: Path) -> tuple[int, str]:
+    """Return the exit code of a command, and what it has printed."""
     out, _ = process.communicate(timeout=400)
-    return process.returncode, out + log.read_text()
+    return process.returncode, log.read_text() + out
 
 
 def check_refused(text: str, field: str, pid: int) -> None:
     expected = rf"error: {field} = '.*': expected one that no other command is working on: "
     expected += rf"process {pid} on {re.escape(os.uname().nodename)} has held it for \d+ (s|min)"
     assert re.search(expected, text), text
-    assert "Traceback" not in text and "Started a local Ray" not in text
+    assert "Traceback" not in text and "Ray" not in text
 
 
-def test_two_commands_resume_one_search(tmp_path: Path) -> None:
+def test_one_search_by_two_commands(tmp_path: Path, capsys: Capture) -> None:
     store, log = tmp_path / "runs", tmp_path / "0.log"
     search = ["search", "vae", "--store", str(store)]
-    sizes = ["--trials", "3", "--epochs", str(EPOCHS), "--scheduler", "fifo"]
-    first = start([*search, *SMALL, *sizes, "--searcher", "random"], log)
+    sizes = ["--trials", "3", "--epochs", "40", "--scheduler", "fifo", "--searcher", "random"]
+    first = start([*search, *SMALL, *sizes], log)
     wait_until(lambda: recorded_epochs(store, 1) >= 1, 400)
+    first.send_signal(signal.SIGSTOP)  # so that it has not ended when the other begins
     (folder,) = (store / "searches").iterdir()
-    resume = [*search, "--resume", folder.name, "--json"]
+    resume = [*search, "--resume", folder.name]
     code, text = ended(start(resume, tmp_path / "1.log"), tmp_path / "1.log")
     assert code == 2
     check_refused(text, "resume", first.pid)
-    assert first.poll() is None, "the second command came too late"
+    listed, _ = run_here(["runs", "--store", str(store)], capsys)
+    assert {run["outcome"] for run in listed["runs"]} == {"running"} and not listed["resume"]
     kill(first)
 
+    for _ in range(2):
+        listed, _ = run_here(["runs", "--store", str(store)], capsys)
+        assert {run["outcome"] for run in listed["runs"]} == {"interrupted"}
+        assert {run["status"] for run in listed["runs"]} == {"KILLED"}
+    assert set(listed["resume"]) == {folder.name}
+    command = shlex.split(listed["resume"][folder.name])
+    resume = ["genpipe", "search", "vae", "--resume", folder.name, "--store", str(store)]
+    assert command == resume
     logs = [tmp_path / f"{number}.log" for number in (2, 3)]
-    both = [start(resume, each) for each in logs]
-    (code, text), (other_code, other_text) = map(ended, both, logs)
-    assert sorted([code, other_code]) == [0, 2], text + other_text
-    winner = code != 0
-    check_refused(text if winner else other_text, "resume", both[winner].pid)
-    check_recorded(store, last_json(other_text if winner else text))
+    both = [start([*command[1:], "--json"], each) for each in logs]
+    told = list(map(ended, both, logs))
+    assert sorted(code for code, _ in told) == [0, 2], told
+    winner = told.index(min(told))
+    check_refused(told[1 - winner][1], "resume", both[winner].pid)
+    result = last_json(told[winner][1])
+    assert [trial["epochs"] for trial in result["ranking"]] == [40] * 3
+    check_recorded(store, result)
+    assert client(store).get_run(result["run_id"]).info.status == "FINISHED"
 
 
-def test_two_commands_train_one_name(tmp_path: Path) -> None:
-    train = ["train", "vae", "--store", str(tmp_path), *SMALL, "--name", "a", "--epochs", "100"]
-    logs = [tmp_path / f"{number}.log" for number in (0, 1)]
-    both = [start(train, each) for each in logs]
-    (code, text), (other_code, other_text) = map(ended, both, logs)
-    assert sorted([code, other_code]) == [0, 2], text + other_text
-    check_refused(text if code else other_text, "name", both[code != 0].pid)
-    reports = sorted((tmp_path / "runs/a/journal/reports").glob("[0-9]*.json"))
-    assert len(reports) == 100
+def test_one_name_by_two_commands(tmp_path: Path, capsys: Capture) -> None:
+    train = ["train", "vae", "--store", str(tmp_path), *SMALL, "--name", "a", "--epochs", "30"]
+    logs = [tmp_path / f"{number}.log" for number in (0, 1, 2)]
+    first = start(train, logs[0])
+    wait_until(lambda: any((tmp_path / "runs/a/journal/reports").glob("*.json")), 400)
+    first.send_signal(signal.SIGSTOP)
+    code, text = ended(start(train, logs[1]), logs[1])
+    assert code == 2
+    check_refused(text, "name", first.pid)
+    kill(first)
+    listed, _ = run_here(["runs", "--store", str(tmp_path)], capsys)
+    (run,) = listed["runs"]
+    assert (run["outcome"], run["epoch"] > 0) == ("interrupted", True)
+    command = shlex.split(listed["resume"]["a"])[1:]
+    code, text = ended(start([*command, "--json"], logs[2]), logs[2])
+    assert code == 0, text
+    result = last_json(text)
+    assert result["epoch"] == 30 and result["run_id"] == run["run_id"]

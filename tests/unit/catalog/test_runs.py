@@ -15,6 +15,7 @@ from pipelines.catalog.runs import best, browse, runs
 from pipelines.report.results import BestResult
 from pipelines.store.journal import Journal
 from pipelines.store.layout import Store
+from pipelines.store.lease import holding
 
 URI = "memory://test"
 Record = Callable[..., Journal]
@@ -63,8 +64,9 @@ def test_a_run_that_goes_on_has_its_status_for_an_outcome(
     journal = open_journal(store.run("a").path)
     record("b")
     BACKEND.writer(URI, store).deliver(journal)
-    outcomes = {run.name: run.outcome for run in runs(store=store.root, tracking_uri=URI).runs}
-    assert outcomes == {"a": "running", "b": "completed"}
+    with holding(store.run("a"), "name"):
+        found = runs(store=store.root, tracking_uri=URI).runs
+    assert {run.name: run.outcome for run in found} == {"a": "running", "b": "completed"}
 
 
 def test_runs_of_one_experiment(server: MemoryServer, store: Store, record: Record) -> None:
@@ -83,10 +85,11 @@ def test_what_an_outage_held_back_is_delivered_first(
     record("held back", deliver=False)
     store.evaluation(run_id).write(run_id, {"test/fd": 2.0}, {}, {})
     open_journal(store.run("going on").path)
-    assert sorted(names(store)) == ["a", "held back"]
-    assert server.run("a").row.metrics["test/fd"] == 2.0
-    server.requests.clear()
-    names(store)
+    with holding(store.run("going on"), "name"):
+        assert sorted(names(store)) == ["a", "held back"]
+        assert server.run("a").row.metrics["test/fd"] == 2.0
+        server.requests.clear()
+        names(store)
     assert server.requests == [("", None)]  # to list them, and nothing is delivered again
 
 
