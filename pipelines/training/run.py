@@ -81,12 +81,18 @@ def train_config(run: Train) -> TrainResult:
     run = context.run
     name = run.name or f"{context.experiment}-{settings_hash(run, context.dataset)}"
     folder = context.store.run(name)
-    with holding(folder, "name"), open_tracker(context.uri, context.store) as tracker:
+    with holding(folder, "name"):
         require_recorded_data(run, context.dataset, folder.journal)
         _require_same(folder, _info(context, run, name))
+        return _train(context, folder)
+
+
+def _train(context: RunContext[Train], folder: RunFolder) -> TrainResult:
+    """Train a run to its end, unless it is complete; return its result once it is delivered."""
+    with open_tracker(context.uri, context.store) as tracker:
         record = JournalCache().read(folder)
         if record.outcome and record.outcome.ending == "completed" and not record.damage:
-            _log.info("%s is complete already; --name NAME trains the config again", name)
+            _log.info("%s is complete already; --name NAME trains the config again", folder.name)
         else:
             _run(context, folder, tracker)
         tracker.sync(folder.journal)
