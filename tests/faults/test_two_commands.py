@@ -6,7 +6,10 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,19 @@ def ended(process: subprocess.Popen[str], log: Path) -> tuple[int, str]:
     return process.returncode, log.read_text() + out
 
 
+def suspend(process: subprocess.Popen[str], store: Path) -> None:
+    """Suspend a command, so that it has not ended when another begins, at a moment when it does
+    not hold the database."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        database = closing(sqlite3.connect(store / "mlflow.db", timeout=0))
+        with database as connection, suppress(sqlite3.OperationalError):
+            connection.execute("BEGIN EXCLUSIVE")
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+
+
 def check_refused(text: str, field: str, pid: int) -> None:
     expected = rf"error: {field} = '.*': expected one that no other command is working on: "
     expected += rf"process {pid} on {re.escape(os.uname().nodename)} has held it for \d+ (s|min)"
@@ -45,7 +61,7 @@ def test_one_search_by_two_commands(tmp_path: Path, capsys: Capture) -> None:
     sizes = ["--trials", "3", "--epochs", "40", "--scheduler", "fifo", "--searcher", "random"]
     first = start([*search, *SMALL, *sizes], log)
     wait_until(lambda: recorded_epochs(store, 1) >= 1, 400)
-    first.send_signal(signal.SIGSTOP)  # so that it has not ended when the other begins
+    suspend(first, store)
     (folder,) = (store / "searches").iterdir()
     resume = [*search, "--resume", folder.name]
     code, text = ended(start(resume, tmp_path / "1.log"), tmp_path / "1.log")
@@ -80,7 +96,7 @@ def test_one_name_by_two_commands(tmp_path: Path, capsys: Capture) -> None:
     logs = [tmp_path / f"{number}.log" for number in (0, 1, 2)]
     first = start(train, logs[0])
     wait_until(lambda: any((tmp_path / "runs/a/journal/reports").glob("*.json")), 400)
-    first.send_signal(signal.SIGSTOP)
+    suspend(first, tmp_path)
     code, text = ended(start(train, logs[1]), logs[1])
     assert code == 2
     check_refused(text, "name", first.pid)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from support.journals import ELBO_MAX, FD, FD_MIN, METRIC
@@ -236,11 +237,19 @@ def test_recorded_runs_are_shown(capsys: Capture) -> None:
 def test_the_best_runs_are_shown(capsys: Capture) -> None:
     show_best(best_result())
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["run", "name", METRIC]
+    assert lines[0].split() == ["run", "name", "outcome", METRIC]
     assert [line.split()[0] for line in lines[1:3]] == ["abc", "def"]
     assert "  model.latent_dim = 16" in lines and "  optim.lr = 0.1" in lines
     assert f"  best/{METRIC} -1.5" in lines
     assert lines[-1] == "train it again:  genpipe train vae"
+
+
+def test_what_was_interrupted_is_shown_with_the_command_that_resumes_it(capsys: Capture) -> None:
+    command = "genpipe search vae --resume s --store runs"
+    show_best(replace(best_result(), resume={"s": command}))
+    show_runs(RunsResult(runs=best_result().ranking, resume={"s": command}))
+    out = capsys.readouterr().out
+    assert out.count(f"s was interrupted; resume it:  {command}\n") == 2
 
 
 def test_a_repetition_is_equal_or_says_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
