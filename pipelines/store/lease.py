@@ -122,8 +122,7 @@ class Lease:
         self._thread.join()
         del _held[self.folder.path]
         with suppress(OSError):  # of a full disk; then the end of this process releases it
-            newest = _newest(self.folder)
-            if newest and newest.holder == self.holder:
+            if self._is_held():
                 content = asdict(replace(self.holder, released=True))
                 self.folder.files.write(self.path, as_json(content))
 
@@ -138,16 +137,20 @@ class Lease:
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_SECONDS):
             try:
-                newest = _newest(self.folder)
-                if newest and not self._is_mine(newest):
-                    self.lost = newest.describe()
+                if self._is_held():
+                    self.folder.files.touch(self.path)
+                elif self.lost:
                     return
-                self.folder.files.touch(self.path)
             except OSError as error:  # the storage is away, or somebody has moved the folder
                 _log.debug("the lease of %s is not renewed: %s", self.folder.path, error)
 
-    def _is_mine(self, newest: _LeaseFile) -> bool:
-        return newest.path == self.path if newest.holder is None else newest.holder == self.holder
+    def _is_held(self) -> bool:
+        """Return whether the lease is this process's; False too if its file is away."""
+        newest = _newest(self.folder)
+        if newest and newest.path == self.path and newest.holder in (self.holder, None):
+            return True
+        self.lost = newest.describe() if newest else ""
+        return False
 
 
 _held: dict[Path, Lease] = {}

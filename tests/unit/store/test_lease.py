@@ -223,7 +223,6 @@ def test_who_was_suspended_loses_the_lease_to_another_machine_and_says_so(
     child.send_signal(signal.SIGSTOP)
     with holding(folder, "name"):
         child.send_signal(signal.SIGCONT)
-        time.sleep(3 * BEAT)
         out, _ = child.communicate("")
         assert "lost:" in out and f"process {os.getpid()} on" in out
         assert str(folder.path) in out
