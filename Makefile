@@ -65,6 +65,7 @@ bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.search_throughput --ideal
 	$(BIN)/python -m benchmarks.many_trials
 	$(BIN)/python -m benchmarks.catalog
+	$(BIN)/python -m benchmarks.overheads
 	$(BIN)/python -m benchmarks.train_throughput
 	$(BIN)/python -m benchmarks.ddp_scaling
 	$(BIN)/python -m benchmarks.metrics_throughput

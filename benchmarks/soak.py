@@ -20,12 +20,10 @@ import json
 import random
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,6 +35,7 @@ import psutil
 import tyro
 
 from benchmarks.figures import ROOT, environment, finish, say, scratch, setting
+from benchmarks.processes import answers, free_ports, kill_tree, listens, title, tree, wait_for
 
 _TIMES = ("epoch_seconds", "images_per_second")
 """Metrics that differ from one run to the next."""
@@ -91,7 +90,7 @@ class Soak:
     def __post_init__(self) -> None:
         self.random = random.Random(self.options.seed)
         self.store = self.folder / "store"
-        self.ports = dict(zip(("gcs", "dashboard", "mlflow"), _free_ports(3), strict=True))
+        self.ports = dict(zip(("gcs", "dashboard", "mlflow"), free_ports(3), strict=True))
 
     def run(self) -> dict[str, float]:
         """Search and disturb until the time is over and the last search is complete."""
@@ -127,7 +126,7 @@ class Soak:
         """Stop everything that was started."""
         for process in (self.search, self.server, *self.nodes.values()):
             if process is not None:
-                _kill_tree(process.pid)
+                kill_tree(process.pid)
 
     # -- processes ------------------------------------------------------------------------
     @cached_property
@@ -166,15 +165,15 @@ class Soak:
             f"--backend-store-uri=sqlite:///{self.database}",
             f"--artifacts-destination={self.folder / 'artifacts'}",
         )
-        _await(lambda: _answers(f"{self.uri}/health"), 120, "no MLflow server")
+        wait_for(lambda: answers(f"{self.uri}/health"), 120, "no MLflow server")
 
     def _start_cluster(self) -> None:
         """Start a head and a second node, of one CPU each, in place of what is left of others."""
         for process in self.nodes.values():
-            _kill_tree(process.pid)
+            kill_tree(process.pid)
         head = ["--head", f"--port={self.ports['gcs']}", "--dashboard-host=127.0.0.1"]
         self._start_node("head", *head, f"--dashboard-port={self.ports['dashboard']}")
-        _await(lambda: _listens(self.ports["dashboard"]), 120, "no Ray head")
+        wait_for(lambda: listens(self.ports["dashboard"]), 120, "no Ray head")
         self._start_node("second", f"--address={self.address}")
 
     def _start_node(self, name: str, *flags: str) -> None:
@@ -212,7 +211,7 @@ class Soak:
             )
         if not self.search_id:
             process = self.search
-            _await(
+            wait_for(
                 lambda: bool(set(self._search_ids()) - known) or process.poll() is not None,
                 300,
                 "no search began",
@@ -257,7 +256,7 @@ class Soak:
         code = self.search.wait()
         if code == 1:
             say("the command ended with 1: its log is above")
-        if self.nodes["head"].poll() is not None or not _listens(self.ports["gcs"]):
+        if self.nodes["head"].poll() is not None or not listens(self.ports["gcs"]):
             self._start_cluster()
 
     def _calm(self) -> bool:
@@ -281,7 +280,7 @@ class Soak:
             code = self.search.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             say(f"{fault.name}: the command goes on after {_EXIT_SECONDS:.0f} s")
-            _kill_tree(self.search.pid)
+            kill_tree(self.search.pid)
             code = None
         if code not in (fault.exit_code, 0):  # 0: it was complete before the fault
             say(f"{fault.name}: the command ended with {code}")
@@ -405,7 +404,7 @@ def _kill_process(node: str, name: str) -> Callable[[Soak], None]:
 
     def strike(soak: Soak) -> None:
         nodes = list(soak.nodes.values()) if node == "*" else [soak.nodes[node]]
-        victims = [p for each in nodes for p in _tree(each.pid) if _title(p).startswith(name)]
+        victims = [p for each in nodes for p in tree(each.pid) if title(p).startswith(name)]
         for victim in soak.random.sample(victims, min(1, len(victims))):
             victim.kill()
 
@@ -417,7 +416,7 @@ def _kill_head(part: str) -> Callable[[Soak], None]:
 
     def strike(soak: Soak) -> None:
         assert soak.search is not None
-        for process in _tree(soak.nodes["head"].pid):
+        for process in tree(soak.nodes["head"].pid):
             if process.name().startswith(part):
                 process.kill()
         with suppress(subprocess.TimeoutExpired):
@@ -428,21 +427,21 @@ def _kill_head(part: str) -> Callable[[Soak], None]:
 
 
 def _take_node(soak: Soak) -> None:
-    _kill_tree(soak.nodes["second"].pid)
+    kill_tree(soak.nodes["second"].pid)
     time.sleep(3)
     soak._start_node("second", f"--address={soak.address}")
 
 
 def _stop_server(soak: Soak) -> None:
     assert soak.server is not None
-    _kill_tree(soak.server.pid)
+    kill_tree(soak.server.pid)
     time.sleep(soak.random.uniform(2, 12))
     soak._start_server()
 
 
 def _freeze_server(soak: Soak) -> None:
     assert soak.server is not None
-    processes = _tree(soak.server.pid)
+    processes = tree(soak.server.pid)
     for process in processes:
         process.suspend()
     time.sleep(soak.random.uniform(2, 15))
@@ -514,56 +513,6 @@ def _small_disk(folder: Path) -> Iterator[bool]:
     finally:
         if mounted:
             subprocess.run(["umount", "--lazy", str(folder)], check=False)
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    """Return a process and all below it."""
-    with suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    return []
-
-
-def _kill_tree(pid: int) -> None:
-    processes = _tree(pid)
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=10)
-
-
-def _title(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
-def _answers(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=2):
-        return True
-    return False
-
-
-def _await(condition: Callable[[], bool], seconds: float, message: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{message} within {seconds:.0f} s")
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":
