@@ -24,6 +24,7 @@ from typing import NamedTuple, NoReturn
 import gen_models
 from gen_models.core.errors import InputError, shown
 from pipelines.cli import commands
+from pipelines.cluster import signals
 from pipelines.store.files import FULL, LeaseLostError
 from pipelines.store.secrets import RedactedStream, hide, redact
 
@@ -55,16 +56,18 @@ def run() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # where a terminal knows ASCII only
             stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, RedactedStream(stream))
-    code = main()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    with signals.handled_signals():
+        code = main()
+        with signals.deferred():
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 130 if
-    it was interrupted."""
+    """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 128 + n
+    if signal n interrupted it: 130 for Ctrl-C, 143 for SIGTERM."""
     given = sys.argv[1:] if argv is None else argv
     level, args = _split_verbosity([hide(each) for each in given])
     program = " ".join(["genpipe", *args[:1]])
@@ -72,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args or args[0] in ("-h", "--help"):
             print(help_text())
             return 0
-        return _run_command(args[0], args[1:], level)
+        code = _run_command(args[0], args[1:], level)
+        return signals.exit_code() if code == EXIT_INTERRUPTED else code
     except InputError as error:
         text = redact(str(error))
         shortened = f"{text[:_MESSAGE]}…" if len(text) > _MESSAGE else text
@@ -92,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return signals.exit_code()
 
 
 def _run_command(name: str, args: list[str], level: int) -> int:

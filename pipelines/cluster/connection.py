@@ -14,15 +14,17 @@ import logging
 import os
 import signal
 import socket
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import psutil
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray._private.authentication import authentication_token_setup
+from ray._private.node import Node
 from ray._private.ray_constants import GCS_PORT_ENVIRONMENT_VARIABLE
 from ray._private.services import canonicalize_bootstrap_address
 from ray._private.state import state
@@ -32,12 +34,16 @@ from ray.exceptions import AuthenticationError
 from gen_models.core.errors import InputError, require
 from pipelines.cluster.environment import environment, restored_environment
 from pipelines.cluster.packages import family_packages, project_packages
+from pipelines.cluster.signals import handlers_restored
 
 REACH_SECONDS = 5.0
 """Time in which a cluster's port must accept a connection."""
 
 ANSWER_SECONDS = 8
 """Time in which a Ray GCS must answer on that connection; Ray's own limit is 20 s."""
+
+KILL_SECONDS = 5.0
+"""For how long processes that were killed are waited for."""
 
 JOB_DEFAULTS = {
     # Ray Train takes one report at each poll of its controller. Ray's default is a poll in 2 s.
@@ -110,7 +116,12 @@ def connect(
     refuses the token, and for resources given with the address of a cluster.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    with _authentication_mode_kept(), _driver_settings_restored():
+    variables = ("PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED")  # `ray.init` sets them for good
+    with (
+        _authentication_mode_kept(),
+        restored_environment(variables),
+        handlers_restored(signal.SIGTERM),
+    ):
         try:
             if address == "local":
                 gcs_address = _start(num_cpus, num_gpus, resources, dashboard)
@@ -131,7 +142,7 @@ def connect(
                 is_local=address == "local",
             )
         finally:
-            ray.shutdown()
+            _shut_down()
 
 
 @contextmanager
@@ -167,17 +178,29 @@ def _authentication_mode_kept() -> Iterator[None]:
             Config.initialize("")  # Ray caches the mode
 
 
-@contextmanager
-def _driver_settings_restored() -> Iterator[None]:
-    """Undo, after the block, what `ray.init` sets for good in this process: two environment
-    variables and the handler of SIGTERM."""
-    handler = signal.getsignal(signal.SIGTERM)
-    with restored_environment(("PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED")):
-        try:
-            yield
-        finally:
-            if threading.current_thread() is threading.main_thread() and handler is not None:
-                signal.signal(signal.SIGTERM, handler)
+def _shut_down() -> None:
+    """Disconnect, and kill all processes of the instance that this process started, if any.
+
+    Ray itself sends SIGTERM, which a command's child processes have blocked, waits a second for
+    each before it kills it, and leaves those that the raylet started to notice its death.
+    """
+    node = worker._global_node
+    if node is not None:
+        node.kill_all_processes = partial(_kill_instance, node, node.kill_all_processes)
+    ray.shutdown()
+
+
+def _kill_instance(node: Node, kill_servers: Callable[..., None], **how: Any) -> None:
+    servers = [each.process.pid for infos in node.all_processes.values() for each in infos]
+    processes: list[psutil.Process] = []
+    for pid in servers:
+        with suppress(psutil.NoSuchProcess):
+            processes += psutil.Process(pid).children(recursive=True)
+    kill_servers(**{**how, "allow_graceful": False})
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=KILL_SECONDS)
 
 
 def _use_token() -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,7 @@ def show_search(result: SearchResult, store: str) -> None:
         _show_seed_study(result, store)
         return
     _print_ranking(result)
+    _print_failures(result)
     if result.pareto:
         by = ", ".join(map(str, result.objectives))
         _print(f"Pareto front (*): {len(result.pareto)} trials, of {by}")
@@ -120,6 +122,7 @@ def _show_seed_study(result: SearchResult, store: str) -> None:
         _print(f"  mean      {seeds.mean:.6g}, standard error {seeds.sem:.2g}")
         for name in ("std", "best", "median", "worst"):
             _print(f"  {name:<9} {getattr(seeds, name):.6g}")
+    _print_failures(result)
     if result.seeds_beaten is not None:
         _print(f"  recorded  {study.value:.6g}, better than {result.seeds_beaten} of these seeds")
     _print(f"MLflow run  {result.run_id} in {result.experiment}, {result.tracking_uri}")
@@ -219,6 +222,19 @@ def _print_resume(commands: Mapping[str, str]) -> None:
 def _print_model_error(error: str | None) -> None:
     if error:
         _print(f"NO MODEL: the checkpoint could not be exported as an MLflow model: {error}")
+
+
+def _print_failures(result: SearchResult) -> None:
+    """Print why trials failed, or why none has a value."""
+    failed = Counter(result.failures)
+    for study in result.studies.values():
+        failed.update(study.failures)
+    for reason, num in failed.items():
+        _print(f"FAILED: {num} {'trial' if num == 1 else 'trials'}: {reason}")
+    if result.outcome != "interrupted" and all(row.value is None for row in result.ranking):
+        outcomes = Counter(row.outcome.replace("_", " ") for row in result.ranking)
+        ended = ", ".join(f"{num} {outcome}" for outcome, num in outcomes.items())
+        _print(f"NO RESULT: no trial has a value of {result.metric}: {ended or 'none ended'}")
 
 
 def _print_ranking(result: SearchResult) -> None:

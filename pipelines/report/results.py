@@ -138,6 +138,8 @@ class StudySummary:
     seed_study: SeedStudy | None
     seed_statistics: SeedStatistics | None
     seeds_beaten: int | None
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Why seeds failed, and how many of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +171,18 @@ class SearchResult(Result):
     """Of a seed study: how many seeds the studied run is better than."""
     studies: Mapping[str, StudySummary] = field(default_factory=dict)
     """Seed studies of this search's best configs, by trial id (`--confirm`)."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Why trials failed, and how many of them."""
 
     @property
     def exit_code(self) -> int:
-        failed = self.champion is not None and self.champion.model_error is not None
-        return 1 if failed else EXIT_CODES.get(self.outcome, 1)
+        """1 also if a trial failed, or none has a value of the metric that ranks."""
+        if self.outcome != "completed":
+            return EXIT_CODES.get(self.outcome, 1)
+        has_value = any(row.value is not None for row in self.ranking)
+        failed = self.failures or any(study.failures for study in self.studies.values())
+        no_model = self.champion is not None and self.champion.model_error is not None
+        return 1 if failed or no_model or not has_value else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gen_models.core.errors import DamagedError
+from pipelines.cluster import signals
 from pipelines.store.journal import EvaluationJournal, Journal
 from pipelines.store.layout import Store
 from pipelines.store.secrets import redact
@@ -30,6 +31,7 @@ _FIRST_WAIT, _LONGEST_WAIT, _HURRIED_WAIT = 0.5, 30.0, 1.0
 _CLOSE_SECONDS = 10.0
 _JOIN_SECONDS = 1.0
 _FINISH_SECONDS = 60.0
+_INTERRUPTED_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +66,8 @@ class DeliveryQueue:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if kind and issubclass(kind, KeyboardInterrupt):
+            self.finish()
         self.close(0.0 if kind else _CLOSE_SECONDS)
         self._scope.close()
 
@@ -90,8 +94,10 @@ class DeliveryQueue:
                 self._waiters -= 1
 
     def finish(self) -> None:
-        """Wait until everything is delivered, at most a minute, and log if it is not."""
-        if not self.flush(_FINISH_SECONDS):
+        """Wait until everything is delivered, at most a minute, and log if it is not. A command
+        that is interrupted waits for some seconds only."""
+        interrupted = signals.received() is not None
+        if not self.flush(_INTERRUPTED_SECONDS if interrupted else _FINISH_SECONDS):
             uri = self._backend.public_uri(self._uri)
             line = "%s at %s lacks some results; `genpipe runs` delivers them"
             _log.warning(line, self._backend.name, uri)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,11 +17,13 @@ from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.errors import DamagedError, InputError
 from gen_models.core.sampling import sample
 from pipelines.analysis.best_epoch import best_epoch, epoch_costs, summarise_run
+from pipelines.cluster import signals
 from pipelines.cluster.connection import connect
 from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import uses_gpu
 from pipelines.cluster.shared_store import shared_store
 from pipelines.cluster.threads import run_in_thread
+from pipelines.config.command import resume_command
 from pipelines.config.objectives import as_list
 from pipelines.config.run import Train
 from pipelines.config.search import with_metrics
@@ -89,7 +91,8 @@ def train_config(run: Train) -> TrainResult:
 
 def _train(context: RunContext[Train], folder: RunFolder) -> TrainResult:
     """Train a run to its end, unless it is complete; return its result once it is delivered."""
-    with open_tracker(context.uri, context.store) as tracker:
+    with ExitStack() as at_end, open_tracker(context.uri, context.store) as tracker:
+        at_end.callback(_say_how_to_resume, context.run, folder)
         record = JournalCache().read(folder)
         if record.outcome and record.outcome.ending == "completed" and not record.damage:
             _log.info("%s is complete already; --name NAME trains the config again", folder.name)
@@ -98,6 +101,14 @@ def _train(context: RunContext[Train], folder: RunFolder) -> TrainResult:
         tracker.sync(folder.journal)
         tracker.finish()
         return _result(context, folder, tracker)
+
+
+def _say_how_to_resume(run: Train, folder: RunFolder) -> None:
+    """Log the command that resumes a run, if it was interrupted."""
+    with suppress(DamagedError):
+        outcome = folder.journal.outcome()
+        if folder.journal.has_started and (not outcome or outcome.ending == "interrupted"):
+            _log.warning("interrupted: `%s` resumes from the last checkpoint", resume_command(run))
 
 
 def write_samples(folder: RunFolder, checkpoint: Any, path: Any, seed: int = 0) -> None:
@@ -160,14 +171,13 @@ def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> Non
         if not unusable:
             _log.error("training failed: %s", message)
     except KeyboardInterrupt:
+        if not folder.journal.has_started:
+            raise
         status = "interrupted"
-        _log.warning("interrupted: the same command resumes from the last checkpoint")
+    with signals.deferred(), suppress(StoreError) if unusable else nullcontext():
+        _close(context, folder, status, message, time.monotonic() - start)
     if unusable:
-        _log.warning("interrupted: the same command resumes from the last checkpoint")
-        with suppress(StoreError):  # then the run has no outcome, which is as good
-            _close(context, folder, status, message, time.monotonic() - start)
         raise unusable
-    _close(context, folder, status, message, time.monotonic() - start)
 
 
 def _recorded_params(folder: RunFolder) -> Mapping[str, Any]:

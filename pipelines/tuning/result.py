@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from pipelines.analysis.champion import num_seeds_beaten
 from pipelines.analysis.ranking import TrialResult
 from pipelines.report.results import SearchResult, StudySummary, TrialRow, existing
+from pipelines.store.journal import Outcome
 from pipelines.store.secrets import hide
 from pipelines.tuning.search_run import SearchRun
+
+_VARIABLE = re.compile(r"\b[0-9a-f]*\d[0-9a-f]*\b")
+"""Numbers, and ids in hexadecimal digits."""
 
 
 def search_result(search: SearchRun, studies: Mapping[str, SearchRun]) -> SearchResult:
@@ -60,7 +66,20 @@ def _result(search: SearchRun) -> SearchResult:
         seed_study=run.seed_study,
         seed_statistics=selection.seeds,
         seeds_beaten=num_seeds_beaten(run.seed_study, ranking, run.objective),
+        failures=failures(result.outcome for result in ranking),
     )
+
+
+def failures(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Return why trials failed, and how many for each reason, the most frequent first. Messages
+    that differ in numbers and ids only are one reason: that of the first."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for outcome in outcomes:
+        if outcome.ending == "failed":
+            message = outcome.tags.get("message", "no reason is recorded")
+            counts[first.setdefault(_VARIABLE.sub("", message), message)] += 1
+    return dict(counts.most_common())
 
 
 def _row(search: SearchRun, result: TrialResult) -> TrialRow:
@@ -76,4 +95,5 @@ def _summary(study: SearchResult) -> StudySummary:
         seed_study=study.seed_study,
         seed_statistics=study.seed_statistics,
         seeds_beaten=study.seeds_beaten,
+        failures=study.failures,
     )

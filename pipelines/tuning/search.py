@@ -17,12 +17,14 @@ from typing import Any
 from uuid import uuid4
 
 from gen_models.core.config import flatten
-from gen_models.core.errors import InputError
+from gen_models.core.errors import DamagedError, InputError
 from pipelines.analysis.champion import trial_with_best_mean
+from pipelines.cluster import signals
 from pipelines.cluster.connection import Cluster, connect
 from pipelines.cluster.process import restored_process
 from pipelines.cluster.resources import cluster_devices, local_devices, uses_gpu
 from pipelines.cluster.shared_store import shared_store
+from pipelines.config.command import resume_command
 from pipelines.config.objectives import Objective, as_list, describe
 from pipelines.config.search import Search, with_metrics
 from pipelines.config.serialization import HERE, config_from_python, load_config, to_dict
@@ -121,11 +123,12 @@ def run_search(run: Search) -> SearchResult:
     studies: dict[str, SearchRun] = {}
     with (
         holding(folder, "resume"),
-        ExitStack() as leases,
+        ExitStack() as at_end,
         open_tracker(context.uri, context.store) as tracker,
     ):
         extractor = context.extractor  # computed before Ray takes the cores
         this = SearchRun(context, folder, tracker, searched)
+        at_end.callback(_say_how_to_resume, this, studies)
         ended = False
         try:
             if this.is_over and not run.confirm:
@@ -140,11 +143,12 @@ def run_search(run: Search) -> SearchResult:
                     )
                     run_trials(this)
                     if this.status == "completed" and this.run.confirm:
-                        run_seed_studies(this, studies, run_trials, leases)
+                        run_seed_studies(this, studies, run_trials, at_end)
             ended = True
         finally:
             # Only now that Ray has gone, and with it every process that writes journals.
-            _close_open(this, studies, ended=ended)
+            with signals.deferred():
+                _close_open(this, studies, ended=ended)
         _finish(this, studies)
         tracker.finish()
         return search_result(this, studies)
@@ -154,6 +158,7 @@ def _run_trials(
     search: SearchRun, cluster: Cluster, dataset: DatasetRef, marker: StoreMarker
 ) -> None:
     """Have Tune run the trials of a search or a seed study, unless it is over."""
+    signals.check()
     run, spec, folder = search.context.run, search.context.dataset.spec, search.folder
     on_gpu = uses_gpu(cluster, run.device, run.num_workers)
     run = resolve_precision(run, spec, cluster, on_gpu)
@@ -183,24 +188,24 @@ def _run_trials(
 
 
 def _close_open(search: SearchRun, studies: Mapping[str, SearchRun], *, ended: bool) -> None:
-    """Close what is open, and log the command that resumes if anything is left to do.
+    """Close what is open.
 
     `ended`: False if an error ended the search, which is then interrupted wherever it stood.
     """
     for each in (search, *studies.values()):
         with nullcontext() if ended else suppress(StoreError):  # that ended the search
             each.close_open_trials(ended=ended)
-    run = search.run
-    if search.has_started and not (ended and studies_are_complete(search, studies)):
-        command = f"confirm {run.seed_study.run}" if run.seed_study else f"search {run.family}"
-        reason = "every trial failed" if search.status == "failed" else "interrupted"
-        _log.warning(
-            "%s: `genpipe %s --store %s --resume %s` resumes from the last checkpoints",
-            reason,
-            command,
-            run.store,
-            search.search_id,
-        )
+
+
+def _say_how_to_resume(search: SearchRun, studies: Mapping[str, SearchRun]) -> None:
+    """Log the command that resumes a search, if anything is left to do."""
+    with suppress(DamagedError):
+        outcome = search.folder.journal.outcome()
+        is_closed = outcome is not None and outcome.ending == "completed"
+        if search.has_started and not (is_closed and studies_are_complete(search, studies)):
+            reason = "every trial failed" if search.status == "failed" else "interrupted"
+            command = resume_command(search.run, search.search_id)
+            _log.warning("%s: `%s` resumes from the last checkpoints", reason, command)
 
 
 def _finish(search: SearchRun, studies: Mapping[str, SearchRun]) -> None:

@@ -7,7 +7,6 @@ import logging
 import pickle  # nosec B403  # of Tune's own state, in a store that is trusted (SECURITY.md)
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from ray.tune.search.search_generator import SearchGenerator
 
 from gen_models.core.config import flatten
 from pipelines.cluster.environment import environment, ignored_warnings
+from pipelines.cluster.signals import handlers_restored
 from pipelines.config.search import Search
 from pipelines.config.serialization import load_config
 from pipelines.store.files import StoreError
@@ -71,7 +71,7 @@ def run_tuner(
         ignored_warnings("The reported value is ignored"),  # a resumed trial repeats a report
         _quiet_optuna(),
         _quiet_about_the_store(),
-        _signal_handlers_restored(),
+        handlers_restored(signal.SIGINT, signal.SIGUSR1),
     ):
         try:
             results = _make_tuner(run, folder, trainable, concurrent, tune_callbacks).fit()
@@ -242,21 +242,6 @@ def _quiet_about_the_store() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_shown)
-
-
-@contextmanager
-def _signal_handlers_restored() -> Iterator[None]:
-    """Restore the process's signal handlers after the block: Tune installs its own, with which
-    Ctrl-C ends a search in order, and leaves them behind (`ray.tune.tune.run`)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no signal handler can be set here, so Tune sets none
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -35,4 +35,6 @@ def test_its_trials_fail_and_the_search_says_so(
     result = last_json(out)
     assert result["outcome"] == "failed" and result["champion"] is None
     assert [row["outcome"] for row in result["ranking"]] == ["failed", "failed"]
+    ((reason, num),) = result["failures"].items()
+    assert "no room for the images" in reason and num == 2
     assert client(store).get_run(result["run_id"]).info.status == "FAILED"

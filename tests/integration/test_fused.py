@@ -36,8 +36,8 @@ Search = Callable[..., tuple[dict[str, Any], str]]
 def search(tmp_path: Path, capsys: Capture) -> Search:
     """Runs a search in this process; returns its result and its log."""
 
-    def run(family: str, *args: str) -> tuple[dict[str, Any], str]:
-        return run_here(["search", family, "--store", str(tmp_path), *args], capsys)
+    def run(family: str, *args: str, expect: int = 0) -> tuple[dict[str, Any], str]:
+        return run_here(["search", family, "--store", str(tmp_path), *args], capsys, expect)
 
     return run
 
@@ -169,7 +169,7 @@ def test_a_fused_search_is_interrupted_killed_and_resumed(tmp_path: Path) -> Non
 def test_trials_that_diverge_are_stopped_and_marked(search: Search, tmp_path: Path) -> None:
     tiny = ("--model.likelihood", "gaussian", "--model.decoder-std", "1e-25")
     args = ("--epochs", "3", "--grace-period", "1", "--trials", "2")
-    result, _ = search("vae", *SMALL, *tiny, *args)
+    result, _ = search("vae", *SMALL, *tiny, *args, expect=1)  # no trial has a value
     for trial in result["ranking"]:
         assert trial["outcome"] == "diverged" and trial["value"] is None
         run = client(tmp_path).get_run(trial["run_id"])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from gen_models.core.errors import InputError, require
+from pipelines.cluster import signals
 from pipelines.store.layout import Store
 from pipelines.store.secrets import MARK, hide
 from pipelines.tracking.mlflow.database import make_whole, one_maker
@@ -57,6 +58,7 @@ def serve(uri: str, store: Store, port: int, *, auth: bool = False) -> None:
     print(f"MLflow's page: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     arguments = [part for option in options.items() for part in option]
     command = [sys.executable, "-m", "mlflow", "server", *arguments]
+    signals.release()
     # Its arguments are ours; what the URI holds is in the environment.
     os.execve(sys.executable, command, variables)  # nosec B606
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.parsing import given_settings, parse_run
-from pipelines.config.command import rerun_command
+from pipelines.config.command import rerun_command, resume_command
 from pipelines.config.objectives import Objective
 from pipelines.config.run import Run, Train, defaults
 from pipelines.config.search import Search, SeedStudy, with_objectives
@@ -101,3 +101,20 @@ def test_a_seed_study_is_a_confirm() -> None:
     study = SeedStudy(run="a b", name="a", search_id="", data_digest="d", value=1.0)
     run = replace(defaults(Search, "vae"), seed_study=study, trials=7)
     assert rerun_command(run) == "genpipe confirm 'a b' --seeds 7"
+
+
+def test_the_command_that_resumes_a_run_means_the_same_run(train: Train) -> None:
+    run = replace(train, store=Path("a store"), name="mine", address="head:6379")
+    program, command, *args = shlex.split(resume_command(run))
+    assert (program, command) == ("genpipe", "train")
+    assert parse_run(Train, command, args) == run
+
+
+def test_the_command_that_resumes_a_search_names_it(search: Search) -> None:
+    run = replace(search, store=Path("/s"))
+    expected = f"genpipe search {run.family} --resume search-1 --store /s"
+    assert resume_command(run, "search-1") == expected
+    study = SeedStudy(run="abc", name="x", search_id="", data_digest="d", value=None)
+    run = replace(run, seed_study=study, address="head:6379")
+    expected = "genpipe confirm abc --resume search-1 --store /s --address head:6379"
+    assert resume_command(run, "search-1") == expected

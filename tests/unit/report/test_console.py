@@ -175,6 +175,17 @@ def test_a_search_is_shown(capsys: Capture) -> None:
     assert lines[-1].endswith(" browse --store 'my runs'") and lines[-1].startswith("browse ")
 
 
+def test_reasons_of_failed_trials_are_shown(capsys: Capture) -> None:
+    failures = {"no memory": 2, "the fused worker died": 1}
+    show_search(search_result(ranking=(trial_row(),), failures=failures), "runs")
+    said = capsys.readouterr().out
+    assert "FAILED: 2 trials: no memory\nFAILED: 1 trial: the fused worker died\n" in said
+    assert "NO RESULT" not in said
+    row = trial_row(value=None, outcome="diverged")
+    show_search(search_result(ranking=(row, row)), "runs")
+    assert f"NO RESULT: no trial has a value of {METRIC}: 2 diverged" in capsys.readouterr().out
+
+
 def test_a_pareto_front_is_marked(capsys: Capture) -> None:
     rows = tuple(trial_row(name, values={METRIC: -1.5, FD: 2.0}) for name in ("a", "b"))
     result = search_result(

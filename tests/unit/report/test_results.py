@@ -99,8 +99,8 @@ def test_every_result_is_in_the_schema_s_list() -> None:
 )
 def test_exit_codes_of_outcomes(outcome: Any, code: int) -> None:
     assert replace(train_result(), outcome=outcome).exit_code == code
-    assert replace(search_result(champion=trial_row()), outcome=outcome).exit_code == code
-    assert replace(search_result(), outcome=outcome).exit_code == code
+    row = trial_row()
+    assert replace(search_result(champion=row, ranking=(row,)), outcome=outcome).exit_code == code
 
 
 def test_a_model_that_could_not_be_exported_is_a_failure() -> None:
@@ -108,6 +108,29 @@ def test_a_model_that_could_not_be_exported_is_a_failure() -> None:
     assert search_result(champion=trial_row(model_error="no")).exit_code == 1
     # A trial that is not the champion has no model to export.
     assert search_result(champion=trial_row(), ranking=(trial_row(),)).exit_code == 0
+
+
+def test_a_search_with_failed_trials_or_without_a_value_fails() -> None:
+    good, wild = trial_row(), trial_row("wild", outcome="diverged", value=None)
+    assert search_result(champion=good, ranking=(good, wild)).exit_code == 0
+    failures = {"no memory": 1}
+    assert search_result(champion=good, ranking=(good,), failures=failures).exit_code == 1
+    study = StudySummary(
+        search_id="s",
+        run_id="r",
+        outcome="completed",
+        seed_study=STUDY,
+        seed_statistics=None,
+        seeds_beaten=None,
+        failures=failures,
+    )
+    result = search_result(champion=good, ranking=(good,), studies={"t0": study})
+    assert result.exit_code == 1
+    assert search_result(ranking=(wild,)).exit_code == 1
+    assert search_result().exit_code == 1
+    # To be resumed: nothing is decided yet.
+    interrupted = search_result(outcome="interrupted", ranking=(wild,), failures=failures)
+    assert interrupted.exit_code == 130
 
 
 def test_results_that_are_lists_or_files_have_no_failure() -> None:

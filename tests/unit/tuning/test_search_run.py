@@ -11,6 +11,7 @@ from support.search import METRIC, RecordingTracker, finish_tune, make_search, r
 from pipelines.config.objectives import Objective
 from pipelines.config.search import Search
 from pipelines.config.serialization import load_config
+from pipelines.report.console import show_search
 from pipelines.store.checkpoints import damaged_epochs, saved_epochs
 from pipelines.store.journal import Outcome
 from pipelines.tuning.recorder import Closed, TrialEnded, TrialStarted
@@ -219,6 +220,37 @@ def test_a_search_whose_trials_all_failed_has_failed(tmp_path: Path) -> None:
     assert found and found.ending == "failed" and found.summary["trials/failed"] == 3
     result = search_result(search, {})
     assert (result.outcome, result.champion, result.exit_code) == ("failed", None, 1)
+    assert result.failures == {"no memory": 3}
+
+
+def test_reasons_of_failed_trials_are_grouped(tmp_path: Path) -> None:
+    search = make_search(tmp_path, trials=5)
+    errors = [f"worker {n}c{n}f died in epoch {n}" for n in range(3)] + ["no memory"]
+    for number, error in enumerate(errors):
+        run_trial(search, f"t{number}", [], error=error)
+    run_trial(search, "t4", [5.0, 4.0])
+    finish_tune(search)
+    search.finish(register=True)
+    result = search_result(search, {})
+    assert result.outcome == "completed" and result.exit_code == 1
+    first, *others = result.failures.items()
+    assert first[0] in errors[:3] and first[1] == 3 and others == [("no memory", 1)]
+    assert result.champion and result.champion.trial_id == "t4"
+
+
+def test_a_search_without_a_value_has_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = make_search(tmp_path)
+    for number in range(3):  # as where a trial's records do not reach this process
+        run_trial(search, f"t{number}", [])
+    finish_tune(search)
+    search.finish(register=True)
+    result = search_result(search, {})
+    assert result.champion is None and result.exit_code == 1
+    show_search(result, "runs")
+    said = capsys.readouterr().out
+    assert f"NO RESULT: no trial has a value of {METRIC}: 3 stopped early" in said
 
 
 def test_an_error_after_the_trials_leaves_the_search_interrupted(tmp_path: Path) -> None:

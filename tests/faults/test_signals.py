@@ -1,0 +1,155 @@
+"""Commands that are asked to end, by Ctrl-C or SIGTERM: they end in order, and are resumed."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support.pipeline import (
+    ROOT,
+    SMALL,
+    check_recorded,
+    client,
+    recorded_epochs,
+    run_process,
+    wait_until,
+)
+
+pytestmark = pytest.mark.usefixtures("prepared_store")
+SECONDS = 20
+"""In which a command ends."""
+DATA = (*SMALL, "--batch-size", "32", "--features", "pca")
+SEARCH = (
+    *("search", "vae", *DATA, "--searcher", "random", "--scheduler", "fifo", "--epochs", "20"),
+    *("--execution", "in_turn"),  # else each of two searches would measure
+)
+
+
+class Command:
+    """A command in a process group of its own, as a shell starts it. Its stderr goes to `log`."""
+
+    def __init__(self, log: Path, *args: str) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines", *args],
+            stdout=subprocess.DEVNULL,
+            stderr=log.open("w"),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> list[str]:
+        """Send a signal, and wait for the end; return what was said after it, line by line. No
+        process is left over. `group`: to all processes, as a terminal does."""
+        before, children = len(self.log.read_text()), self.children()
+        (os.killpg if group else os.kill)(self.process.pid, number)
+        start = time.monotonic()
+        self.process.wait(timeout=120)
+        seconds = time.monotonic() - start
+        said = self.log.read_text()[before:]
+        assert self.process.returncode == 128 + number, said
+        assert "SIGTERM received" not in said and "Traceback" not in said, said
+        assert seconds < SECONDS, said
+        _, alive = psutil.wait_procs(children, timeout=20)  # Ray's agents look every second
+        assert not alive
+        return said.strip().splitlines()
+
+
+def resumed(lines: list[str]) -> list[str]:
+    """Return the arguments of the command that was named last."""
+    line = lines[-1]
+    assert line.startswith("warning: interrupted: `genpipe "), lines
+    return line.split("`")[1].split()[1:]
+
+
+def statuses(store: Path) -> set[str]:
+    """Return the statuses of all runs that MLflow holds."""
+    mlflow = client(store)
+    ids = [each.experiment_id for each in mlflow.search_experiments()]
+    return {run.info.status for run in mlflow.search_runs(ids)}
+
+
+def values(result: dict[str, Any], store: Path) -> list[dict[str, Any]]:
+    """Return the metrics of every epoch of every trial, but for times."""
+    found = []
+    for trial in sorted(result["ranking"], key=lambda each: str(each["config"])):
+        (folder,) = store.glob(f"searches/*/trials/{trial['trial_id']}")
+        for path in sorted(folder.glob("journal/reports/*.json")):
+            metrics = json.loads(path.read_text())["metrics"]
+            found.append({k: v for k, v in metrics.items() if "second" not in k})
+    return found
+
+
+def test_a_search_that_is_ended_and_resumed_is_what_it_is_undisturbed(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    search = [*SEARCH, "--trials", "4", "--store", str(store)]
+    command = Command(log, *search)
+    wait_until(lambda: recorded_epochs(store, 3) > 1)
+    said = command.signal(signal.SIGTERM, group=True)
+    assert statuses(store) == {"KILLED"}
+    assert "SIGTERM: stopping in order" in said[0]
+    result = run_process(resumed(said), log)
+    assert {trial["outcome"] for trial in result["ranking"]} == {"completed"}
+    check_recorded(store, result)
+    other = tmp_path / "undisturbed"
+    again = run_process([*search[:-1], str(other)], log)
+    assert values(result, store) == values(again, other)
+
+
+def test_trials_that_are_not_fused_while_mlflow_does_not_answer(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+    command = Command(log, *SEARCH, "--trials", "2", "--fuse", "off", "--store", str(store))
+    wait_until(lambda: recorded_epochs(store, 2) > 0)
+    with closing(sqlite3.connect(store / "mlflow.db", 30, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        said = command.signal(signal.SIGINT, group=True)
+    assert any("lacks some results; `genpipe runs` delivers them" in line for line in said), said
+    assert "--fuse" not in resumed(said) and resumed(said)[:3] == ["search", "vae", "--resume"]
+    run_process(["sync", "--store", str(store)], log)
+    assert statuses(store) == {"KILLED"}
+
+
+def test_a_run_and_its_confirmation(tmp_path: Path) -> None:
+    store, log = tmp_path / "runs", tmp_path / "log"
+
+    def epochs(number: int) -> int:
+        return len(list(store.glob(f"runs/*/journal/reports/{number:06d}.json")))
+
+    run = ["train", "vae", *DATA, "--epochs", "40", "--store", str(store)]
+    command = Command(log, *run)
+    wait_until(lambda: any("raylet" in each.name() for each in command.children()))
+    assert command.signal(signal.SIGTERM)[-1] == "interrupted"  # nothing has begun
+    command = Command(log, *run)
+    wait_until(lambda: epochs(2) > 0)
+    said = command.signal(signal.SIGTERM)
+    assert statuses(store) == {"KILLED"}
+    result = run_process(resumed(said), log)
+    assert result["outcome"] == "completed" and result["epoch"] == 40
+    assert statuses(store) == {"FINISHED"}
+
+    command = Command(log, "confirm", result["name"], "--seeds", "2", "--store", str(store))
+    wait_until(lambda: recorded_epochs(store, 2) > 0)
+    said = command.signal(signal.SIGTERM)
+    assert resumed(said)[0] == "confirm" and statuses(store) == {"FINISHED", "KILLED"}
+
+    command = Command(log, *resumed(said))
+    wait_until(lambda: "trials fused" in log.read_text())
+    children = command.children()
+    command.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "SIGINT: stopping in order" in log.read_text())
+    sent = time.monotonic()
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(timeout=60) == 143 and time.monotonic() - sent < 2
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
