@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -23,7 +24,6 @@ from support.pipeline import (
     wait_until,
 )
 
-pytestmark = pytest.mark.usefixtures("prepared_store")
 SECONDS = 20
 """In which a command ends."""
 DATA = (*SMALL, "--batch-size", "32", "--features", "pca")
@@ -31,6 +31,15 @@ SEARCH = (
     *("search", "vae", *DATA, "--searcher", "random", "--scheduler", "fifo", "--epochs", "20"),
     *("--execution", "in_turn"),  # else each of two searches would measure
 )
+
+
+@pytest.fixture
+def store(tmp_path: Path, mlflow_database: Path) -> Path:
+    """A store with MLflow's tables."""
+    store = tmp_path / "runs"
+    store.mkdir()
+    shutil.copy(mlflow_database, store / "mlflow.db")
+    return store
 
 
 class Command:
@@ -91,11 +100,13 @@ def values(result: dict[str, Any], store: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_search_that_is_ended_and_resumed_is_what_it_is_undisturbed(tmp_path: Path) -> None:
-    store, log = tmp_path / "runs", tmp_path / "log"
+def test_a_search_that_is_ended_and_resumed_is_what_it_is_undisturbed(
+    store: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
     search = [*SEARCH, "--trials", "4", "--store", str(store)]
     command = Command(log, *search)
-    wait_until(lambda: recorded_epochs(store, 3) > 1)
+    wait_until(lambda: recorded_epochs(store, 3) > 1, 300)
     said = command.signal(signal.SIGTERM, group=True)
     assert statuses(store) == {"KILLED"}
     assert "SIGTERM: stopping in order" in said[0]
@@ -107,10 +118,12 @@ def test_a_search_that_is_ended_and_resumed_is_what_it_is_undisturbed(tmp_path: 
     assert values(result, store) == values(again, other)
 
 
-def test_trials_that_are_not_fused_while_mlflow_does_not_answer(tmp_path: Path) -> None:
-    store, log = tmp_path / "runs", tmp_path / "log"
+def test_trials_that_are_not_fused_while_mlflow_does_not_answer(
+    store: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
     command = Command(log, *SEARCH, "--trials", "2", "--fuse", "off", "--store", str(store))
-    wait_until(lambda: recorded_epochs(store, 2) > 0)
+    wait_until(lambda: recorded_epochs(store, 2) > 0, 300)
     with closing(sqlite3.connect(store / "mlflow.db", 30, isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")
         said = command.signal(signal.SIGINT, group=True)
@@ -120,8 +133,8 @@ def test_trials_that_are_not_fused_while_mlflow_does_not_answer(tmp_path: Path) 
     assert statuses(store) == {"KILLED"}
 
 
-def test_a_run_and_its_confirmation(tmp_path: Path) -> None:
-    store, log = tmp_path / "runs", tmp_path / "log"
+def test_a_run_and_its_confirmation(store: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
 
     def epochs(number: int) -> int:
         return len(list(store.glob(f"runs/*/journal/reports/{number:06d}.json")))
@@ -131,7 +144,7 @@ def test_a_run_and_its_confirmation(tmp_path: Path) -> None:
     wait_until(lambda: any("raylet" in each.name() for each in command.children()))
     assert command.signal(signal.SIGTERM)[-1] == "interrupted"  # nothing has begun
     command = Command(log, *run)
-    wait_until(lambda: epochs(2) > 0)
+    wait_until(lambda: epochs(2) > 0, 300)
     said = command.signal(signal.SIGTERM)
     assert statuses(store) == {"KILLED"}
     result = run_process(resumed(said), log)
@@ -139,12 +152,12 @@ def test_a_run_and_its_confirmation(tmp_path: Path) -> None:
     assert statuses(store) == {"FINISHED"}
 
     command = Command(log, "confirm", result["name"], "--seeds", "2", "--store", str(store))
-    wait_until(lambda: recorded_epochs(store, 2) > 0)
+    wait_until(lambda: recorded_epochs(store, 2) > 0, 300)
     said = command.signal(signal.SIGTERM)
     assert resumed(said)[0] == "confirm" and statuses(store) == {"FINISHED", "KILLED"}
 
     command = Command(log, *resumed(said))
-    wait_until(lambda: "trials fused" in log.read_text())
+    wait_until(lambda: "trials fused" in log.read_text(), 300)
     children = command.children()
     command.process.send_signal(signal.SIGINT)
     wait_until(lambda: "SIGINT: stopping in order" in log.read_text())
