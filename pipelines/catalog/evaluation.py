@@ -26,7 +26,8 @@ from pipelines.evaluation.held_out import (
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import EvaluationResult
 from pipelines.store.journal import EVALUATED, EvaluationJournal
-from pipelines.store.layout import Store
+from pipelines.store.layout import RunFolder, Store
+from pipelines.store.lease import holding
 from pipelines.tracking.base import recorded_uri
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.preflight import load_data, require_same_data, with_data
@@ -56,7 +57,8 @@ def evaluate(
 
     `model`: a run's id or name, a trial's, `NAME@champion` or `models:/NAME/VERSION`. The results
     are written to the store first and then delivered to MLflow, so an outage of MLflow loses
-    nothing. Raises `InputError` if there is no such run, or if its data set has changed.
+    nothing. Raises `InputError` if there is no such run, if its data set has changed, or if
+    workers of another command evaluate it.
 
     >>> import genpipe
     >>> genpipe.evaluate("vae-digits@champion", num=10_000, store="runs").metrics
@@ -124,7 +126,8 @@ def _run(
     from pipelines.cluster.shared_store import shared_store  # light: imports Ray
     from pipelines.evaluation.workers import evaluate_on_workers  # light: imports Ray
 
-    with connect(address) as cluster:
+    # Workers of two commands would take each other's files.
+    with holding(RunFolder(journal.folder, journal.files), "model"), connect(address) as cluster:
         on_gpu = uses_gpu(cluster, device, num_workers)
         marker = shared_store(store.root, journal.marker, cluster)
         folder = journal.folder / "workers"

@@ -18,7 +18,8 @@ from pipelines.config.serialization import dump_config
 from pipelines.data import load
 from pipelines.report.results import EvaluationResult
 from pipelines.store.journal import Outcome
-from pipelines.store.layout import Store
+from pipelines.store.layout import RunFolder, Store
+from pipelines.store.lease import holding
 from pipelines.training.run_info import run_info
 
 URI = "memory://test"
@@ -115,6 +116,16 @@ def test_after_an_outage_runs_delivers_the_results(
     row = server.run("a").row
     assert result.metrics and result.metrics.items() <= row.metrics.items()
     assert result.tags.items() <= row.tags.items()
+
+
+def test_workers_of_two_commands_do_not_share_a_folder(server: MemoryServer, store: Store) -> None:
+    folder = store.evaluation(server.run("a").row.run_id).folder
+    with holding(RunFolder(folder), "model"):
+        with pytest.raises(
+            InputError, match=r"model = .* no other command is working on: process"
+        ):
+            evaluate_small(store, num_workers=2, device="cpu")
+        assert evaluate_small(store).metrics  # in one process, which writes at its end only
 
 
 def test_few_samples_are_warned_of(
