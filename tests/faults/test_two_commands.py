@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ from support.pipeline import (
     start,
     wait_until,
 )
+
+from pipelines.store.files import LOCAL
+from pipelines.store.journal import as_json
+from pipelines.store.lease import Holder
 
 pytestmark = pytest.mark.usefixtures("prepared_store")
 
@@ -109,3 +114,24 @@ def test_one_name_by_two_commands(tmp_path: Path, capsys: Capture) -> None:
     assert code == 0, text
     result = last_json(text)
     assert result["epoch"] == 30 and result["run_id"] == run["run_id"]
+
+
+@pytest.mark.parametrize("command", ["search", "train"])
+def test_a_command_whose_lease_was_taken_over_ends_and_closes_nothing(
+    tmp_path: Path, command: str
+) -> None:
+    """As that of a node that was cut off, whose run another node has taken over."""
+    log = tmp_path / "log"
+    args = [command, "vae", "--store", str(tmp_path), *SMALL, "--epochs", "10000"]
+    args += ["--trials", "2", "--scheduler", "fifo"] if command == "search" else []
+    process = start(args, log)
+    wait_until(lambda: any(tmp_path.glob("**/journal/reports/000001.json")), 400)
+    (leases,) = tmp_path.glob("*/*/lease")
+    other = replace(Holder.here(), host="another-node", system="another", token="another")
+    LOCAL.write(leases / "000002.json", as_json(vars(other)))
+    code, text = ended(process, log)
+    assert code == 1
+    assert f"genpipe {command}: {leases.parent}: another command works on it (process" in text
+    assert "on another-node has held it for" in text and "Traceback" not in text
+    assert not any(tmp_path.glob("**/outcome.json"))
+    assert (leases / "000002.json").read_text() == as_json(vars(other))
