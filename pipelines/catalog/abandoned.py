@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from gen_models.core.config import parse_object
 from gen_models.core.errors import DamagedError, InputError
@@ -130,10 +129,9 @@ def _command(store: Store, folder: RunFolder) -> str:
     how it was started."""
     info = folder.journal.info()
     rerun = info.tags.get("rerun", "") if info else ""
-    where: dict[str, Any] = {}
+    uri = None
     if folder.files.exists(folder.config):
         content = parse_object(folder.files.read(folder.config), str(folder.config))
         config = content.get("config")
-        if isinstance(config, dict):
-            where = {name: config.get(name) for name in ("tracking_uri", "address")}
-    return resumed(rerun, folder.name, store.root, **where) if rerun else ""
+        uri = config.get("tracking_uri") if isinstance(config, dict) else None
+    return resumed(rerun, folder.name, store.root, uri) if rerun else ""

@@ -98,10 +98,10 @@ def test_a_run_whose_command_was_killed_is_interrupted(server: MemoryServer, sto
 
 def test_the_command_that_resumes_it_is_named(server: MemoryServer, store: Store) -> None:
     folder = killed_run(store)
-    config = {"config": {"address": "10.0.0.1:6379", "tracking_uri": "http://here:5000"}}
+    config = {"config": {"tracking_uri": "http://here:5000"}}
     folder.files.write(folder.config, json.dumps(config))
     command = "genpipe train vae --data digits --epochs 9 --name a --tracking-uri http://here:5000"
-    command += f" --store {shlex.quote(str(store.root))} --address 10.0.0.1:6379"
+    command += f" --store {shlex.quote(str(store.root))}"
     result = listed(store)
     assert result.resume == {"a": command}
     assert json.loads(result.to_json())["resume"] == {"a": command}
