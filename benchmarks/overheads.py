@@ -76,7 +76,9 @@ class Options:
     trials: int = 40
     """Trials of the search that is resumed and closed."""
     epochs: int = 4
-    """Epochs of each training on MNIST; the first does not count."""
+    """Epochs of the large VAE; the first does not count."""
+    tracked_epochs: int = 10
+    """Epochs of each training that is tracked; the first does not count."""
     width: int = 2_048
     """Units of the two hidden layers, on either side, of the large VAE."""
     repeats: int = 3
@@ -118,6 +120,7 @@ def _checkpoint(options: Options, folder: Path) -> dict[str, float]:
 
     chosen = {
         **_on_mnist(options, folder),
+        "epochs": options.epochs,
         "precision": "fp32",
         "execution": "in_turn",
         "grace_period": 1,
@@ -177,7 +180,7 @@ def _on_mnist(options: Options, store: Path) -> dict[str, Any]:
     """Return the settings of a training on MNIST that is not compared by a trained classifier,
     because that takes minutes."""
     places = {"store": str(store / "store"), "data_root": str(options.data_root)}
-    return {**places, "data": "mnist", "features": "pca", "epochs": options.epochs}
+    return {**places, "data": "mnist", "features": "pca"}
 
 
 # -- tracking --------------------------------------------------------------------------------
@@ -187,6 +190,7 @@ def _tracking(options: Options, folder: Path) -> dict[str, float]:
     for name, stopped in (("tracking", False), ("tracking_stopped", True)):
         with _mlflow_server(folder / name) as (server, uri), get_context("spawn").Pool(1) as pool:
             settings = {**_on_mnist(options, folder / name), "tracking_uri": uri}
+            settings["epochs"] = options.tracked_epochs
             shares = pool.apply(_train_watched, (settings, server.pid if stopped else None))
         figures |= {f"{name}_percent": shares[0], f"{name}_percent_of_wall": shares[1]}
     return figures
