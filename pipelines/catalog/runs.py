@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from pipelines.tracking.base import RunRow, find_backend, recorded_uri
 from pipelines.tracking.queue import DeliveryQueue, pending_journals, warn_of_losses
 from tune_spaces import space
 
-_DELIVER_SECONDS = 20.0
+_log = logging.getLogger(__name__)
+_PATIENCE_SECONDS = 60.0
+"""How long one delivery may take, the client's import included."""
 
 
 def runs(
@@ -140,7 +143,9 @@ def _deliver_pending(store: Store, uri: str) -> None:
     with DeliveryQueue(backend, uri, store) as tracker:
         for journal in pending:
             tracker.sync(journal)
-        tracker.flush(_DELIVER_SECONDS)
+        if not tracker.drain(_PATIENCE_SECONDS):
+            num, at = tracker.num_pending, backend.public_uri(uri)
+            _log.warning("%d results of this store are not in %s at %s", num, backend.name, at)
 
 
 def _metric(row: RunRow, wanted: str) -> str:

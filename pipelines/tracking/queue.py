@@ -49,7 +49,7 @@ class DeliveryQueue:
         self._pending: dict[str, tuple[AnyJournal, int | None]] = {}
         self._changed = threading.Condition()
         self._busy = self._stopping = False
-        self._waiters = 0
+        self._waiters = self._errors_in_a_row = 0
         self._thread: threading.Thread | None = None
         self._writer: RunWriter | None = None
         self._scope = ExitStack()
@@ -83,13 +83,37 @@ class DeliveryQueue:
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything is delivered; return whether it is, after `timeout` seconds."""
+        return self._wait_for(self._is_done, timeout)
+
+    def drain(self, patience: float) -> bool:
+        """Wait until everything is delivered, as long as deliveries go on; return whether it is.
+
+        Gives up when everything that is pending was refused twice in a row, or when nothing was
+        delivered for `patience` seconds.
+        """
+
+        def is_refused() -> bool:
+            return 0 < 2 * len(self._pending) <= self._errors_in_a_row
+
+        with self._changed:
+            self._errors_in_a_row = 0
+        while True:
+            before = self.num_pending
+            if self._wait_for(lambda: self._is_done() or is_refused(), patience):
+                return self.num_pending == 0
+            if self.num_pending >= before:
+                return False
+
+    def _is_done(self) -> bool:
+        return not self._pending and not self._busy
+
+    def _wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait for a condition of the queue, and hurry it on; return whether it holds."""
         with self._changed:
             self._waiters += 1
             self._changed.notify_all()
             try:
-                return self._changed.wait_for(
-                    lambda: not self._pending and not self._busy, timeout
-                )
+                return self._changed.wait_for(condition, timeout)
             finally:
                 self._waiters -= 1
 
@@ -135,7 +159,7 @@ class DeliveryQueue:
             if self.warns_of_losses:
                 warn_of_losses(self._store, self._uri, self._backend)
         failing: set[Path] = set()
-        errors_in_a_row, wait, since = 0, _FIRST_WAIT, 0.0
+        wait, since = _FIRST_WAIT, 0.0
         while item := self._next():
             folder = item[0].run_folder
             try:
@@ -150,8 +174,7 @@ class DeliveryQueue:
                     _log.warning(_NOT_DELIVERED, self._backend.name, uri, reason(error))
                 _log.debug("%s", folder, exc_info=True)
                 failing.add(folder)
-                errors_in_a_row += 1
-                if self._put_back(*item) <= errors_in_a_row:  # every pending one has failed once
+                if self._put_back(*item) <= self._errors_in_a_row:  # every pending one failed once
                     self._pause(wait)
                     wait = min(2 * wait, _LONGEST_WAIT)
             else:
@@ -159,7 +182,7 @@ class DeliveryQueue:
                     seconds = time.monotonic() - since
                     _log.warning(_DELIVERED_AGAIN, self._backend.name, seconds)
                 failing.discard(folder)
-                errors_in_a_row, wait = 0, _FIRST_WAIT
+                wait = _FIRST_WAIT
                 self._done()
 
     def _make_writer(self) -> RunWriter:
@@ -187,12 +210,15 @@ class DeliveryQueue:
         return the queue's length."""
         with self._changed:
             self._busy = False
+            self._errors_in_a_row += 1
             self._add(journal, upto)
+            self._changed.notify_all()
             return len(self._pending)
 
     def _done(self) -> None:
         with self._changed:
             self._busy = False
+            self._errors_in_a_row = 0
             self._changed.notify_all()
 
     def _pause(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ class MemoryServer:
         self.is_down = False
         self.refused: set[str] = set()
         """Names of runs that it does not take."""
+        self.seconds = 0.0
+        """How long a request takes."""
         self.gate = threading.Event()
         """Requests wait until it is set."""
         self.gate.set()
@@ -75,6 +78,7 @@ class MemoryServer:
             self.requests.append((name, upto))
             self._changed.notify_all()
         self.gate.wait(_WAIT)
+        time.sleep(self.seconds)
         if self.is_down:
             raise ConnectionError("the server is down")
         if name in self.refused:

@@ -93,6 +93,16 @@ def test_what_an_outage_held_back_is_delivered_first(
     assert server.requests == [("", None)]  # to list them, and nothing is delivered again
 
 
+def test_results_that_are_not_delivered_are_said(
+    server: MemoryServer, store: Store, record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
+    record("a")
+    record("b", deliver=False)
+    server.refused.add("b")
+    assert names(store) == ["a"]
+    assert "1 results of this store are not in memory at memory://test" in caplog.text
+
+
 def test_wrong_settings_are_refused(server: MemoryServer, store: Store) -> None:
     for call in (lambda: names(store, num=0), lambda: best_of(store, num=0)):
         with pytest.raises(InputError, match="num = 0: expected an integer of at least 1"):

@@ -177,6 +177,32 @@ def test_a_journal_that_always_fails_holds_up_no_other(
     assert len([text for text in messages(caplog) if "does not take" in text]) == 1
 
 
+def test_draining_goes_on_as_long_as_something_is_delivered(
+    server: MemoryServer, store: Store
+) -> None:
+    """Three deliveries, and one that is refused."""
+    journals = [open_journal(store.run(name).path) for name in ("a", "b", "c", "refused")]
+    server.refused.add("refused")
+    server.seconds = 0.1
+    with DeliveryQueue(BACKEND, URI, store) as tracker:
+        for journal in journals:
+            tracker.sync(journal)
+        assert not tracker.drain(3600.0)  # of what is refused it does not wait for more
+        assert [bool(tracker.run_id(each)) for each in journals] == [True, True, True, False]
+        server.refused.clear()
+        server.seconds = 0.0
+        assert tracker.drain(LONG)
+
+
+def test_draining_ends_if_nothing_answers(server: MemoryServer, store: Store) -> None:
+    server.gate.clear()
+    tracker = DeliveryQueue(BACKEND, URI, store)
+    tracker.sync(open_journal(store.run("a").path))
+    assert not tracker.drain(0.2)
+    server.gate.set()
+    assert tracker.drain(LONG) and tracker.close(1.0)
+
+
 def test_what_an_outage_holds_back_stays_in_the_journals(
     server: MemoryServer,
     store: Store,
