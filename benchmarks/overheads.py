@@ -77,7 +77,7 @@ class Options:
     """Trials of the search that is resumed and closed."""
     epochs: int = 4
     """Epochs of the large VAE; the first does not count."""
-    tracked_epochs: int = 10
+    tracked_epochs: int = 20
     """Epochs of each training that is tracked; the first does not count."""
     width: int = 2_048
     """Units of the two hidden layers, on either side, of the large VAE."""

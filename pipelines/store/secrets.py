@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from typing import Any, TextIO
 from urllib.parse import unquote
 
@@ -111,11 +112,17 @@ class RedactedStream:
 
 def _secrets() -> list[str]:
     """Return the secrets of this process that a text may hold, the longest first."""
-    named = (value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper()))
+    named = (os.environ[name] for name in os.environ if _names_secret(name))
     values = [value for value in named if not os.path.exists(value)]  # MY_KEY may name a file
     for uri in _given.values():
         values += _passwords(uri)
     return sorted({v for v in values if len(v) >= _MIN_LENGTH}, key=len, reverse=True)
+
+
+@cache
+def _names_secret(name: str) -> bool:
+    """Return whether an environment variable of this name holds a secret."""
+    return bool(_SECRET_NAME.search(name.upper()))
 
 
 def _passwords(uri: str) -> list[str]:
