@@ -67,6 +67,9 @@ PROBE_SECONDS = 20.0
 START_SECONDS = 120.0
 """Time for which a cluster that is still starting is asked again to take a job."""
 
+STOP_SECONDS = 25
+"""Time for a job that is stopped to close its runs before it is killed; Ray's default is 3 s."""
+
 _STARTING = "No available agent"
 """What Ray answers while the head's agent, which starts jobs, has not registered."""
 
@@ -215,6 +218,7 @@ def _send(
             runtime_env: dict[str, Any] = {
                 "working_dir": str(working_dir.resolve()),
                 "excludes": list(EXCLUDES),
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
             }
             if families:
                 runtime_env["py_modules"] = [str(path) for path in families]

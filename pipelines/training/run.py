@@ -33,7 +33,7 @@ from pipelines.evaluation.images import drawing_of
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import TrainResult, existing
 from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
-from pipelines.store.files import StoreError
+from pipelines.store.files import LeaseLostError, StoreError
 from pipelines.store.journal import EpochRecord, RunInfo, RunStatus
 from pipelines.store.layout import RunFolder
 from pipelines.store.lease import holding, require_held
@@ -105,7 +105,8 @@ def _train(context: RunContext[Train], folder: RunFolder) -> TrainResult:
 
 def _say_how_to_resume(run: Train, folder: RunFolder) -> None:
     """Log the command that resumes a run, if it was interrupted."""
-    with suppress(DamagedError):
+    with suppress(DamagedError, LeaseLostError):  # lost: another command goes on with it
+        require_held(folder)
         outcome = folder.journal.outcome()
         if folder.journal.has_started and (not outcome or outcome.ending == "interrupted"):
             _log.warning("interrupted: `%s` resumes from the last checkpoint", resume_command(run))

@@ -32,9 +32,9 @@ from pipelines.data.loading import is_moved
 from pipelines.evaluation.metric_names import matching
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
-from pipelines.store.files import StoreError
+from pipelines.store.files import LeaseLostError, StoreError
 from pipelines.store.layout import SearchFolder, Store
-from pipelines.store.lease import holding
+from pipelines.store.lease import holding, require_held
 from pipelines.store.marker import StoreMarker
 from pipelines.tracking.queue import open_tracker
 from pipelines.training.payload import DatasetRef, TrainingPayload, share_dataset
@@ -199,7 +199,8 @@ def _close_open(search: SearchRun, studies: Mapping[str, SearchRun], *, ended: b
 
 def _say_how_to_resume(search: SearchRun, studies: Mapping[str, SearchRun]) -> None:
     """Log the command that resumes a search, if anything is left to do."""
-    with suppress(DamagedError):
+    with suppress(DamagedError, LeaseLostError):  # lost: another command goes on with it
+        require_held(search.folder)
         outcome = search.folder.journal.outcome()
         is_closed = outcome is not None and outcome.ending == "completed"
         if search.has_started and not (is_closed and studies_are_complete(search, studies)):

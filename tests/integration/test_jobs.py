@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from ray.job_submission import JobSubmissionClient
 from support.family_package import write_family_package
+from support.pipeline import wait_until
 from support.ray_head import RayHead, running_head, token_mode
 
 from gen_models.core.errors import InputError
@@ -85,6 +87,30 @@ def test_job_that_nobody_waits_for(
     result = submit(["x"], ray_head.dashboard, False, project(tmp_path, "pass\n"))
     assert result.exit_code == 0
     assert f"ray job stop {result.job_id}" in caplog.text
+
+
+CLOSES_SLOWLY = """
+import signal, sys, time
+
+def close(*_):
+    time.sleep(5)
+    print("closed", flush=True)
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, close)
+print("started", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.long
+def test_job_that_is_stopped_has_time_to_close(ray_head: RayHead, tmp_path: Path) -> None:
+    sent = submit(["x"], ray_head.dashboard, False, project(tmp_path, CLOSES_SLOWLY))
+    client = JobSubmissionClient(ray_head.dashboard)
+    wait_until(lambda: "started" in client.get_job_logs(sent.job_id))
+    client.stop_job(sent.job_id)
+    wait_until(lambda: client.get_job_status(sent.job_id).is_terminal())
+    assert "closed" in client.get_job_logs(sent.job_id)
 
 
 @pytest.mark.parametrize("mode", ["token", "disabled"])
