@@ -19,8 +19,9 @@ replies again after a kill.
 the process to the first new epoch, `resume_seconds_ray` the time in which a bare Ray starts and an
 actor that imports torch replies. `close_seconds` is the time from the last epoch of the search to
 the end of the process, `close_seconds_ray` that of `ray.shutdown`; `ended_seconds` is how long it
-takes to resume a search that has ended. `…_over_ray` is the difference, `…_cpu` is the CPU time of
-all processes in place of the wall's, which says more on a machine that is busy.
+takes to resume a search that has ended. `…_over_ray` is the difference of runs that followed each
+other. `…_cpu` is the CPU time of all processes in place of the wall's, which says more on a
+machine that is busy.
 
 The seconds are medians of `--repeats`.
 """
@@ -322,7 +323,8 @@ def _resume(options: Options, folder: Path) -> dict[str, float]:
         note(ended_seconds=seconds, ended_cpu=cpu)
     figures = {name: median(values) for name, values in times.items()}
     for name in ("resume_seconds", "resume_cpu", "close_seconds"):
-        figures[f"{name}_over_ray"] = figures[name] - figures[f"{name}_ray"]
+        pairs = zip(times[name], times[f"{name}_ray"], strict=False)
+        figures[f"{name}_over_ray"] = median(own - ray for own, ray in pairs)
     return figures
 
 
