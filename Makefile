@@ -26,7 +26,7 @@ test: install
 	@$(MAKE) --no-print-directory --jobs=2 test-slow test-fast
 
 test-slow: install
-	$(BIN)/python -m pytest -m "slow and not long"
+	$(BIN)/python -m pytest -m "slow and not long and not faults"
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow and not faults" tests/unit

@@ -40,7 +40,7 @@ from benchmarks.processes import answers, free_ports, kill_tree, listens, title,
 _TIMES = ("epoch_seconds", "images_per_second")
 """Metrics that differ from one run to the next."""
 _TOKEN = "0123456789abcdef" * 4
-_STORE_MIB = 300
+_STORE_MIB = 1000
 _EXIT_SECONDS = 120.0
 """For how long a command may take to end after a fault that ends it."""
 

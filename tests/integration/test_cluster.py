@@ -208,7 +208,7 @@ def test_store_that_a_node_does_not_see(
     assert not list(store.rglob("journal"))
 
 
-@pytest.mark.long
+@pytest.mark.faults
 @pytest.mark.skipif(not can_mount(), reason="needs the right to mount a file system")
 def test_store_that_a_later_node_does_not_see(
     head_of_one: Nodes, token: dict[str, str], tmp_path: Path
@@ -229,6 +229,6 @@ def test_store_that_a_later_node_does_not_see(
     assert training.returncode == 2, text
     (message,) = (line for line in text.splitlines() if "store = " in line)
     assert message.startswith("genpipe train: error: store = ") and "Ray's id" in message
-    assert "the same command resumes" in text and "Traceback" not in text
+    assert "resumes from the last checkpoint" in text and "Traceback" not in text
     outcome = json.loads((store / "runs/one/journal/outcome.json").read_text())
     assert outcome["ending"] == "interrupted"
