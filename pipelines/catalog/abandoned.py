@@ -7,7 +7,6 @@ interrupted, as its command would have done, and is then delivered like that of 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +22,13 @@ from pipelines.store.files import LeaseLostError
 from pipelines.store.journal import Journal, Outcome, RunInfo
 from pipelines.store.layout import RunFolder, SearchFolder, Store
 from pipelines.store.lease import holding, seems_held
-from pipelines.store.scan import JournalCache, RunRecord, write_schedules
+from pipelines.store.scan import (
+    JournalCache,
+    RunRecord,
+    count_endings,
+    trial_endings,
+    write_schedules,
+)
 
 _AT_ONCE = 32
 _MESSAGE = "its command ended without closing it"
@@ -69,8 +74,7 @@ def _close_journal(journal: Journal) -> None:
 
 def _outcome_of_search(journal: Journal) -> Outcome:
     trials = JournalCache().read_trials(SearchFolder(journal.run_folder, journal.files))
-    endings = Counter(trial.outcome.ending for trial in trials if trial.outcome)
-    counts = {f"trials/{ending}": float(num) for ending, num in endings.items()}
+    counts = count_endings(trial_endings(trials))
     return Outcome("interrupted", 0, summary=counts, tags={"message": _MESSAGE})
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -137,6 +138,23 @@ class JournalCache:
             cached.warned_of |= names
             problems = "; ".join(record.damage[name] for name in sorted(names))
             _log.warning("%s is set aside: %s", record.folder.name, problems)
+
+
+def trial_endings(records: Iterable[RunRecord]) -> list[str]:
+    """Return how each trial that has ended did, without superseded ones; `damaged` if it is set
+    aside."""
+    ended = [r for r in records if r.has_ended and (r.info or IDENTITY in r.damage)]
+    outcomes = [(r.outcome.ending if r.outcome else "damaged", r.damage) for r in ended]
+    return [
+        "damaged" if damage and ending != "interrupted" else ending
+        for ending, damage in outcomes
+        if ending != "superseded"
+    ]
+
+
+def count_endings(endings: Iterable[str]) -> dict[str, float]:
+    """Return the metrics of a search that count how its trials ended: `trials/completed`, …"""
+    return {f"trials/{ending}": float(num) for ending, num in Counter(endings).items()}
 
 
 def write_schedules(record: RunRecord) -> dict[str, str]:

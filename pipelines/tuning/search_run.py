@@ -23,7 +23,6 @@ from pipelines.config.serialization import dump_config, with_settings
 from pipelines.report.console import terminal
 from pipelines.store.checkpoints import damaged_epochs, prune_checkpoints
 from pipelines.store.journal import (
-    IDENTITY,
     OUTCOME,
     EpochRecord,
     Outcome,
@@ -31,7 +30,13 @@ from pipelines.store.journal import (
 )
 from pipelines.store.layout import RunFolder, SearchFolder
 from pipelines.store.lease import require_held
-from pipelines.store.scan import JournalCache, RunRecord, write_schedules
+from pipelines.store.scan import (
+    JournalCache,
+    RunRecord,
+    count_endings,
+    trial_endings,
+    write_schedules,
+)
 from pipelines.tracking.base import Tracker, find_backend
 from pipelines.tracking.queue import is_pending
 from pipelines.training.preflight import RunContext
@@ -172,15 +177,8 @@ class SearchRun:
         return len(statuses) >= self.run.trials and set(statuses) <= ended
 
     def _statuses(self) -> list[str]:
-        """Return how each trial ended, without superseded ones; `damaged` if it is set aside."""
-        records = self._cache.read_trials(self.folder)
-        ended = [r for r in records if r.has_ended and (r.info or IDENTITY in r.damage)]
-        outcomes = [(r.outcome.ending if r.outcome else "damaged", r.damage) for r in ended]
-        return [
-            "damaged" if damage and ending != "interrupted" else ending
-            for ending, damage in outcomes
-            if ending != "superseded"
-        ]
+        """Return how each trial ended (`trial_endings`)."""
+        return trial_endings(self._cache.read_trials(self.folder))
 
     def ranking(self) -> list[TrialResult]:
         """Return the trials that have ended, the best first."""
@@ -269,8 +267,7 @@ class SearchRun:
     def _close_search(
         self, summary: Mapping[str, float], artifacts: dict[str, str], status: RunStatus
     ) -> None:
-        statuses = self._statuses()
-        counts = {f"trials/{each}": float(statuses.count(each)) for each in set(statuses)}
+        counts = count_endings(self._statuses())
         seconds = {"wall_seconds": (self._end or time.monotonic()) - self._start}
         whole = {**summary, **counts, **seconds, **self.context.extractor.summary}
         outcome = Outcome(status, last_epoch=0, summary=whole, artifacts=artifacts)

@@ -1,6 +1,5 @@
 """The disk of the store is full, or read-only: on a small file system that is mounted for it."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import ray
-from support.pipeline import SMALL, refused, run_process, start
+from support.pipeline import SMALL, refused, run_process, start, trial_metrics
 
 from gen_models.core.checksums import check_checksums
 
-PACE = {"epoch_seconds", "images_per_second"}
 CONFIG = ("--features", "pca", *SMALL, "--model.arch", "mlp", "--epochs", "8")
 SEARCH = ("search", "vae", *CONFIG, "--trials", "3", "--scheduler", "fifo", "--searcher", "random")
 
@@ -56,18 +54,6 @@ def fails(args: list[str], log: Path) -> str:
     return text
 
 
-def values(store: Path) -> dict[str, list[dict[str, float]]]:
-    """Return the metrics of every epoch of each trial, by its config."""
-    found = {}
-    for trial in store.glob("searches/*/trials/*"):
-        config = json.loads((trial / "config.json").read_text())["config"]
-        paths = sorted(trial.glob("journal/reports/*.json"))
-        metrics = [json.loads(path.read_text())["metrics"] for path in paths]
-        key = json.dumps([config["model"], config["optim"]], sort_keys=True)
-        found[key] = [{k: v for k, v in each.items() if k not in PACE} for each in metrics]
-    return found
-
-
 def test_a_search_on_a_full_disk_goes_on_when_there_is_room(
     disk: Path, tmp_path: Path, mlflow_database: Path
 ) -> None:
@@ -85,12 +71,12 @@ def test_a_search_on_a_full_disk_goes_on_when_there_is_room(
     assert checkpoints
     for checkpoint in checkpoints:
         check_checksums(checkpoint)  # those that were written are whole
-    assert values(store) != values(expected)
+    assert trial_metrics(store) != trial_metrics(expected)
     filled.unlink()
     resume = ["search", "vae", "--store", str(store), "--resume", folder.name]
     result = run_process(resume, tmp_path / "resumed.log")
     assert result["outcome"] == "completed"
-    assert values(store) == values(expected)
+    assert trial_metrics(store) == trial_metrics(expected)
 
 
 def test_training_on_a_full_disk_goes_on_when_there_is_room(

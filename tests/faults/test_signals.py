@@ -1,6 +1,5 @@
 """Commands that are asked to end, by Ctrl-C or SIGTERM: they end in order, and are resumed."""
 
-import json
 import os
 import shutil
 import signal
@@ -9,9 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,8 +18,10 @@ from support.pipeline import (
     SMALL,
     check_recorded,
     client,
+    kill,
     recorded_epochs,
     run_process,
+    trial_metrics,
     wait_until,
 )
 
@@ -67,11 +67,7 @@ class Command:
     def kill(self) -> None:
         """Kill what is left of the command, if a check failed."""
         if self.process.poll() is None:
-            children = self.children()
-            self.process.kill()
-            for child in children:
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
+            kill(self.process)
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -124,17 +120,6 @@ def statuses(store: Path) -> set[str]:
     return {run.info.status for run in mlflow.search_runs(ids)}
 
 
-def values(result: dict[str, Any], store: Path) -> list[dict[str, Any]]:
-    """Return the metrics of every epoch of every trial, but for times."""
-    found = []
-    for trial in sorted(result["ranking"], key=lambda each: str(each["config"])):
-        (folder,) = store.glob(f"searches/*/trials/{trial['trial_id']}")
-        for path in sorted(folder.glob("journal/reports/*.json")):
-            metrics = json.loads(path.read_text())["metrics"]
-            found.append({k: v for k, v in metrics.items() if "second" not in k})
-    return found
-
-
 def test_a_search_that_is_ended_and_resumed_is_what_it_is_undisturbed(
     store: Path, start: Start, tmp_path: Path
 ) -> None:
@@ -150,8 +135,8 @@ def test_a_search_that_is_ended_and_resumed_is_what_it_is_undisturbed(
     assert {trial["outcome"] for trial in result["ranking"]} == {"completed"}
     check_recorded(store, result)
     other = tmp_path / "undisturbed"
-    again = run_process([*search[:-1], str(other)], log)
-    assert values(result, store) == values(again, other)
+    run_process([*search[:-1], str(other)], log)
+    assert trial_metrics(store) == trial_metrics(other)
 
 
 def test_trials_that_are_not_fused_while_mlflow_does_not_answer(

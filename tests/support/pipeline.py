@@ -121,6 +121,18 @@ def recorded_epochs(store: Path, epoch: int) -> int:
     return len(list(store.glob(f"searches/*/trials/*/journal/reports/{epoch:06d}.json")))
 
 
+def trial_metrics(store: Path) -> dict[str, list[dict[str, float]]]:
+    """Return the metrics of every epoch of each trial but for its pace, by the trial's config."""
+    pace, found = {"epoch_seconds", "images_per_second"}, {}
+    for trial in store.glob("searches/*/trials/*"):
+        config = json.loads((trial / "config.json").read_text())["config"]
+        paths = sorted(trial.glob("journal/reports/*.json"))
+        metrics = [json.loads(path.read_text())["metrics"] for path in paths]
+        key = json.dumps([config["model"], config["optim"]], sort_keys=True)
+        found[key] = [{k: v for k, v in each.items() if k not in pace} for each in metrics]
+    return found
+
+
 def client(store: Path) -> Any:
     """Return MLflow's client of a store's database."""
     from mlflow import MlflowClient  # light: takes seconds
