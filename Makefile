@@ -32,7 +32,7 @@ test-fast: install
 	$(BIN)/python -m pytest -m "not slow and not faults" tests/unit
 
 # The longer suite: the wheel, families of other packages, stores of older versions, the public
-# functions, the examples, the benchmarks on small inputs.
+# functions, job files, the examples, the benchmarks on small inputs.
 test-long: install
 	$(BIN)/python -m pytest -m long
 
@@ -59,12 +59,15 @@ audit: install
 docs: install
 	$(BIN)/python -m docs.generate
 
-# The figures of benchmarks/README.md that need no GPU: two hours, and MNIST under
+# The figures of benchmarks/README.md that need no GPU: two and a half hours, and MNIST under
 # GENPIPE_DATA_ROOT. Let nothing else run.
 bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.search_throughput --ideal
 	$(BIN)/python -m benchmarks.many_trials
+	$(BIN)/python -m benchmarks.search_quality
 	$(BIN)/python -m benchmarks.catalog
+	$(BIN)/python -m benchmarks.terminal
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.overheads
 	$(BIN)/python -m benchmarks.train_throughput
 	$(BIN)/python -m benchmarks.ddp_scaling

@@ -11,8 +11,8 @@ record everything in MLflow.
 from typing import Any
 
 import pipelines
-from pipelines import __all__, __version__  # noqa: F401
+from pipelines import InputError, __all__, __version__  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(pipelines, name)
+    return pipelines.__getattr__(name)  # `pipelines.report` itself is a package

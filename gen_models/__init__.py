@@ -10,7 +10,7 @@ not wait for torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gen_models.core.families import Family, family, names, space_module
+from gen_models.core.families import Family, family, names, settings, space_module
 
 if TYPE_CHECKING:
     from gen_models.core.checkpoint import load_checkpoint, load_sampler, save_checkpoint
@@ -37,6 +37,7 @@ __all__ = [
     "load_sampler",
     "names",
     "save_checkpoint",
+    "settings",
     "space_module",
 ]
 

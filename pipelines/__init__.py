@@ -10,8 +10,13 @@ wait for the imports of the others. `import genpipe` gives the same names.
     sample      write samples of a recorded model to a file
     load        load a recorded model, to sample, reconstruct and encode
     runs, best  what is recorded
+    status      what runs, how far it is and until when
+    stop        end a running search or training after its running epochs
     sync        record everything anew from the journals
     rerun       repeat a recorded run, and compare
+    run_job     run a job file
+    report      write the page of a search, or of several side by side (of `genpipe` alone:
+                `pipelines.report` is a package)
 """
 
 from importlib import import_module
@@ -23,9 +28,13 @@ from gen_models.core.errors import InputError
 if TYPE_CHECKING:
     from pipelines.catalog.evaluation import evaluate
     from pipelines.catalog.models import LoadedModel, load, sample
+    from pipelines.catalog.report import report
     from pipelines.catalog.rerun import rerun
     from pipelines.catalog.runs import best, runs
+    from pipelines.catalog.status import status
+    from pipelines.catalog.stop import stop
     from pipelines.catalog.sync import sync
+    from pipelines.cli.jobs.runner import run_job
     from pipelines.training.run import train
     from pipelines.tuning.replication import confirm
     from pipelines.tuning.search import search
@@ -38,10 +47,14 @@ __all__ = [
     "confirm",
     "evaluate",
     "load",
+    "report",
     "rerun",
+    "run_job",
     "runs",
     "sample",
     "search",
+    "status",
+    "stop",
     "sync",
     "train",
 ]
@@ -52,10 +65,14 @@ _MODULES = {
     "confirm": "tuning.replication",
     "evaluate": "catalog.evaluation",
     "load": "catalog.models",
+    "report": "catalog.report",
     "rerun": "catalog.rerun",
+    "run_job": "cli.jobs.runner",
     "runs": "catalog.runs",
     "sample": "catalog.models",
     "search": "tuning.search",
+    "status": "catalog.status",
+    "stop": "catalog.stop",
     "sync": "catalog.sync",
     "train": "training.run",
 }

@@ -100,7 +100,8 @@ def cpu_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test records where it says, whatever the machine or the test before it has set."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "GENPIPE_TRACKING_URI", "GENPIPE_STORE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

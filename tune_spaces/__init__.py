@@ -1,4 +1,5 @@
-"""Search spaces of the families: a file a family, of the same name. Imports no torch."""
+"""Search spaces of the families: a file a family, of the same name. Imports neither torch nor
+Ray."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ class Space:
     """The hyperparameters that a search of a family varies, and how it ranks trials."""
 
     domains: Mapping[str, Any]
-    """Ray Tune domains, nested as the config: `{"model": {…}, "optim": {…}}`."""
+    """What is searched, nested as the config: `{"model": {…}, "optim": {…}}`. Each is text in Ray
+    Tune's words, `"loguniform(3e-4, 1e-2)"`, as of `--space`, or one of Ray Tune's domains,
+    `tune.loguniform(3e-4, 1e-2)`. With text, `genpipe search FAMILY --help` need not import Ray,
+    which takes seconds."""
     metric: str
     """The metric that ranks trials. It must depend on searched settings through the trained model
     alone: a loss that contains a searched weight ranks the smallest weight best."""

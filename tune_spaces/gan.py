@@ -1,16 +1,14 @@
 """Search space of the GAN. Trials are ranked by a Fréchet distance of samples to validation
 images, because the losses of the two networks do not measure the quality of samples."""
 
-from ray import tune
-
 from tune_spaces import Space
 
 SPACE = Space(
     domains={
-        "model": {"latent_dim": tune.choice([16, 32, 64, 128])},
+        "model": {"latent_dim": "choice([16, 32, 64, 128])"},
         "optim": {
-            "discriminator": {"lr": tune.loguniform(5e-5, 1e-3)},
-            "generator": {"lr": tune.loguniform(5e-5, 1e-3)},
+            "discriminator": {"lr": "loguniform(5e-5, 1e-3)"},
+            "generator": {"lr": "loguniform(5e-5, 1e-3)"},
         },
     },
     metric="val/fd",

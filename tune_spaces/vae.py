@@ -2,17 +2,15 @@
 which does not contain the searched KL weight: by the training loss the smallest weight would
 rank best."""
 
-from ray import tune
-
 from tune_spaces import Space
 
 SPACE = Space(
     domains={
         "model": {
-            "latent_dim": tune.choice([4, 8, 12, 16, 24, 32]),
-            "kl_weight": tune.loguniform(0.25, 4.0),
+            "latent_dim": "choice([4, 8, 12, 16, 24, 32])",
+            "kl_weight": "loguniform(0.25, 4.0)",
         },
-        "optim": {"lr": tune.loguniform(3e-4, 1e-2)},
+        "optim": {"lr": "loguniform(3e-4, 1e-2)"},
     },
     metric="val/nll",
     mode="min",

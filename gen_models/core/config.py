@@ -112,13 +112,19 @@ _TYPES: dict[Any, tuple[Any, str]] = {
 """The plain types of a config's fields: the types of values that they accept, and their name."""
 
 
+MAX_INTEGER = 2**63 - 1
+"""The largest integer that torch, numpy and databases hold."""
+
+
 def require_finite(config: Any) -> None:
     """Raise `InputError` that names the first number of a config, at any depth, that is infinite
-    or not a number."""
+    or not a number, or that is an integer of more than 64 bits."""
     for name, value in flatten(asdict(config)).items():
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, float):
                 require(math.isfinite(each), name, value, "a finite number")
+            elif isinstance(each, int):
+                require(abs(each) <= MAX_INTEGER, name, value, "an integer of at most 64 bits")
 
 
 def _finite(field: str, value: Any) -> float:

@@ -27,21 +27,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Generator, Tensor, nn
-
-from gen_models.core.data import Batch, DataSpec
 from gen_models.core.errors import require
+
+if TYPE_CHECKING:  # the settings of families are read without torch (gen_models.core.settings)
+    from torch import Generator, Tensor, nn
+
+    from gen_models.core.data import Batch, DataSpec
 
 Networks = Mapping[str, Callable[..., Any]]
 """Networks by name, callable; in training they may be wrapped (DDP, functional calls)."""
 
-Draws = dict[str, Tensor]
+Draws = dict[str, "Tensor"]
 """The random numbers of one step, by name, each (N, …)."""
 
 
-Metrics = dict[str, Tensor]
+Metrics = dict[str, "Tensor"]
 """Scalars by name, means over the batch. Not detached."""
 
 
@@ -203,7 +205,7 @@ def num_labels(conditional: bool, spec: DataSpec) -> int:
 def on(value: Tensor | float) -> bool:
     """Return whether a float field of a config is not 0. Tensors stand for numbers other than
     0."""
-    return isinstance(value, Tensor) or value != 0
+    return not isinstance(value, (int, float)) or value != 0
 
 
 def adams(optim: Any, objectives: Iterable[Objective]) -> dict[str, Adam]:

@@ -1,6 +1,7 @@
 """The error for wrong input, which the user can correct; all other errors are bugs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 MAX_SHOWN = 200
 """Characters of a value that a message shows."""
@@ -44,3 +45,9 @@ def shown_name(name: object) -> str:
     """Return a field's name, which may be a stranger's, as a message shows it."""
     is_plain = isinstance(name, str) and name.isprintable() and len(name) <= MAX_SHOWN
     return str(name) if is_plain else shown(name)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the hint ` (did you mean 'epochs'?)`, or "" if no known name is near."""
+    near = get_close_matches(name[:MAX_SHOWN], list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

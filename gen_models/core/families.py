@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gen_models.core.errors import MAX_SHOWN, InputError, shown
+from gen_models.core.errors import InputError, did_you_mean, shown
+from gen_models.core.settings import PARTS, read_settings
 
 GROUP = "genpipe.families"
 """The entry-point group in which other packages register families."""
 
 _PACKAGE = Path(__file__).parents[1]
-_REQUIRED = ("Config", "Optim", "Model")
+_REQUIRED = (*PARTS, "Model")
 
 
 class Family(NamedTuple):
@@ -60,6 +60,19 @@ def family(name: str) -> Any:
             f"expected {', '.join(_REQUIRED)}"
         )
     return module
+
+
+def settings(name: str) -> Any:
+    """Return a module with a family's `Config` and `Optim`: its own, if that is imported already;
+    else one that is made without torch, if that can be, to describe and check settings. Its
+    instances are none of a config (`gen_models.core.settings`).
+
+    Raises `InputError` as `family` does.
+    """
+    module = _locate(name).module
+    if module in sys.modules:
+        return family(name)
+    return read_settings(module) or family(name)
 
 
 def space(name: str) -> Any:
@@ -123,9 +136,7 @@ def _locate(name: str) -> Family:
         return Family(f"gen_models.{name}", f"tune_spaces.{name}")
     entry_point = _external().get(name)
     if entry_point is None:
-        near = get_close_matches(name[:MAX_SHOWN], names(), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        known = ", ".join(names())
+        hint, known = did_you_mean(name, names()), ", ".join(names())
         raise InputError(f"unknown family {shown(name)}{hint}: expected one of {known}")
     try:
         value = entry_point.load()

@@ -202,7 +202,19 @@ def check_same(value: object, what: str) -> None:
     _, world = rank_and_world()
     if world == 1:
         return
-    values: list[object] = [None] * world
-    dist.all_gather_object(values, value)
+    values = _values(value, world)
     if len(set(values)) != 1:
         raise RuntimeError(f"the workers' {what} differ: {values}")
+
+
+def any_worker(value: bool) -> bool:
+    """Return whether `value` is true on any worker. A barrier."""
+    _, world = rank_and_world()
+    return value if world == 1 else any(_values(value, world))
+
+
+def _values(value: object, world: int) -> list[object]:
+    """Return the `value` of each of `world` workers."""
+    values: list[object] = [None] * world
+    dist.all_gather_object(values, value)
+    return values

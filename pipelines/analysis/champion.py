@@ -109,9 +109,10 @@ def _by_value(ranking: Sequence[TrialResult], objective: Objective) -> Selection
 
 
 def _by_mean(ranking: Sequence[TrialResult], objective: Objective, study: SeedStudy) -> Selection:
-    alive = [result for result in ranking if result.best]
+    whole = [result for result in ranking if result.outcome.ending != "interrupted"]
+    alive = [result for result in whole if result.best]
     winner = alive[len(alive) // 2] if alive else None
-    values = [result.best.value if result.best else None for result in ranking]
+    values = [result.best.value if result.best else None for result in whole]
     seeds = SeedStatistics.of(values, objective)
     if seeds is None:
         return Selection(winner)

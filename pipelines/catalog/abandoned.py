@@ -20,15 +20,9 @@ from pipelines.config.objectives import Objective, parse_mode
 from pipelines.report.results import RecordedRun
 from pipelines.store.files import LeaseLostError
 from pipelines.store.journal import Journal, Outcome, RunInfo
-from pipelines.store.layout import RunFolder, SearchFolder, Store
+from pipelines.store.layout import RunFolder, Store
 from pipelines.store.lease import holding, seems_held
-from pipelines.store.scan import (
-    JournalCache,
-    RunRecord,
-    count_endings,
-    trial_endings,
-    write_schedules,
-)
+from pipelines.store.scan import JournalCache, RunRecord, write_schedules
 
 _AT_ONCE = 32
 _MESSAGE = "its command ended without closing it"
@@ -67,15 +61,9 @@ def _close_journal(journal: Journal) -> None:
     if record.has_ended or record.info is None:
         return
     if record.info.kind in ("search", "confirmation"):
-        journal.close(_outcome_of_search(journal))
+        journal.close(Outcome("interrupted", record.last_epoch, tags={"message": _MESSAGE}))
     else:
         journal.close(_outcome_of_run(record, record.info))
-
-
-def _outcome_of_search(journal: Journal) -> Outcome:
-    trials = JournalCache().read_trials(SearchFolder(journal.run_folder, journal.files))
-    counts = count_endings(trial_endings(trials))
-    return Outcome("interrupted", 0, summary=counts, tags={"message": _MESSAGE})
 
 
 def _outcome_of_run(record: RunRecord, info: RunInfo) -> Outcome:
@@ -106,7 +94,7 @@ def resume_commands(store: Store, runs: Iterable[RecordedRun]) -> dict[str, str]
     found: dict[str, str] = {}
     for folder in folders:
         with suppress(OSError, ValueError):  # damaged
-            if not seems_held(folder) and (command := _command(store, folder)):
+            if not seems_held(folder) and (command := recorded_resume_command(store, folder)):
                 found[folder.name] = command
     return found
 
@@ -128,7 +116,7 @@ def _folder(store: Store, run: RecordedRun) -> RunFolder | None:
     return search
 
 
-def _command(store: Store, folder: RunFolder) -> str:
+def recorded_resume_command(store: Store, folder: RunFolder) -> str:
     """Return the command that resumes what lies in a folder; "" if an old version has not recorded
     how it was started."""
     info = folder.journal.info()

@@ -50,7 +50,7 @@ def evaluate(
     device: Device = "auto",
     num_workers: int = 1,
     address: str | None = None,
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
 ) -> EvaluationResult:
     """Evaluate a recorded model on the test split, and record the results with its run.

@@ -101,7 +101,7 @@ class LoadedModel:
 def load(
     model: str,
     *,
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
     device: torch.device | str = "cpu",
 ) -> LoadedModel:
@@ -126,7 +126,7 @@ def sample(
     seed: int = 0,
     labels: Sequence[int] = (),
     out: str | Path = "samples.png",
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
 ) -> SampleResult:
     """Write samples of a recorded model to a file: a picture (.png), or an .npz archive with

@@ -64,7 +64,7 @@ class Recorded:
 def rerun(
     run: str,
     *,
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
     data: str | None = None,
     data_root: str | Path | None = None,

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+import gen_models
 from gen_models.core.config import parse_object
 from gen_models.core.errors import InputError, require
 from pipelines.analysis.best_epoch import BEST_SETTINGS
 from pipelines.analysis.comparability import comparison_key, short
 from pipelines.catalog.abandoned import close_abandoned, resume_commands
+from pipelines.catalog.conditions import RunCondition
+from pipelines.config.labels import is_own_tag, parse_tags
 from pipelines.config.objectives import Mode, Objective, known_mode, parse_mode
-from pipelines.evaluation.metric_names import matching
+from pipelines.evaluation.metric_names import BEST_CURVE, matching
 from pipelines.report.results import BestResult, RecordedRun, RunsResult
+from pipelines.store.journal import RunKind
 from pipelines.store.layout import Store
 from pipelines.tracking.base import RunRow, find_backend, recorded_uri
 from pipelines.tracking.queue import DeliveryQueue, pending_journals, warn_of_losses
+from pipelines.tracking.rows import NOTE
 from tune_spaces import space
 
 _log = logging.getLogger(__name__)
@@ -28,23 +33,40 @@ _PATIENCE_SECONDS = 60.0
 
 def runs(
     *,
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
+    kind: RunKind | None = None,
+    family: str | None = None,
+    tag: Sequence[str] = (),
+    where: str | None = None,
     num: int = 30,
 ) -> RunsResult:
     """List recorded runs, the newest first; first deliver to MLflow what an outage held back, and
     record as interrupted what no command works on any more.
 
-    Raises `InputError` if nothing is recorded, or if there is no such experiment.
+    `experiment`, `kind` (run, search, trial or confirmation), `family`: only such runs. `tag`:
+    only runs with these tags, each NAME=VALUE as they were given. `where`: a condition, such as
+    `metric < 25 and model.latent_dim <= 16` (`pipelines.catalog.conditions`).
+    Raises `InputError` if nothing is recorded, or if there is no such experiment, kind or family.
 
     >>> import genpipe
-    >>> [run.name for run in genpipe.runs(store="runs", experiment="vae-digits").runs]
+    >>> [run.name for run in genpipe.runs(store="runs", kind="trial", where="metric < 25").runs]
     """
     require(num >= 1, "num", num, "an integer of at least 1")
+    known = get_args(RunKind)
+    require(kind is None or kind in known, "kind", kind, f"one of {', '.join(known)}")
+    condition = None if where is None else RunCondition(where, _ranking_value)
+    tags = {name: value for name, value in (("kind", kind), ("family", family)) if value}
+    tags |= parse_tags(tag)
     place = Store.at(store)
-    rows = _list_runs(place, tracking_uri, experiment)[:num]
-    listed = [_row(row, row.tags.get("metric", ""), store) for row in rows]
+    holds = condition.holds if condition else None
+    rows = _list_runs(place, tracking_uri, experiment, tags, holds, num)
+    if not rows and family:
+        gen_models.space_module(family)  # raises if there is none, which a run of it need not have
+    if not rows and condition:
+        condition.require_known()
+    listed = [_row(row, row.tags.get("metric", ""), place) for row in rows]
     return RunsResult(runs=tuple(listed), resume=resume_commands(place, listed))
 
 
@@ -55,7 +77,7 @@ def best(
     metric: str | None = None,
     key: str | None = None,
     num: int = 5,
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
 ) -> BestResult:
     """Rank the recorded runs and trials of a family by their best epoch; a config that has a seed
@@ -69,7 +91,8 @@ def best(
     >>> genpipe.best("vae", data="digits", store="runs").ranking[0].params
     """
     require(num >= 1, "num", num, "an integer of at least 1")
-    rows = _list_runs(Store.at(store), tracking_uri, family=family)
+    place = Store.at(store)
+    rows = _list_runs(place, tracking_uri, tags={"family": family})
     wanted = f"best/{metric or space(family).metric}"
     rows = [row for row in _single_runs(rows) if matching(wanted, row.metrics)]
     rows = [row for row in rows if "data" in row.params]  # others' runs may have our tags
@@ -78,14 +101,14 @@ def best(
     if not rows or (key is not None and key not in map(short, by_key)):
         on = (f" on {data}" if data else "") + (f" of key {key}" if key else "")
         name = wanted.removeprefix("best/")
-        raise InputError(f"no run of {family}{on} with {name} is recorded in {store}")
+        raise InputError(f"no run of {family}{on} with {name} is recorded in {place.root}")
     chosen = next(each for each in by_key if key in (None, short(each)))  # the newest run's first
     rows = by_key.pop(chosen)
     metric = _metric(rows[0], wanted)
     objective = Objective(metric, _mode(family, rows, metric))
     valued = [(value, row) for row in rows if (value := _value(row, metric)) is not None]
     ranking = [row for _, row in sorted(valued, key=lambda pair: objective.cost(pair[0]))]
-    shown = [_row(row, metric, store) for row in ranking[:num]]
+    shown = [_row(row, metric, place) for row in ranking[:num]]
     return BestResult(
         metric=metric,
         mode=objective.mode,
@@ -95,13 +118,13 @@ def best(
         comparable=chosen,
         key=short(chosen),
         left_out={short(each): len(others) for each, others in by_key.items()},
-        resume=resume_commands(Store.at(store), shown),
+        resume=resume_commands(place, shown),
     )
 
 
 def browse(
     *,
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
     port: int = 5000,
     auth: bool = False,
@@ -122,15 +145,16 @@ def _list_runs(
     store: Store,
     tracking_uri: str | None,
     experiment: str | None = None,
-    family: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    where: Callable[[RunRow], bool] | None = None,
+    num: int | None = None,
 ) -> list[RunRow]:
     uri = recorded_uri(store, tracking_uri)
     _deliver_pending(store, uri)
     backend = find_backend(uri)
     with backend.settings():
         warn_of_losses(store, uri, backend)
-        tags = {"family": family} if family else None
-        return backend.reader(uri, store).list_runs(experiment, tags)
+        return backend.reader(uri, store).list_runs(experiment, tags, where=where, num=num)
 
 
 def _deliver_pending(store: Store, uri: str) -> None:
@@ -184,6 +208,11 @@ def _value(row: RunRow, metric: str) -> float | None:
     return row.metrics.get("confirm/mean", best) if row.tags.get("metric") == metric else best
 
 
+def _ranking_value(row: RunRow) -> float | None:
+    """Return the value that a run is ranked by."""
+    return _value(row, row.tags.get("metric", ""))
+
+
 def _changed_settings(row: RunRow) -> Mapping[str, object]:
     """Return the settings of the best epoch that differ from the run's parameters; {} if the tag
     that holds them is not ours."""
@@ -193,11 +222,11 @@ def _changed_settings(row: RunRow) -> Mapping[str, object]:
         return {}
 
 
-def _row(row: RunRow, metric: str, store: str | Path) -> RecordedRun:
+def _row(row: RunRow, metric: str, store: Store) -> RecordedRun:
     changed = _changed_settings(row)
     command = row.tags.get("rerun", "")
     if changed and command:  # it repeats a recorded run, and must find it
-        command = f"{command} --store {shlex.quote(str(store))}"
+        command = f"{command} --store {shlex.quote(str(store.root))}"
     key = comparison_key(row.params, row.tags, metric)
     return RecordedRun(
         run_id=row.run_id,
@@ -212,9 +241,15 @@ def _row(row: RunRow, metric: str, store: str | Path) -> RecordedRun:
         metric=metric,
         value=_value(row, metric),
         params={**row.params, **{name: str(value) for name, value in changed.items()}},
-        metrics={k: v for k, v in row.metrics.items() if k.startswith("best/")},
+        metrics={
+            name: value
+            for name, value in row.metrics.items()
+            if name.startswith("best/") and name != BEST_CURVE
+        },
         rerun=command,
         started=row.start_time.isoformat(),
         comparable=key,
         key=short(key),
+        tags={name: value for name, value in row.tags.items() if not is_own_tag(name)},
+        note=row.tags.get(NOTE, ""),
     )

@@ -22,7 +22,7 @@ _SHOW_EVERY = 100
 _log = logging.getLogger(__name__)
 
 
-def sync(*, store: str | Path = "runs", tracking_uri: str | None = None) -> SyncResult:
+def sync(*, store: str | Path | None = None, tracking_uri: str | None = None) -> SyncResult:
     """Record every run, search, trial and evaluation of a store that MLflow lacks, with its
     points, pictures, models and the alias `champion`.
 

@@ -12,21 +12,21 @@ import errno
 import io
 import logging
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 import gen_models
-from gen_models.core.errors import InputError, shown
+import pipelines
+from gen_models.core.errors import InputError, did_you_mean, shown
 from pipelines.cli import commands
+from pipelines.cli.commands import names
 from pipelines.cluster import signals
 from pipelines.store.files import FULL, LeaseLostError
-from pipelines.store.secrets import RedactedStream, hide, redact
+from pipelines.store.secrets import RedactedStream, hide, hide_notice_urls, redact
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -41,6 +41,7 @@ record everything in MLflow.
 families: {families}
 `genpipe COMMAND --help` lists a command's settings; those of train and search depend on the
 family: `genpipe search vae --help`. Every command takes --quiet (warnings only) and --verbose.
+`genpipe --version` prints the version.
 """
 _MESSAGE = 2000
 """Characters of a message: its beginning says what is wrong, whatever the user gave."""
@@ -69,11 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 if it failed, 2 if the input is wrong, 128 + n
     if signal n interrupted it: 130 for Ctrl-C, 143 for SIGTERM."""
     given = sys.argv[1:] if argv is None else argv
-    level, args = _split_verbosity([hide(each) for each in given])
+    level, args = _split_verbosity([hide(each) for each in hide_notice_urls(given)])
     program = " ".join(["genpipe", *args[:1]])
     try:
         if not args or args[0] in ("-h", "--help"):
             print(help_text())
+            return 0
+        if args[0] == "--version":
+            print(f"genpipe {pipelines.__version__}")
             return 0
         code = _run_command(args[0], args[1:], level)
         return signals.exit_code() if code == EXIT_INTERRUPTED else code
@@ -108,16 +112,10 @@ def _run_command(name: str, args: list[str], level: int) -> int:
     return code
 
 
-def names() -> list[str]:
-    """Return the names of the commands."""
-    return [module.name for module in pkgutil.iter_modules(commands.__path__)]
-
-
 def command(name: str) -> ModuleType:
     """Return the module of a command. Raises `InputError` if there is none of this name."""
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(name, names())
         raise InputError(
             f"unknown command {shown(name)}{hint}: expected one of {', '.join(names())}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import gen_models
 from gen_models.core.errors import InputError
 from pipelines.config.run import R, defaults
 from pipelines.config.search import with_metrics
+from pipelines.store.layout import default_store
 
 T = TypeVar("T")
 
@@ -23,13 +24,13 @@ T = TypeVar("T")
 class RecordedSettings:
     """Settings of every command that reads what is recorded."""
 
-    store: Path = Path("runs")
-    """Folder of all results."""
+    store: Path = field(default_factory=default_store)
+    """Folder of all results; the default is the environment's GENPIPE_STORE, or runs."""
     tracking_uri: str | None = None
-    """MLflow server or database; by default the environment's MLFLOW_TRACKING_URI, or
-    STORE/mlflow.db."""
+    """MLflow server or database; by default the environment's GENPIPE_TRACKING_URI or
+    MLFLOW_TRACKING_URI, or STORE/mlflow.db."""
     json: bool = False
-    """Print the result as one JSON object on the last line of stdout."""
+    """Print the result as one JSON object, and nothing else on stdout."""
 
 
 def parse_settings(kind: type[T], command: str, args: Sequence[str]) -> T:
@@ -49,11 +50,16 @@ def parse_run(kind: type[R], command: str, args: Sequence[str]) -> R | None:
         if not args:
             raise InputError(f"FAMILY is missing: expected one of {families}")
         return None
-    gen_models.family(args[0])
+    settings = gen_models.settings(args[0])
+    run = _parse(kind, settings, command, args)  # --help and mistakes are answered without torch
+    module = gen_models.family(args[0])
+    return run if module is settings else _parse(kind, module, command, args)
+
+
+def _parse(kind: type[R], module: Any, command: str, args: Sequence[str]) -> R:
     prog = f"genpipe {command} {args[0]}"
     metrics, modes, rest = _split_objectives(args[1:], prog)
-    default = defaults(kind, args[0])
-    default = with_metrics(default, metrics, modes)
+    default = with_metrics(defaults(kind, args[0], module), metrics, modes)
     run: R = tyro.cli(type(default), args=rest, default=default, prog=prog)
     return run
 
@@ -76,9 +82,3 @@ def _split_objectives(
     parser.add_argument("--mode", action="append", default=[])
     found, rest = parser.parse_known_args(args)
     return found.metric, found.mode, rest
-
-
-def print_json(settings: Any, text: str) -> None:
-    """Print the result as JSON, if `--json` asks for it."""
-    if settings.json:
-        print(text)

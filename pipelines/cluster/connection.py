@@ -52,6 +52,13 @@ JOB_DEFAULTS = {
 }
 """Environment variables of the job's processes; a value that the user has set is kept."""
 
+RAYLET_DEFAULTS = {
+    # Ray starts a worker for each core before it knows of any task. None of them has the job's
+    # environment variables, so no task gets one, and they take the cores from those that do.
+    "RAY_prestart_worker_first_driver": "0",
+}
+"""Environment variables of the Ray instance that this process starts; as above."""
+
 LOCAL_DEFAULTS = {
     # One more process for each run, which only watches for preempted nodes.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -223,7 +230,9 @@ def _start(
     if dashboard:
         _require_dashboard()
     port = _free_port()
-    with environment({GCS_PORT_ENVIRONMENT_VARIABLE: str(port)}), _loopback_only():
+    variables = {k: os.environ.get(k, v) for k, v in RAYLET_DEFAULTS.items()}
+    variables[GCS_PORT_ENVIRONMENT_VARIABLE] = str(port)
+    with environment(variables), _loopback_only():
         address = f"{ray.util.get_node_ip_address()}:{port}"
         ray.init(
             address="local",

@@ -31,6 +31,7 @@ from pipelines.cluster.connection import (
 )
 from pipelines.cluster.environment import environment
 from pipelines.cluster.packages import family_packages
+from pipelines.store.layout import STORE_VARIABLE
 from pipelines.store.secrets import hide, was_given_password
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -122,8 +123,11 @@ def submit(
     """
     require(len(command) > 0, "command", list(command), "a genpipe command, such as search")
     for word in command:
-        variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the cluster's nodes"
-        shown = f"no password, because Ray shows a job's command: set {variables}"
+        variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or GENPIPE_NOTIFY_URL,"
+        shown = (
+            "no password and no URL for notices, because Ray shows a job's command: set "
+            f"{variables} on the cluster's nodes"
+        )
         require(not was_given_password(word), "command", hide(word), shown)
     require(working_dir.is_dir(), "working_dir", str(working_dir), "the project's directory")
     if submission_id is not None:
@@ -215,10 +219,12 @@ def _send(
     """
     try:
         with family_packages() as families:
+            store = os.environ.get(STORE_VARIABLE)  # for a command that was checked with it
             runtime_env: dict[str, Any] = {
                 "working_dir": str(working_dir.resolve()),
                 "excludes": list(EXCLUDES),
-                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+                | ({STORE_VARIABLE: store} if store else {}),
             }
             if families:
                 runtime_env["py_modules"] = [str(path) for path in families]

@@ -1,7 +1,8 @@
-"""Keeps the process of a caller as it was: what libraries change in it is put back."""
+"""What libraries do to the process in which they run."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,3 +25,13 @@ def restored_process() -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.handlers[:] = handlers
+
+
+def import_compiler() -> None:
+    """Import torch's compiler, in a thread beside which none unpickles anything.
+
+    Torch imports it late, at the first optimizer or export. The import takes `_operator` out of
+    `sys.modules` for a moment (`import_fresh_module` in torch._dynamo.polyfills), and any other
+    thread that needs the module then, as Tune does to load a trainable, has an error.
+    """
+    importlib.import_module("torch._dynamo")

@@ -10,8 +10,9 @@ from gen_models.core.config import flatten
 from pipelines.config.run import Run, defaults
 from pipelines.config.search import Search
 from pipelines.config.serialization import WHERE, WHICH, to_dict
+from pipelines.config.space import fixed_settings
 
-_LEFT_OUT = {"family", "metric", "mode", "further", *WHICH, *WHERE} - {"data_root"}
+_LEFT_OUT = {"family", "metric", "mode", "further", "space", *WHICH, *WHERE} - {"data_root"}
 """Settings that the command does not repeat, or states apart."""
 
 
@@ -27,10 +28,13 @@ def rerun_command(run: Run) -> str:
         for objective in run.objectives:
             words += ["--metric", objective.metric, "--mode", objective.mode]
     settings = flatten(to_dict(run)) | {"data_root": str(run.data_root.absolute())}
+    fixed = fixed_settings(run.family, run.searched) if isinstance(run, Search) else set()
     for name, value in settings.items():
-        given = value != base[name] or name in getattr(run, "fixed", ())
+        given = value != base[name] or name in (fixed or ())
         if given and name not in _LEFT_OUT:
             words += _flag(name, value)
+    if isinstance(run, Search) and fixed is None:
+        words += _flag("space", run.space)
     return shlex.join(words)
 
 

@@ -34,6 +34,10 @@ class Objective:
         """Return the value as a number that is small where the value is good: a sort key."""
         return -value if self.mode == "max" else value
 
+    def value(self, cost: float) -> float:
+        """Return the value that has a cost."""
+        return -cost if self.mode == "max" else cost
+
     def better(self, a: float, b: float) -> bool:
         """Return whether `a` is strictly better than `b`."""
         return self.cost(a) < self.cost(b)

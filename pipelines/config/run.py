@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+from tyro.conf import UseAppendAction
 
 import gen_models
 from gen_models.core.config import require_finite
 from gen_models.core.errors import require
+from pipelines.config.labels import parse_tags, require_labels
 from pipelines.config.objectives import Mode, Objective
 from pipelines.data import Channels
-from pipelines.store.layout import require_name
+from pipelines.store.journal import Labels
+from pipelines.store.layout import default_store, require_name
 from pipelines.store.secrets import hide
 from tune_spaces import space
 
@@ -89,18 +92,30 @@ class Run:
     """How many of the best checkpoints to keep, beside the newest; while the run goes on, beside
     the two newest."""
 
-    store: Path = Path("runs")
-    """Folder of all results. On a cluster: a file system that every node mounts."""
+    store: Path = field(default_factory=default_store)
+    """Folder of all results; the default is the environment's GENPIPE_STORE, or runs. On a
+    cluster: a file system that every node mounts."""
     tracking_uri: str | None = None
-    """MLflow server or database; by default the environment's MLFLOW_TRACKING_URI, or
-    STORE/mlflow.db. A password belongs into MLFLOW_TRACKING_PASSWORD; one that stands here is
-    recorded nowhere."""
+    """MLflow server or database; by default the environment's GENPIPE_TRACKING_URI or
+    MLFLOW_TRACKING_URI, or STORE/mlflow.db. A password belongs into MLFLOW_TRACKING_PASSWORD; one
+    that stands here is recorded nowhere."""
+    experiment: str | None = None
+    """MLflow experiment in which the run is recorded, such as baselines; by default
+    FAMILY-DATA. A run that is resumed stays in its experiment."""
+    tag: Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """A tag of the run in MLflow, as in team=vision; may be given more than once. The trials of a
+    search have the search's tags. When a run is resumed, tags that are given replace its own."""
+    note: str | None = None
+    """Markdown that describes the run, at the head of its description in MLflow and of its report.
+    When a run is resumed, a note that is given replaces its own."""
     address: str | None = None
     """Ray cluster to use; by default the environment's RAY_ADDRESS, or this machine alone."""
     dry_run: bool = False
-    """Print the resolved config, and stop."""
+    """Make all checks, print the resolved config as a job file (with --json as JSON), and stop."""
+    save: Path | None = None
+    """Write the settings to this job file, which `genpipe run` runs, and stop."""
     json: bool = False
-    """Print the result as one JSON object on the last line of stdout."""
+    """Print the result as one JSON object, and nothing else on stdout."""
 
     model: Any
     """The family's architecture and loss weights."""
@@ -111,6 +126,7 @@ class Run:
         if self.tracking_uri:  # a config is written down, and sent to other processes
             object.__setattr__(self, "tracking_uri", hide(self.tracking_uri))
         require_finite(self)
+        require_labels(self.experiment, self.tag, self.note)
         for name in ("epochs", "batch_size", "num_workers", "picture_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value >= 1, name, value, "an integer of at least 1")
@@ -125,6 +141,11 @@ class Run:
     def objective(self) -> Objective:
         """The objective that selects the best epoch and ranks trials."""
         return Objective(self.metric, self.mode)
+
+    @property
+    def labels(self) -> Labels:
+        """How a person labels the run where it is recorded."""
+        return Labels(parse_tags(self.tag), self.note or "")
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -146,12 +167,13 @@ class Train(Run):
             require_name("name", self.name)
 
 
-def defaults(kind: type[R], family: str) -> R:
+def defaults(kind: type[R], family: str, module: Any = None) -> R:
     """Return the default config of a family: `Train`, or `pipelines.config.search.Search`.
+    `module`: with the family's `Config` and `Optim`; by default the family's own.
 
     Raises `InputError` if there is no such family.
     """
-    module = gen_models.family(family)
+    module = module or gen_models.family(family)
     own = space(family)
     settings: dict[str, Any] = {
         "family": family,

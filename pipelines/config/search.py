@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
 from gen_models.core.errors import require
+from pipelines.config.expressions import Expression, parse_expression
 from pipelines.config.objectives import Mode, Objective, make_objectives
 from pipelines.config.run import R, Run
+from pipelines.config.space import (
+    SearchSpace,
+    complete_space,
+    parse_space,
+    require_known,
+    require_searchable,
+)
 from pipelines.store.layout import require_name
+from pipelines.store.secrets import hide_notice_url, require_notice_url
 
-Scheduler = Literal["asha", "hyperband", "pbt", "fifo"]
-Searcher = Literal["tpe", "random", "grid"]
-USES_GRACE_PERIOD: tuple[Scheduler, ...] = ("asha", "pbt")
+Scheduler = Literal["asha", "hyperband", "median", "pbt", "pb2", "fifo"]
+Searcher = Literal["tpe", "random", "grid", "qmc", "gp", "cmaes", "nsga2", "nsga3"]
+USES_GRACE_PERIOD: tuple[Scheduler, ...] = ("asha", "median", "pbt", "pb2")
+PERTURBS: tuple[Scheduler, ...] = ("pbt", "pb2")
+"""Schedulers that change the settings of trials while they run."""
+INDEPENDENT: tuple[Searcher, ...] = ("random", "grid", "qmc")
+"""Searchers whose choices do not depend on results."""
+PAUSES: tuple[Scheduler, ...] = ("hyperband", "pbt", "pb2")
+"""Schedulers that pause trials, as only fused ones can be."""
 Fuse = Literal["auto", "off"] | int
 
 
@@ -48,19 +65,43 @@ class Search(Run):
     further: tyro.conf.Suppress[tuple[tuple[str, Mode], ...]] = ()
     """The metrics after the first, with their modes."""
 
+    space: tuple[str, ...] = ()
+    """What is searched, each as NAME=DOMAIN in Ray Tune's words: 'optim.lr=loguniform(1e-5, 0.1)'
+    'model.hidden=choice([[256], [512, 512]]) if model.arch == "mlp"'. Each adds a setting to the
+    family's space or replaces its domain; after `none` they are the whole space. A setting that is
+    given a value is not searched. Domains: uniform, quniform, loguniform, randint, qrandint,
+    lograndint, choice."""
+    require: tuple[str, ...] = ()
+    """What every trial must satisfy, such as 'model.latent_dim <= 64'; other points are no
+    trials."""
+
+    warm_start: tuple[str, ...] = ()
+    """Searches of this store whose trials the searcher shall know from the start. Their values
+    must mean the same: the family, the metric and the data."""
+    warm_start_anyway: bool = False
+    """warm_start: take searches on other data or by another metric, too. Their values are not
+    comparable: the best config of each is tried first."""
+    enqueue: tuple[Path, ...] = ()
+    """YAML files with values of searched settings, which are tried first. See `genpipe
+    enqueue`."""
+
     trials: int = 16
-    """How many configs to try; the first is the family's default."""
+    """How many configs to try; the first is the family's default, if it lies in the space. A
+    search that is resumed may be given more."""
     scheduler: Scheduler | None = None
-    """asha, hyperband: stop bad trials early; pbt: population based training, in which bad trials
-    copy good ones and perturb their settings; fifo: run each trial to its end. Default: asha, or
-    fifo with several metrics, because the others rank trials by one."""
+    """asha, hyperband: stop bad trials early, by halving; median: stop those that are worse than
+    the median; pbt, pb2: population based training, in which bad trials copy good ones and perturb
+    their settings, at random or by a Gaussian process; fifo: run each trial to its end. Default:
+    asha, or fifo with several metrics. With several, the first decides."""
     searcher: Searcher | None = None
-    """How configs are chosen: tpe, by Optuna from the results so far; random; grid, all points of
-    a grid. Default: tpe, or random with pbt, which changes settings itself."""
+    """How configs are chosen. random; grid, all points of a grid; qmc, a Sobol sequence; by Optuna
+    from the results so far: tpe, gp (Gaussian processes), cmaes, nsga2 and nsga3 (evolution, for
+    several metrics). Default: tpe, or random with pbt and pb2, which change settings
+    themselves."""
     grid_points: int = 3
     """grid: values of each continuous setting."""
     grace_period: int
-    """asha: epochs that every trial gets; pbt: epochs between perturbations."""
+    """asha, median: epochs that every trial gets; pbt, pb2: epochs between perturbations."""
     reduction_factor: int = 3
     """asha, hyperband: one trial in this many continues at each rung."""
     fuse: Fuse = "auto"
@@ -75,6 +116,20 @@ class Search(Run):
     for each structure of a search, recorded and kept."""
     max_concurrent: int | None = None
     """Trials at once; by default as many as the cluster holds."""
+    max_hours: float | None = None
+    """End after this many hours in which trials ran, over all resumptions; the running epochs are
+    finished. The budgets come beside --trials: whichever is used up first ends the search."""
+    max_device_hours: float | None = None
+    """End after this many hours of devices, GPUs or CPU cores: those that its trials hold, times
+    the hours, over all resumptions."""
+    stop_when_flat: int | None = None
+    """End when this many trials have ended, one after the other, without a value that is better
+    than the best by more than its spread: the standard deviation of the best trial's metric over
+    its last 5 epochs."""
+    notify: str = ""
+    """URL, http or https, to which a JSON object is posted at the end, at a failure and at a new
+    best value, as Slack's webhooks take it; by default the environment's GENPIPE_NOTIFY_URL. It
+    is a secret: it is recorded and shown nowhere."""
     confirm: int = 0
     """When the search has ended, train this many of its best configs again with other seeds; the
     config with the best mean becomes the champion. See `genpipe confirm`. Not with several
@@ -83,24 +138,45 @@ class Search(Run):
     """confirm: seeds of each of these configs."""
     resume: str = ""
     """Resume the search of this id, with the config that it was started with."""
-    fixed: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """Settings of the space that were given a value, and are not searched."""
     seed_study: tyro.conf.Suppress[SeedStudy | None] = None
-    """The run whose seeds are studied: then the seed is searched, and nothing else."""
+    """The run whose seeds are studied: the space is then the seed, and nothing else."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "space", complete_space(self.family, self.space))
+        require_searchable(self.family, self.searched, type(self))
+        for condition in self.required:
+            require_known("require", condition, self.family, type(self))
+        if self.notify:  # a config is written down, and sent to other processes
+            object.__setattr__(self, "notify", hide_notice_url(self.notify))
+            require_notice_url(self.notify)
         if self.resume:
             require_name("resume", self.resume)
         self._check_budget()
         self._check_objectives()
         self._check_seeds()
+        self._check_warm_start()
         self._check_fusion()
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """All objectives: the first ranks trials, several define the Pareto front."""
         return (self.objective, *(Objective(metric, mode) for metric, mode in self.further))
+
+    @cached_property
+    def searched(self) -> SearchSpace:
+        """The space, parsed."""
+        return parse_space(self.space)
+
+    @cached_property
+    def required(self) -> tuple[Expression, ...]:
+        """What every trial must satisfy, parsed."""
+        return tuple(parse_expression("require", text) for text in self.require)
+
+    @property
+    def perturbs(self) -> bool:
+        """Whether trials change their settings while they run."""
+        return self.scheduler in PERTURBS
 
     @property
     def is_fused(self) -> bool:
@@ -115,7 +191,7 @@ class Search(Run):
     @property
     def chosen_searcher(self) -> Searcher:
         """The searcher; by default the one that suits the scheduler."""
-        return self.searcher or ("random" if self.scheduler == "pbt" else "tpe")
+        return self.searcher or ("random" if self.perturbs else "tpe")
 
     # -- checks: each raises `InputError` -------------------------------------------------------
     def _check_budget(self) -> None:
@@ -131,22 +207,30 @@ class Search(Run):
         at_once = self.max_concurrent
         allowed = at_once is None or at_once >= 1
         require(allowed, "max_concurrent", at_once, "an integer of at least 1")
+        for name in ("max_hours", "max_device_hours"):
+            hours = getattr(self, name)
+            require(hours is None or hours > 0, name, hours, "a number of hours above 0")
+        flat = self.stop_when_flat
+        require(flat is None or flat >= 1, "stop_when_flat", flat, "an integer of at least 1")
 
     def _check_objectives(self) -> None:
         metrics = [objective.metric for objective in self.objectives]
         distinct = len(set(metrics)) == len(metrics)
         require(distinct, "metric", " ".join(metrics), "each metric once")
-        one = "fifo with several metrics, because the others rank trials by one"
-        alone = not self.further or self.chosen_scheduler == "fifo"
-        require(alone, "scheduler", self.scheduler, one)
         by_one = "0 with several metrics: `genpipe confirm` takes a trial of the Pareto front"
         require(not (self.further and self.confirm), "confirm", self.confirm, by_one)
 
     def _check_seeds(self) -> None:
         require(self.seeds >= 2, "seeds", self.seeds, "an integer of at least 2")
         require(self.confirm >= 0, "confirm", self.confirm, "an integer of at least 0")
-        fixed = "0 with pbt, because its trials change their settings while they run"
-        require(not self.confirm or self.scheduler != "pbt", "confirm", self.confirm, fixed)
+        fixed = f"0 with {self.scheduler}, because its trials change their settings while they run"
+        require(not self.confirm or not self.perturbs, "confirm", self.confirm, fixed)
+
+    def _check_warm_start(self) -> None:
+        name = self.chosen_searcher
+        learns = f"nothing with {name}, whose choices do not depend on results"
+        ok = not self.warm_start or name not in INDEPENDENT
+        require(ok, "warm_start", self.warm_start, learns)
 
     def _check_fusion(self) -> None:
         if isinstance(self.fuse, int):
@@ -157,11 +241,13 @@ class Search(Run):
             "auto, because only fused trials are trained together: --num-workers 1, no --fuse off"
         )
         require(self.is_fused or self.execution == "auto", "execution", self.execution, alone)
-        if self.scheduler in ("hyperband", "pbt"):
+        if self.scheduler in PAUSES:
             fused = "asha or fifo, because only fused trials can be paused: --num-workers 1, no "
             require(self.is_fused, "scheduler", self.scheduler, f"{fused}--fuse off")
-        if self.scheduler == "pbt":
-            require(self.chosen_searcher != "tpe", "searcher", self.searcher, "random or grid")
+        if self.perturbs:
+            alone = "random, grid or qmc, because it changes settings itself"
+            independent = self.chosen_searcher in INDEPENDENT
+            require(independent, "searcher", self.searcher, f"{alone}: {self.scheduler}")
 
 
 def with_metrics(run: R, metrics: Sequence[str], modes: Sequence[str]) -> R:

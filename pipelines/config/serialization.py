@@ -1,6 +1,6 @@
 """Configs as JSON: `config.json` with a format number, and migrations from older formats.
 
-    {"format": 1, "command": "search", "config": {"family": "vae", "model": {…}, …}}
+    {"format": 2, "command": "search", "config": {"family": "vae", "model": {…}, …}}
 
 A run's folder and its MLflow run both hold the file. It is what `--resume`, `confirm` and
 `evaluate` read; the command line in the tag `rerun` is text for people.
@@ -20,19 +20,26 @@ from gen_models.core.config import convert, flatten, merge, nest, parse_object
 from gen_models.core.errors import InputError, require, shown, shown_name
 from pipelines.config.run import Run, Train, defaults
 from pipelines.config.search import Search
+from pipelines.config.space import EMPTY, own_space, seed_space
 from pipelines.store.journal import as_json
+from pipelines.store.layout import Store
 
-FORMAT = 1
+FORMAT = 2
 R = TypeVar("R", bound=Run)
 _KINDS: dict[str, type[Run]] = {"train": Train, "search": Search}
 
-WHERE = {"store", "tracking_uri", "address", "data_root", "download", "json", "dry_run"}
-"""Settings that say where and how a command runs; the result does not depend on them."""
-HERE = {"store", "address", "download", "json", "dry_run"}
+HERE = {
+    *("store", "address", "download", "json", "dry_run", "save", "notify"),
+    "enqueue",
+}
 """Settings that every command takes from its own arguments. They are not recorded: in a store that
 was moved they would be wrong."""
-WHICH = {"name", "fixed", "resume", "seed_study"}
-"""Settings that say which run or search is meant."""
+LABELS = {"tag", "note"}
+"""Settings that label what is recorded."""
+WHERE = HERE | LABELS | {"tracking_uri", "data_root"}
+"""Settings that say where and how a command runs; the result does not depend on them."""
+WHICH = {"name", "resume", "seed_study", "experiment"}
+"""Settings that say which run or search is meant, and where among the others it is recorded."""
 
 
 # -- dictionaries -----------------------------------------------------------------------------
@@ -80,13 +87,18 @@ def config_from_python(kind: type[R], family: str, settings: Mapping[str, Any]) 
     Raises `InputError` as `make_config` does, and at settings of the command line alone.
     """
     require(isinstance(family, str), "family", family, "the name of a family")
-    allowed = sorted({f.name for f in fields(kind)} - _NOT_FROM_PYTHON)
+    allowed = settings_from_python(kind)
     for name, value in settings.items():
         require(name in allowed, name, value, f"one of {', '.join(allowed)}")
     return make_config(kind, family, settings)
 
 
-_NOT_FROM_PYTHON = {"family", "fixed", "further", "seed_study", "dry_run", "json"}
+def settings_from_python(kind: type[Run]) -> list[str]:
+    """Return the names of the settings that a config is made of, in Python and in a job file."""
+    return sorted({f.name for f in fields(kind)} - _NOT_FROM_PYTHON)
+
+
+_NOT_FROM_PYTHON = {"family", "further", "seed_study", "dry_run", "save", "json"}
 """Settings that follow from others, or that only the command line has."""
 
 
@@ -125,15 +137,30 @@ def load_config(text: str | bytes, where: str) -> Run:
             f"{where}: format = {shown(number)}: expected at most {FORMAT}; the file was written "
             "by a newer version of genpipe: install that one"
         )
-    for migrate in _MIGRATIONS[number:]:
-        content = migrate(content)
     try:
+        for migrate in _MIGRATIONS[number:]:
+            content = migrate(content)
         return from_dict(_KINDS[content["command"]], content["config"])
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:  # a part is missing
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a part is missing
         reason = shown(str(error))
         raise InputError(f"{where}: damaged ({type(error).__name__}: {reason})") from error
+
+
+def recorded_search(store: Store, search_id: str, field: str) -> Search:
+    """Return the config of a recorded search. `field`: the setting that names it.
+
+    Raises `InputError` if there is none of this id, and as `load_config` does.
+    """
+    folder = store.search(search_id)
+    for path in (folder.config, folder.legacy_config):
+        if store.files.exists(path):
+            found = load_config(store.files.read(path), str(path))
+            if isinstance(found, Search):
+                return found
+    known = ", ".join(store.search_ids()) or "there is none"
+    raise InputError(f"{field} = {search_id!r}: expected a search of {store.searches}: {known}")
 
 
 def _from_format_0(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +169,18 @@ def _from_format_0(content: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": 1, "command": "search", "config": config}
 
 
-_MIGRATIONS: list[Callable[[Mapping[str, Any]], dict[str, Any]]] = [_from_format_0]
+def _from_format_1(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Migrate a config that names the settings that are not searched, and not the space."""
+    config = dict(content["config"])
+    if content["command"] == "search":
+        fixed, study = config.pop("fixed", ()), config.get("seed_study")
+        own = [each for each in own_space(config["family"]) if each.name not in fixed]
+        seeds = seed_space(config["seed"], config["trials"]) if study else ()
+        config["space"] = [*(seeds or (EMPTY, *map(str, own)))]
+    return {**content, "format": 2, "config": config}
+
+
+_MIGRATIONS: list[Callable[[Mapping[str, Any]], dict[str, Any]]] = [_from_format_0, _from_format_1]
 """The migration from format n to n + 1 stands at index n."""
 
 

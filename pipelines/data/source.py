@@ -13,12 +13,15 @@ A module that reads spirals from a CSV file would be, as a whole:
 of `read` into an `InputError`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from pipelines.data.dataset import Arrays
+if TYPE_CHECKING:  # the command line takes the names of channels from here, without numpy
+    from pipelines.data.dataset import Arrays
 
 Channels = Literal["auto", "grey", "colour"]
 """Whether images are read in grey or in colour; with `auto` as they are, if all agree."""

@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+BEST_CURVE = "best/curve"
+"""The best value so far of the metric that ranks: of a run after each epoch, of a search after
+each trial that ends. MLflow's pages sort charts by the part of a name before the last slash, then
+by the rest, and put names without a slash last: so this one is the first."""
+
 NUM_SAMPLES = 2048
 """Samples drawn for the Fréchet distance of a validation."""
 

@@ -9,31 +9,30 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from pipelines.report.results import (
     BestResult,
     EvaluationResult,
+    JobFileResult,
+    ReportResult,
     RerunResult,
+    RunProgress,
     RunsResult,
     SampleResult,
     SearchResult,
+    StatusResult,
+    StopResult,
     SyncResult,
     TrainResult,
-    TrialRow,
 )
+from pipelines.report.tables import Column, ColumnKind, draw_table, number_text
 from pipelines.store.secrets import redact
 
-_WIDTH = 160
-"""Columns of a table on what is no terminal."""
 _LOGGERS = ("pipelines", "gen_models")
 _terminal = Console(stderr=True, highlight=False)
 _out = Console(highlight=False, markup=False)  # a run may be called [red]
-if not _out.is_terminal:
-    _out = Console(highlight=False, markup=False, width=_WIDTH)
 
 
 # -- logging --------------------------------------------------------------------------------------
@@ -73,7 +72,9 @@ def terminal() -> Console:
 # -- results --------------------------------------------------------------------------------------
 def show_train(result: TrainResult) -> None:
     """Print the result of one run."""
-    _print(f"{result.name}: {result.outcome} after epoch {result.epoch}")
+    _print(f"{result.name}: {result.outcome.replace('_', ' ')} after epoch {result.epoch}")
+    if result.ended_by:
+        _print(f"{result.ended_by}; go on with it:  {result.resume}")
     if result.value is not None:
         _print(f"best {result.metric} {result.value:.6g} at epoch {result.best_epoch}")
         _print_metrics(result.metrics)
@@ -90,6 +91,7 @@ def show_search(result: SearchResult, store: str) -> None:
         return
     _print_ranking(result)
     _print_failures(result)
+    _print_ended_by(result)
     if result.pareto:
         by = ", ".join(map(str, result.objectives))
         _print(f"Pareto front (*): {len(result.pareto)} trials, of {by}")
@@ -103,10 +105,13 @@ def show_search(result: SearchResult, store: str) -> None:
         _print_metrics(champion.metrics)
         if champion.version:
             held = f", alias {champion.alias}" if champion.alias else ""
-            _print(f"model     models:/{result.experiment}/{champion.version}{held}")
+            _print(f"model     models:/{result.registered_model}/{champion.version}{held}")
         if result.samples:
             _print(f"samples   {result.samples}")
         _print_model_error(champion.model_error)
+    for each in result.edges:
+        _print(f"{each.name} = {each.value} lies at the {each.edge} end of {each.range}:")
+        _print(f"  {each.flag} widens it")
     _print(f"browse    {_genpipe()} browse --store {shlex.quote(store)}")
 
 
@@ -123,17 +128,28 @@ def _show_seed_study(result: SearchResult, store: str) -> None:
         for name in ("std", "best", "median", "worst"):
             _print(f"  {name:<9} {getattr(seeds, name):.6g}")
     _print_failures(result)
+    _print_ended_by(result)
     if result.seeds_beaten is not None:
         _print(f"  recorded  {study.value:.6g}, better than {result.seeds_beaten} of these seeds")
     _print(f"MLflow run  {result.run_id} in {result.experiment}, {result.tracking_uri}")
     _print(f"browse      {_genpipe()} browse --store {shlex.quote(store)}")
 
 
+def show_job(result: JobFileResult) -> None:
+    """Print how the stages of a job ended."""
+    _print(f"job {result.job}, in {result.store}")
+    for name, stage in result.stages.items():
+        ended = "done" if stage.exit_code == 0 else f"ended with exit code {stage.exit_code}"
+        _print(f"  {name:<16} {ended}{'' if stage.is_new else ' before'}")
+    for name in result.left:
+        _print(f"  {name:<16} not begun")
+
+
 def show_evaluation(result: EvaluationResult) -> None:
     """Print the results on the test split."""
     _print(f"{result.name}, run {result.run_id}")
     for name, value in {**result.metrics, **result.tags}.items():
-        _print(f"  {name} {_number(value)}")
+        _print(f"  {name} {number_text(value)}")
     for name, path in result.pictures.items():
         _print(f"  {name} {path}")
 
@@ -143,27 +159,18 @@ def show_samples(result: SampleResult, model: str) -> None:
     _print(f"{result.num} samples of {model}: {result.path}")
 
 
-def show_runs(result: RunsResult) -> None:
-    """Print a table of recorded runs."""
+def show_runs(result: RunsResult, *, filtered: bool = False) -> None:
+    """Print a table of recorded runs. `filtered`: whether some kinds were left out."""
     if not result.runs:
-        _print("nothing is recorded here yet")
+        _print("no such run is recorded" if filtered else "nothing is recorded here yet")
         return
-    table = Table(box=None)
-    names = ("run_id", "name", "experiment", "kind", "outcome", "epoch", "metric", "value", "key")
-    for name in names:
-        table.add_column(name.removesuffix("_id"), overflow="fold")
-    for run in result.runs:
-        table.add_row(*(_number(getattr(run, name)) for name in names))
-    _out.print(table)
+    _print_table(result.columns())
     _print_resume(result.resume)
 
 
 def show_best(result: BestResult) -> None:
     """Print the best runs of a family, the first in full."""
-    table = Table("run", "name", "outcome", result.metric, box=None)
-    for run in result.ranking:
-        table.add_row(run.run_id, run.name, run.outcome, _number(run.value))
-    _out.print(table)
+    _print_table(result.columns())
     best = result.ranking[0]
     for name, value in best.params.items():
         if name.startswith(("model.", "optim.")):
@@ -183,6 +190,77 @@ def show_sync(result: SyncResult) -> None:
     _print(f"{result.runs} runs and {result.evaluations} evaluations: {result.tracking_uri}")
 
 
+def show_stop(result: StopResult) -> None:
+    """Print what was asked for, or how it has ended."""
+    if result.outcome:
+        _print(f"{result.name}: {result.outcome.replace('_', ' ')}; {result.ended_by}")
+    else:
+        _print(f"{result.name}: asked to end after the epochs that run ({result.asked})")
+    if result.resume:
+        _print(f"go on with it:  {result.resume}")
+
+
+def show_status(result: StatusResult, store: str, *, clear: bool = False) -> None:
+    """Print a table of what runs. `clear`: in place of what the terminal shows."""
+    if clear and _out.is_terminal:
+        _out.clear()
+    if not result.runs:
+        _print(f"nothing runs in {store}")
+        return
+    cells = zip(*map(_status_cells, result.runs), strict=True)
+    named = zip(_STATUS, cells, strict=True)
+    _print_table([Column(name, each, kind) for (name, kind), each in named])
+    for run in result.runs:
+        _print(f"{run.name}: {_describe_progress(run)}")
+        if run.assumes:
+            _print(f"{run.name}: until {run.until} (UTC) if {run.assumes}")
+        if run.running:
+            _print(f"{run.name}: process {run.process} on {run.host} since {run.since}")
+        if run.ended_by:
+            _print(f"{run.name}: {run.ended_by}")
+        if run.resume:
+            _print(f"{run.name} does not run; go on with it:  {run.resume}")
+
+
+_STATUS: tuple[tuple[str, ColumnKind], ...] = (
+    ("name", "text"),
+    ("state", "text"),
+    ("trials", "text"),
+    ("epochs", "number"),
+    ("a minute", "number"),
+    ("best", "number"),
+    ("until", "number"),
+)
+
+
+def _status_cells(run: RunProgress) -> list[str]:
+    until = run.until.partition("T")[2].partition("+")[0]
+    return [
+        run.name,
+        "running" if run.running else run.outcome.replace("_", " "),
+        f"{run.trials_done}/{run.trials} done, {run.trials_running} running",
+        str(run.epochs),
+        "" if run.epochs_per_minute is None else f"{run.epochs_per_minute:.1f}",
+        number_text(run.value),
+        until,
+    ]
+
+
+def _describe_progress(run: RunProgress) -> str:
+    """Return what a run has found, the time that it has used, and what is left of its budgets."""
+    parts = []
+    if run.value is not None:
+        trial = f" (trial {run.best_trial})" if run.best_trial else ""
+        parts.append(f"best {run.metric} {number_text(run.value)}{trial}")
+    if run.device_share is not None:
+        parts.append(f"training {run.device_share:.0%} of its devices' time")
+    left = {"h": run.hours_left, "device h": run.device_hours_left, "trials": run.flat_trials_left}
+    budgets = [f"{number_text(value)} {name}" for name, value in left.items() if value is not None]
+    parts.append(f"used {run.hours:.3g} h, {run.device_hours:.3g} device h")
+    parts += [f"left {', '.join(budgets)}"] if budgets else []
+    return "; ".join(parts)
+
+
 def show_rerun(result: RerunResult) -> None:
     """Print whether a repetition gave what is recorded, and if not, what differs."""
     _print(f"{result.name}: {'equal' if result.equal else 'differs'}, from {result.source}")
@@ -194,6 +272,19 @@ def show_rerun(result: RerunResult) -> None:
         _print(f"  the largest relative difference: {result.largest_difference:.2g}")
     for name, each in sorted(result.circumstances.items()):
         _print(f"  {name}: {each.recorded} is recorded, {each.here} here")
+
+
+def show_report(result: ReportResult) -> None:
+    """Print what was reported, and where the page is."""
+    for each in result.searches:
+        best = f", best {each.metric} {each.value:.6g}" if each.value is not None else ""
+        state = each.outcome or "running"
+        hours = f"{each.device_hours:.3g} device-hours"
+        _print(f"{each.search_id}: {state}, {each.trials} trials, {hours}{best}")
+        for edge in each.edges:
+            _print(f"  {edge.name} = {number_text(edge.value)} lies at the {edge.edge} edge of")
+            _print(f"  {edge.range}" + (f"; to widen it: {edge.flag}" if edge.flag else ""))
+    _print(f"page  {result.path}")
 
 
 def _print(text: str) -> None:
@@ -237,33 +328,23 @@ def _print_failures(result: SearchResult) -> None:
         _print(f"NO RESULT: no trial has a value of {result.metric}: {ended or 'none ended'}")
 
 
+def _print_ended_by(result: SearchResult) -> None:
+    if result.ended_by:
+        _print(f"ended before all trials had: {result.ended_by}")
+        _print(f"its trials ran for {result.hours:.3g} h, on devices {result.device_hours:.3g} h")
+        larger = ", with a larger budget" if result.ended_by.startswith("--") else ""
+        _print(f"go on with it{larger}:  {result.resume}")
+
+
 def _print_ranking(result: SearchResult) -> None:
-    pareto = {row.trial_id for row in result.pareto}
-    settings = list(result.ranking[0].config) if result.ranking else []
-    metrics = [objective.metric for objective in result.objectives]
-    statistics = ["mean", "std"] if any(row.confirmed for row in result.ranking) else []
-    names = ["trial", "outcome", "epochs", *metrics, *statistics, *settings]
-    table = Table("rank", *names, box=None)
-    for rank, row in enumerate(result.ranking, 1):
-        table.add_row(
-            f"{rank} *" if row.trial_id in pareto else str(rank),
-            *_ranking_cells(row, metrics, statistics),
-        )
-    _out.print(table)
+    """Print the best trials, and those of the Pareto front."""
+    if result.ranking:
+        _print_table(result.columns())
+    if more := result.num_hidden:
+        _print(f"and {more} more: `{_genpipe()} report {result.search_id}`, or --json, has them")
 
 
-def _ranking_cells(row: TrialRow, metrics: Sequence[str], statistics: Sequence[str]) -> list[str]:
-    first, *further = metrics
-    return [
-        row.trial_id,
-        row.outcome.replace("_", " "),
-        str(row.epochs),
-        row.outcome if row.value is None else _number(row.values[first]),
-        *(_number(row.values[name]) for name in further),
-        *(_number(getattr(row.confirmed, name, None)) for name in statistics),
-        *(_number(value) for value in row.config.values()),
-    ]
-
-
-def _number(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value if value is not None else "")
+def _print_table(columns: Sequence[Column]) -> None:
+    """Print a table: as wide as the terminal or COLUMNS; whole where there is neither."""
+    for line in draw_table(columns, shutil.get_terminal_size((0, 0)).columns or None):
+        _print(line)

@@ -7,19 +7,23 @@ docs.generate`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.analysis.best_epoch import BestEpoch
 from pipelines.analysis.ranking import TrialResult
 from pipelines.analysis.seeds import SeedStatistics
 from pipelines.config.objectives import Mode, Objective
 from pipelines.config.search import SeedStudy
+from pipelines.report.notebook import as_html
+from pipelines.report.tables import Column, field_column, number_text, pair_columns, setting_column
 from pipelines.store.journal import Journal, RunStatus
 
-EXIT_CODES: Mapping[str, int] = {"completed": 0, "interrupted": 130}
+_RANKED = 20
+"""Trials that the table of a search has, beside those of its Pareto front."""
+EXIT_CODES: Mapping[str, int] = {"completed": 0, "stopped_early": 0, "interrupted": 130}
 """Exit code of a command by its result's outcome; any other is 1."""
 
 
@@ -35,6 +39,22 @@ class Result:
     def to_json(self) -> str:
         """Return the result as one line of JSON."""
         return json.dumps(asdict(self), default=str)
+
+    def columns(self) -> list[Column]:
+        """Return the result as a table; [] if it has no rows."""
+        return pair_columns(vars(self))
+
+    def headline(self) -> str:
+        """Return a line that says what the table is of; "" if nothing needs to be said."""
+        return ""
+
+    def shown_pictures(self) -> Sequence[str | None]:
+        """Return the paths of pictures, which need not exist."""
+        return ()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return as_html([self.headline()], self.columns(), self.shown_pictures())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +83,27 @@ class TrainResult(Result):
     optim: Mapping[str, Any]
     model_error: str | None = None
     """Why the best checkpoint could not be exported as an MLflow model."""
+    ended_by: str = ""
+    """Who has stopped it before its last epoch, if its outcome is `stopped_early`."""
+    resume: str = ""
+    """The command that goes on with it then."""
 
     @property
     def exit_code(self) -> int:
         return 1 if self.model_error else EXIT_CODES.get(self.outcome, 1)
+
+    def columns(self) -> list[Column]:
+        """Return the metrics of the best epoch."""
+        return pair_columns(self.metrics)
+
+    def headline(self) -> str:
+        line = f"{self.name}: {self.outcome.replace('_', ' ')} after epoch {self.epoch}"
+        if self.value is None:
+            return line
+        return f"{line}; best {self.metric} {number_text(self.value)} at epoch {self.best_epoch}"
+
+    def shown_pictures(self) -> Sequence[str | None]:
+        return [self.samples]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +180,18 @@ class StudySummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EdgeSetting:
+    """A setting whose best value lies at an edge of its range."""
+
+    name: str
+    value: Any
+    edge: Literal["lower", "upper"]
+    range: str
+    flag: str
+    """The flag of `search` that widens the range."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchResult(Result):
     """A search, or a seed study."""
 
@@ -163,6 +212,8 @@ class SearchResult(Result):
     """Picture of the champion's samples."""
     report: str | None
     """The search's page."""
+    registered_model: str = ""
+    """The registered model that the champion is a version of."""
     seed_study: SeedStudy | None = None
     """Of a seed study: the run whose config it trains again."""
     seed_statistics: SeedStatistics | None = None
@@ -173,6 +224,16 @@ class SearchResult(Result):
     """Seed studies of this search's best configs, by trial id (`--confirm`)."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Why trials failed, and how many of them."""
+    edges: tuple[EdgeSetting, ...] = ()
+    """The champion's settings that lie at an edge of the space."""
+    ended_by: str = ""
+    """Why it ended before all its trials had: a budget, or `genpipe stop`; "" if it did not."""
+    resume: str = ""
+    """The command that goes on with it then; if a budget is used up, with a larger one."""
+    hours: float = 0.0
+    """Hours in which its trials ran, over all resumptions."""
+    device_hours: float = 0.0
+    """The same, times the devices that they held."""
 
     @property
     def exit_code(self) -> int:
@@ -183,6 +244,48 @@ class SearchResult(Result):
         failed = self.failures or any(study.failures for study in self.studies.values())
         no_model = self.champion is not None and self.champion.model_error is not None
         return 1 if failed or no_model or not has_value else 0
+
+    def _shown(self) -> list[tuple[int, TrialRow]]:
+        """Return the best trials and those of the Pareto front, with their ranks."""
+        pareto = {row.trial_id for row in self.pareto}
+        ranked = enumerate(self.ranking, 1)
+        return [each for each in ranked if each[0] <= _RANKED or each[1].trial_id in pareto]
+
+    @property
+    def num_hidden(self) -> int:
+        """How many trials the table leaves out."""
+        return len(self.ranking) - len(self._shown())
+
+    def columns(self) -> list[Column]:
+        """Return the table of the best trials and those of the Pareto front, marked by a star."""
+        shown = self._shown()
+        rows = [row for _, row in shown]
+        if not rows:
+            return []
+        pareto = {row.trial_id for row in self.pareto}
+        ranks = [f"{rank} *" if row.trial_id in pareto else str(rank) for rank, row in shown]
+        columns = [Column("rank", ranks), Column("trial", [row.trial_id for row in rows])]
+        columns.append(Column("outcome", [row.outcome.removesuffix("_early") for row in rows]))
+        columns.append(field_column(rows, "epochs", "number"))
+        for objective in self.objectives:
+            values = [number_text(row.values.get(objective.metric)) for row in rows]
+            columns.append(Column(objective.metric, values, "number"))
+        for name in ("mean", "std") if any(row.confirmed for row in rows) else ():
+            values = [number_text(getattr(row.confirmed, name, None)) for row in rows]
+            columns.append(Column(name, values, "number"))
+        for name in rows[0].config:
+            cells = [number_text(row.config.get(name)) for row in rows]
+            columns.append(setting_column(name, cells))
+        return columns
+
+    def headline(self) -> str:
+        line = f"{self.search_id}: {self.outcome.replace('_', ' ')}"
+        if self.ended_by:
+            line += f"; {self.ended_by}; go on with it: {self.resume}"
+        return line + (f"; {self.num_hidden} more in .ranking" if self.num_hidden else "")
+
+    def shown_pictures(self) -> Sequence[str | None]:
+        return [self.samples]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +299,16 @@ class EvaluationResult(Result):
     pictures: Mapping[str, str]
     """Paths of PNG files."""
 
+    def columns(self) -> list[Column]:
+        """Return the metrics, and what belongs to them."""
+        return pair_columns({**self.metrics, **self.tags})
+
+    def headline(self) -> str:
+        return self.name
+
+    def shown_pictures(self) -> Sequence[str | None]:
+        return list(self.pictures.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleResult(Result):
@@ -205,6 +318,9 @@ class SampleResult(Result):
     num: int
     seed: int
     family: str
+
+    def shown_pictures(self) -> Sequence[str | None]:
+        return [self.path] if self.path.endswith(".png") else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,15 +349,41 @@ class RecordedRun:
     """The comparison key: values of `metric` may be compared between runs of one key."""
     key: str = ""
     """Eight digits that stand for it."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The tags that a person gave it."""
+    note: str = ""
+    """The note that a person wrote of it, in Markdown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunsResult(Result):
-    """Recorded runs, newest first."""
+    """Recorded runs, newest first; it can be iterated over."""
 
     runs: tuple[RecordedRun, ...]
     resume: Mapping[str, str] = field(default_factory=dict)
     """The commands that resume what was interrupted of these, by the name of the run or search."""
+
+    def __iter__(self) -> Iterator[RecordedRun]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def columns(self) -> list[Column]:
+        """Return the table of the runs."""
+        if not self.runs:
+            return []
+        columns = [field_column(self.runs, "run_id", "id"), field_column(self.runs, "name")]
+        for name in ("experiment", "kind", "outcome"):
+            columns.append(field_column(self.runs, name, optional=name == "experiment"))
+        columns.append(field_column(self.runs, "epoch", "number"))
+        columns.append(field_column(self.runs, "metric", optional=True))
+        columns.append(field_column(self.runs, "value", "number"))
+        columns.append(field_column(self.runs, "key", "id", optional=True))
+        return columns
+
+    def headline(self) -> str:
+        return "" if self.runs else "nothing is recorded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +404,16 @@ class BestResult(Result):
     """Runs that cannot be compared with these: how many, by their keys' eight digits."""
     resume: Mapping[str, str] = field(default_factory=dict)
     """The commands that resume what was interrupted of these, by the name of the run or search."""
+
+    def columns(self) -> list[Column]:
+        """Return the table of the runs."""
+        columns = [field_column(self.ranking, "run_id", "id"), field_column(self.ranking, "name")]
+        columns.append(field_column(self.ranking, "outcome"))
+        values = [number_text(run.value) for run in self.ranking]
+        return [*columns, Column(self.metric, values, "number")]
+
+    def headline(self) -> str:
+        return f"compared: {self.comparable}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +477,145 @@ class RerunResult(Result):
         return 0 if self.equal else 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """A stage of a job that has ended."""
+
+    command: str
+    exit_code: int
+    is_new: bool
+    """False if it had ended before, and its result was read."""
+    result: Mapping[str, Any]
+    """The command's result, as its own `--json` prints it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFileResult(Result):
+    """The stages of a job file (`genpipe run`)."""
+
+    job: str
+    store: str
+    stages: Mapping[str, StageResult]
+    """The stages that have ended, by their names, in their order."""
+    left: tuple[str, ...]
+    """The stages that have not begun, because the one before them failed or was interrupted."""
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first stage that did not end with 0."""
+        return next((s.exit_code for s in self.stages.values() if s.exit_code), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedSearch:
+    """A search that a page shows."""
+
+    search_id: str
+    outcome: RunStatus | None
+    """None while it runs."""
+    trials: int
+    """Trials that have begun, without those that were tried again under another id."""
+    metric: str
+    mode: Mode
+    best_trial: str | None
+    """The trial that the search selects, of those that have ended."""
+    value: float | None
+    """Its value."""
+    config: Mapping[str, Any]
+    """Its searched settings, flat."""
+    edges: tuple[EdgeSetting, ...]
+    """Its settings at an edge of their range, beyond which better values may lie."""
+    importance: Mapping[str, float]
+    """The share of each setting in the importance of all, the largest first; {} with too few
+    trials."""
+    importance_trials: int
+    """The trials on which the importance rests."""
+    device_hours: float
+    epochs: int
+    saved_epochs: int
+    """Epochs that trials which were stopped early did not train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportResult(Result):
+    """A page of a search, or of several side by side."""
+
+    path: str
+    searches: tuple[ReportedSearch, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopResult(Result):
+    """A run or a search that was asked to end."""
+
+    name: str
+    asked: str
+    """Who has asked for it, and when."""
+    outcome: str
+    """How it has ended; "" if that was not waited for."""
+    ended_by: str
+    """What has ended it before all its trials had: "" if nothing has, or it was not waited for."""
+    resume: str
+    """The command that goes on with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """How far a run or a search is."""
+
+    name: str
+    running: bool
+    """Whether a process works on it."""
+    host: str
+    """Where it runs."""
+    process: int
+    since: str
+    """When this process began, ISO 8601."""
+    outcome: str
+    """How it has ended; "" while it runs."""
+    ended_by: str
+    """What has ended it before all its trials had, or ends it now."""
+    metric: str
+    value: float | None
+    """The best value so far."""
+    best_trial: str
+    trials: int
+    """Trials in all; 1 for a run."""
+    trials_done: int
+    trials_running: int
+    trials_left: int
+    epochs: int
+    """Epochs that are recorded, of all trials."""
+    epochs_per_minute: float | None
+    """Over the last minutes; None while it is not known."""
+    device_share: float | None
+    """Share of its devices' time that is training, over the last minutes; the rest is validation,
+    checkpoints and waiting."""
+    hours: float
+    """Hours in which its trials ran, over all resumptions."""
+    device_hours: float
+    hours_left: float | None
+    """Of --max-hours; None without this budget."""
+    device_hours_left: float | None
+    flat_trials_left: int | None
+    """Of --stop-when-flat: trials that may end without an improvement."""
+    seconds_left: float | None
+    """Estimate of when it ends; None while nothing is known."""
+    until: str
+    """The same as a time, ISO 8601."""
+    assumes: str
+    """What the estimate assumes."""
+    resume: str
+    """The command that goes on with it, if it does not run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusResult(Result):
+    """What runs in a store, and how far it is."""
+
+    runs: tuple[RunProgress, ...]
+
+
 RESULTS: tuple[type[Result], ...] = (
     TrainResult,
     SearchResult,
@@ -334,6 +625,10 @@ RESULTS: tuple[type[Result], ...] = (
     BestResult,
     SyncResult,
     RerunResult,
+    JobFileResult,
+    ReportResult,
+    StopResult,
+    StatusResult,
 )
 
 

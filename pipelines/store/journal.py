@@ -1,9 +1,10 @@
 """The journal of a run: everything that is recorded of it, on disk before anything is delivered.
 
 The process that trains a run (rank 0, or the fused worker) writes one file per epoch into the
-run's folder. The tracker (`pipelines.tracking`) delivers the journal to MLflow. So an outage, a
-kill or a restart can delay what MLflow shows, but loses no point and logs none twice: an epoch
-that is trained again overwrites its own file with the same content.
+run's folder; the process of a search writes one into the search's folder each time that a trial
+ends (`pipelines.tuning.search_curve`). The tracker (`pipelines.tracking`) delivers the journal to
+MLflow. So an outage, a kill or a restart can delay what MLflow shows, but loses no point and logs
+none twice: an epoch that is trained again overwrites its own file with the same content.
 
 A file that is empty, cut short or garbled raises `DamagedError`, which names it. `JournalCache`
 (`pipelines.store.scan`) sets such a run aside, and training that resumes goes back to the last
@@ -14,6 +15,7 @@ epoch before the damage.
         reports/000005.json         epoch 5: {"epoch": 5, "metrics": {…}, "pictures": ["samples"],
                                     "context": `EpochContext`}
         reports/000005.samples.png
+        labels.json                 `Labels`: replaced when a run is resumed with others
         outcome.json                `Outcome`; absent while the run is going on
         delivered.json              what the tracker has delivered; written by the tracker alone
         delivery.lock               held by the process that delivers the journal
@@ -34,6 +36,7 @@ from pipelines.store.files import LOCAL, Files
 from pipelines.store.secrets import redacted
 
 IDENTITY, OUTCOME, _DELIVERED = "identity.json", "outcome.json", "delivered.json"
+_LABELS = "labels.json"
 _MAX_BYTES = 16 << 20
 """Of a file of a journal; an epoch has some 1,000, and a long schedule some 100,000."""
 _LOCK, _LOCK_SECONDS = "delivery.lock", 300.0
@@ -68,8 +71,27 @@ class RunInfo:
     """Provenance: seed, git commit, versions, the command that trains the config again."""
     dataset: Mapping[str, Any] = field(default_factory=dict)
     """`{"name", "digest", "shape": [C, H, W] or [2], "num_train", "num_validation"}`."""
+    label: str = ""
+    """What the tracker's pages call the run, if not by its name: `ld4 kl0.76 lr4e-3`."""
+    shown: Sequence[str] = field(default_factory=list)
+    """Names of the params that the tracker's pages show, the others being one tag: what is
+    searched, and what departs from the default. Empty: all, as older versions recorded."""
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Unique. MLflow's run is found by it, because MLflow chooses the ids of its runs itself."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How a person labels a run where it is recorded. Trials have the tags of their search."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags in MLflow, beside those that the run has anyway."""
+    note: str = ""
+    """Markdown, at the head of the run's description."""
+
+    def as_content(self) -> dict[str, Any]:
+        """Return what is given as plain values; {} if nothing is."""
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,7 @@ class Outcome:
     ending: RunStatus
     last_epoch: int
     """The last epoch that counts. Later ones are not delivered: a worker may have trained an epoch
-    more before it learns that its trial was stopped."""
+    more before it learns that its trial was stopped. Of a search: the last end of a trial."""
     summary: Mapping[str, float] = field(default_factory=dict)
     """Metrics of the whole run, such as `best/val/elbo` and `wall_seconds`; they have no step."""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -123,7 +145,8 @@ def schedule_from(content: Sequence[Mapping[str, Any]]) -> Schedule:
 
 @dataclass(frozen=True)
 class EpochContext:
-    """How an epoch was trained, as far as its last digits depend on it."""
+    """How an epoch was trained, as far as its last digits depend on it; of a record of a search,
+    what it counts."""
 
     execution: str = ""
     """Of a fused trial: `vectorised` or `in_turn`."""
@@ -138,6 +161,8 @@ class EpochContext:
     schedule: Schedule = ()
     """Of a trial of population based training: what led to its state. Empty where the settings
     never change."""
+    ended_trial: str = ""
+    """Of a record of a search: the trial whose end it counts, and how it ended."""
 
     def as_content(self) -> dict[str, Any]:
         """Return what is known as plain values."""
@@ -151,7 +176,8 @@ class EpochContext:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of a run: finite metrics, and the pictures drawn at it, by key."""
+    """One epoch of a run: finite metrics, and the pictures drawn at it, by key. Of a search the
+    epochs are the ends of its trials, counted."""
 
     epoch: int
     metrics: Mapping[str, float]
@@ -190,6 +216,24 @@ class Journal:
         """Return the run's info, or None if it never started."""
         return parsed(RunInfo, self.files, self.folder / IDENTITY)
 
+    def label(self, labels: Labels) -> None:
+        """Record how a person labels the run, in place of what was recorded before."""
+        content = redacted(labels.as_content())
+        if not content:
+            self.files.remove(self.folder / _LABELS)
+        elif content != _undamaged(self.files, self.folder / _LABELS):
+            self._write(self.folder / _LABELS, content)
+
+    def labels(self) -> Labels:
+        """Return how a person labels the run; of a trial the tags of its search. A damaged file
+        holds up nothing: it counts as no labels."""
+        with suppress(DamagedError):
+            if (info := self.info()) and info.parent:
+                search = Journal(self.run_folder / info.parent, self.files)
+                return Labels(tags=search.labels().tags)
+            return parsed(Labels, self.files, self.folder / _LABELS) or Labels()
+        return Labels()
+
     def required_info(self) -> RunInfo:
         """Return the info of a run that has started. Raises `DamagedError` if it is missing."""
         if info := self.info():
@@ -219,6 +263,10 @@ class Journal:
     def record_file(self, epoch: int) -> Path:
         """Return the file of an epoch."""
         return self.records_folder / f"{epoch:06d}.json"
+
+    def recorded_ms(self, epoch: int) -> int:
+        """Return when an epoch was recorded, in milliseconds since 1970."""
+        return self.files.modified_ms(self.record_file(epoch))
 
     def epochs(self) -> list[int]:
         """Return the recorded epochs, ascending."""
@@ -509,6 +557,7 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
     "float": lambda value: isinstance(value, (int, float)),
     "bool": lambda value: isinstance(value, bool),
     "Mapping": lambda value: isinstance(value, dict),
+    "Sequence": lambda value: isinstance(value, list),
     "RunKind": lambda value: value in get_args(RunKind),
     "RunStatus": lambda value: value in get_args(RunStatus),
 }

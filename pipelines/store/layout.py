@@ -12,13 +12,18 @@
             carried.json                    trials that ended before Tune's state was lost
             execution/<digest>.json         how trials of a structure are trained, fused
             workers/<session>/              what fused workers train just now
+            usage.json                      the time that the search has used
             trials.csv  report.html  champion.png
+        report.html                         a page of several searches (genpipe report)
         evaluations/<run id>/               evaluations of a run on the test split
+        jobs/<name>/                        a job (genpipe run): job.yaml, lease/, and
+            stages/<stage>.json             how far a stage is; <stage>.result.json
 
 A run folder holds `config.json` (`pipelines.config.serialization`), `journal/`
 (`pipelines.store.journal`), `checkpoint_000012/` (`pipelines.store.checkpoints`), `marker`
 (`pipelines.store.marker`) and `samples.png`; that of a run or a search also `lease/`
-(`pipelines.store.lease`).
+(`pipelines.store.lease`), `job.yaml` (`pipelines.config.job_text`) and, once somebody has asked it
+to end, `stop.json` (`pipelines.store.stop_request`).
 """
 
 from __future__ import annotations
@@ -76,6 +81,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def job(self) -> Path:
+        """The job file that does again what was done here."""
+        return self.path / "job.yaml"
+
+    @property
     def marker(self) -> Path:
         """By which a node tells whether it sees this folder (`pipelines.store.marker`)."""
         return self.path / "marker"
@@ -86,6 +96,11 @@ class RunFolder:
         return self.path / "lease"
 
     @property
+    def stop_request(self) -> Path:
+        """Who has asked the run or the search to end, and when."""
+        return self.path / "stop.json"
+
+    @property
     def schedules(self) -> Path:
         """Of a trial whose settings changed: what led to its state, for each epoch."""
         return self.path / "schedules.json"
@@ -94,6 +109,10 @@ class RunFolder:
     def samples(self) -> Path:
         """Samples of the best checkpoint."""
         return self.path / "samples.png"
+
+    def samples_at(self, epoch: int) -> Path:
+        """Samples of the checkpoint of an epoch, of a trial."""
+        return self.path / f"samples_{epoch:06d}.png"
 
 
 @dataclass(frozen=True)
@@ -121,6 +140,11 @@ class SearchFolder(RunFolder):
         return self.path / "carried.json"
 
     @property
+    def given(self) -> Path:
+        """Points that were given for the search to try, a file each."""
+        return self.path / "given"
+
+    @property
     def execution(self) -> Path:
         """What was chosen of how the trials of each structure are trained, fused."""
         return self.path / "execution"
@@ -129,6 +153,11 @@ class SearchFolder(RunFolder):
     def workers(self) -> Path:
         """What the fused workers train just now, a folder for each process of the search."""
         return self.path / "workers"
+
+    @property
+    def usage(self) -> Path:
+        """The time that the search has used, over all resumptions, and what has ended it."""
+        return self.path / "usage.json"
 
     @property
     def legacy_config(self) -> Path:
@@ -148,6 +177,11 @@ class SearchFolder(RunFolder):
         """Samples of the champion."""
         return self.path / "champion.png"
 
+    @property
+    def best_samples(self) -> Path:
+        """A folder with samples of the best trials, in files whose names say which."""
+        return self.path / "best"
+
     def trial(self, trial_id: str) -> RunFolder:
         """Return the folder of a trial, which may not exist yet."""
         return RunFolder(self.path / "trials" / trial_id, self.files)
@@ -164,6 +198,34 @@ class SearchFolder(RunFolder):
 
 
 @dataclass(frozen=True)
+class JobFolder(RunFolder):
+    """The folder of a job: what it was started with, and how far its stages are."""
+
+    def stage(self, name: str) -> Path:
+        """How far a stage is."""
+        return self.path / "stages" / f"{name}.json"
+
+    def result(self, name: str) -> Path:
+        """The result of a stage that has ended."""
+        return self.path / "stages" / f"{name}.result.json"
+
+    def stages(self) -> list[str]:
+        """Return the names of the stages that have begun."""
+        found = self.files.list(self.path / "stages", "*.json")
+        return [path.stem for path in found if not path.stem.endswith(".result")]
+
+
+STORE_VARIABLE = "GENPIPE_STORE"
+"""Environment variable with the folder of all results."""
+
+
+def default_store() -> Path:
+    """Return the folder of all results where none is given: the environment's GENPIPE_STORE, or
+    `runs`."""
+    return Path(os.environ.get(STORE_VARIABLE) or "runs")
+
+
+@dataclass(frozen=True)
 class Store:
     """A folder with everything that was trained and recorded."""
 
@@ -171,9 +233,10 @@ class Store:
     files: Files = field(default=LOCAL, compare=False)
 
     @classmethod
-    def at(cls, path: str | Path) -> Store:
-        """Return the store at a path; it may not exist yet. Raises `InputError` at a path that no
-        file system takes."""
+    def at(cls, path: str | Path | None = None) -> Store:
+        """Return the store at a path, by default that of `default_store`; it may not exist yet.
+        Raises `InputError` at a path that no file system takes."""
+        path = default_store() if path is None else path
         root = Path(path).expanduser().absolute()
         longest = max(len(os.fsencode(part)) for part in root.parts)
         fits = longest <= _PART_BYTES and len(os.fsencode(root)) <= _PATH_BYTES
@@ -211,6 +274,11 @@ class Store:
     def searches(self) -> Path:
         return self.root / "searches"
 
+    @property
+    def report(self) -> Path:
+        """The page of several searches side by side."""
+        return self.root / "report.html"
+
     def claiming_alias(self) -> AbstractContextManager[None]:
         """Hold the right to move an alias of a registered model for the block, as one process at a
         time may."""
@@ -221,6 +289,9 @@ class Store:
 
     def search(self, search_id: str) -> SearchFolder:
         return SearchFolder(self.searches / require_name("search_id", search_id), self.files)
+
+    def job(self, name: str) -> JobFolder:
+        return JobFolder(self.root / "jobs" / require_name("job", name), self.files)
 
     def search_ids(self) -> list[str]:
         """Return the ids of the searches that have begun, and have a config."""

@@ -193,6 +193,13 @@ def seems_held(folder: RunFolder) -> bool:
     return lives
 
 
+def newest_holder(folder: RunFolder) -> Holder | None:
+    """Return the process that was the last to take the lease of a folder; None if there was none,
+    or if its file is damaged."""
+    newest = _newest(folder)
+    return newest.holder if newest else None
+
+
 def _take(folder: RunFolder, field: str) -> Lease:
     """Take the lease when it is free. Raises `InputError` if a living process holds it."""
     patient_until = time.monotonic() + _PATIENCE_SECONDS

@@ -67,6 +67,14 @@ class RunRecord:
         upto = self.outcome.last_epoch if self.outcome else self.last_epoch
         return [record for epoch, record in self.epochs.items() if epoch <= upto]
 
+    def ended_ms(self) -> int:
+        """Return when the last epoch was recorded that counts, in milliseconds since 1970. The
+        outcome may be written later: the champion's is once more at the end of its search."""
+        counted = self.counted()
+        last = counted[-1].epoch if counted else self.last_epoch
+        journal = self.folder.journal
+        return journal.recorded_ms(last) if last else journal.started_ms()
+
 
 @dataclass
 class _CachedRun:
@@ -140,16 +148,21 @@ class JournalCache:
             _log.warning("%s is set aside: %s", record.folder.name, problems)
 
 
-def trial_endings(records: Iterable[RunRecord]) -> list[str]:
+def trial_endings(records: Iterable[RunRecord], epochs: int = 0) -> list[str]:
     """Return how each trial that has ended did, without superseded ones; `damaged` if it is set
-    aside."""
+    aside, `interrupted` if it completed fewer than `epochs`, because its search was given more."""
     ended = [r for r in records if r.has_ended and (r.info or IDENTITY in r.damage)]
-    outcomes = [(r.outcome.ending if r.outcome else "damaged", r.damage) for r in ended]
+    outcomes = [(_ending(r.outcome, epochs) if r.outcome else "damaged", r.damage) for r in ended]
     return [
         "damaged" if damage and ending != "interrupted" else ending
         for ending, damage in outcomes
         if ending != "superseded"
     ]
+
+
+def _ending(outcome: Outcome, epochs: int) -> str:
+    is_short = outcome.ending == "completed" and outcome.last_epoch < epochs
+    return "interrupted" if is_short else outcome.ending
 
 
 def count_endings(endings: Iterable[str]) -> dict[str, float]:

@@ -3,18 +3,21 @@
 A secret is the password of a URI, and the value of an environment variable whose name ends as in
 `MLFLOW_TRACKING_PASSWORD`, `RAY_AUTH_TOKEN` or `AWS_SECRET_ACCESS_KEY`. `hide` takes the password
 out of a URI where it enters the program, and this process alone remembers it: `reveal` returns it
-to the client that connects. `redact` guards the ways out: the files of a store
-(`pipelines.store.journal.as_json`), log messages, the streams of the command line. Values of fewer
-than eight characters are left alone: they would also be parts of ordinary words.
+to the client that connects. A URL for notices is a secret as a whole: `hide_notice_url` puts a
+mark in its place, and `notice_url` returns it to the thread that posts. `redact` guards the ways
+out: the files of a store (`pipelines.store.journal.as_json`), log messages, the streams of the
+command line. Values of fewer than eight characters are left alone: they would also be parts of
+ordinary words.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TextIO
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from gen_models.core.errors import require
 
@@ -22,7 +25,7 @@ MARK = "***"
 """What stands in place of a secret."""
 
 _SECRET_NAME = re.compile(
-    r"(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|KEY|ACCESS_KEY_ID|CREDENTIALS)$"
+    r"(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|KEY|ACCESS_KEY_ID|CREDENTIALS|NOTIFY_URL)$"
 )
 _MIN_LENGTH = 8
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
@@ -32,6 +35,58 @@ _QUERY = re.compile(r"([?&][\w-]*(?:password|passwd|pwd|token|secret)=)[^&#\s'\"
 
 _given: dict[str, str] = {}
 """URIs with a password that this process was given, by their form without it."""
+
+
+_NOTIFY_FLAG, _NOTIFY_VARIABLE = "--notify", "GENPIPE_NOTIFY_URL"
+_URI_VARIABLES = ("GENPIPE_TRACKING_URI", "MLFLOW_TRACKING_URI")
+_notice_urls: dict[str, str] = {}
+"""URLs for notices that this process was given, by the marks that stand in their place."""
+
+
+def hide_notice_url(url: str) -> str:
+    """Return the mark that stands for a URL for notices, and remember the URL. A mark stays."""
+    if url in _notice_urls:
+        return url
+    for mark, known in _notice_urls.items():
+        if known == url:
+            return mark
+    mark = f"{MARK}{len(_notice_urls) + 1}"
+    _notice_urls[mark] = url
+    return mark
+
+
+def hide_notice_urls(args: Sequence[str]) -> list[str]:
+    """Return the arguments of a command with a mark in place of each URL for notices."""
+    hidden = list(args)
+    for index, word in enumerate(hidden):
+        flag, equals, value = word.partition("=")
+        if flag == _NOTIFY_FLAG and equals:
+            hidden[index] = f"{flag}={hide_notice_url(value)}"
+        elif index and hidden[index - 1] == _NOTIFY_FLAG and not word.startswith("-"):
+            hidden[index] = hide_notice_url(word)
+    return hidden
+
+
+def notice_url(mark: str = "") -> str:
+    """Return the URL for notices that a mark stands for; without one, the environment's
+    GENPIPE_NOTIFY_URL, or ""."""
+    return _notice_urls.get(mark, mark) or os.environ.get(_NOTIFY_VARIABLE, "")
+
+
+def require_notice_url(mark: str) -> None:
+    """Raise `InputError` if the URL for notices is no URL of http or https. It is not shown."""
+    url = notice_url(mark)
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_url = is_url and parts.port != 0  # raises ValueError at what is no port
+        is_url = is_url and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:
+        is_url = False
+    field = "notify" if mark else _NOTIFY_VARIABLE
+    require(is_url, field, MARK, "a URL that begins with http:// or https:// and names a host")
 
 
 def hide(text: str) -> str:
@@ -50,16 +105,23 @@ def hide(text: str) -> str:
 
 def reveal(uri: str) -> str:
     """Return a URI with the password that this process was given for it: with the URI itself, or
-    in the environment's MLFLOW_TRACKING_URI. Without one, MLflow's client reads
+    in the environment (`environment_uri`). Without one, MLflow's client reads
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and PostgreSQL's reads PGPASSWORD."""
-    hide(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    hide(environment_uri())
     return _given.get(hide(uri), uri)
 
 
+def environment_uri() -> str:
+    """Return the tracking URI of the environment: GENPIPE_TRACKING_URI or MLFLOW_TRACKING_URI;
+    "" without one."""
+    return next((uri for name in _URI_VARIABLES if (uri := os.environ.get(name))), "")
+
+
 def was_given_password(text: str) -> bool:
-    """Return whether a text has a URI for which this process was given a password."""
+    """Return whether a text has a URI for which this process was given a password, or stands for a
+    URL for notices."""
     hidden = hide(text)
-    return hidden != text or any(uri in text for uri in _given)
+    return hidden != text or any(known in text for known in (*_given, *_notice_urls))
 
 
 def redact(text: str) -> str:
@@ -116,6 +178,8 @@ def _secrets() -> list[str]:
     values = [value for value in named if not os.path.exists(value)]  # MY_KEY may name a file
     for uri in _given.values():
         values += _passwords(uri)
+    for url in (*_notice_urls.values(), os.environ.get(_NOTIFY_VARIABLE, "")):
+        values += [url, url.partition("://")[2].partition("/")[2]]  # errors name its path alone
     return sorted({v for v in values if len(v) >= _MIN_LENGTH}, key=len, reverse=True)
 
 

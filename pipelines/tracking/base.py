@@ -15,7 +15,7 @@ import os
 import pkgutil
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ from gen_models.core.errors import InputError
 from pipelines.config.run import Run
 from pipelines.store.journal import EvaluationJournal, Journal
 from pipelines.store.layout import Store
-from pipelines.store.secrets import hide, reveal
+from pipelines.store.secrets import environment_uri, hide, reveal
 
 GROUP = "genpipe.trackers"
 """The entry-point group in which other packages register tracking systems."""
@@ -86,6 +86,7 @@ class RunRow:
     outcome: str
     """A `pipelines.store.journal.RunStatus`; "" while the run is going on."""
     epoch: int
+    """The last epoch that is recorded; 0 before the first, and of a search."""
     metrics: Mapping[str, float]
     """The latest value of each."""
     params: Mapping[str, str]
@@ -98,9 +99,15 @@ class RunReader(Protocol):
     of the name that is asked for."""
 
     def list_runs(
-        self, experiment: str | None = None, tags: Mapping[str, str] | None = None
+        self,
+        experiment: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        *,
+        where: Callable[[RunRow], bool] | None = None,
+        num: int | None = None,
     ) -> list[RunRow]:
-        """Return the runs, newest first: of one experiment or all, with these tags."""
+        """Return the runs, newest first: of one experiment or all, with these tags, of which
+        `where` is true; `num` at most. Asks for no more runs than that takes."""
 
     def holds(self, run_id: str) -> bool:
         """Return whether there is a run of this id, even if somebody has deleted it."""
@@ -156,22 +163,35 @@ class Backend(Protocol):
 
 
 def tracking_uri(store: Store, uri: str | None = None) -> str:
-    """Return the tracking URI: `uri`, or the environment's MLFLOW_TRACKING_URI, or the database
+    """Return the tracking URI: `uri`, or the environment's (`environment_uri`), or the database
     `mlflow.db` in the store, which is created if need be.
 
     Raises `InputError` if the store cannot be written, or if nothing answers at the URI within
     some ten seconds.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or _own_database(store)
+    uri = uri or environment_uri() or _own_database(store)
     _require_writable(store.root)
     uri = reveal(uri)
     return find_backend(uri).check(uri)
 
 
+def check_recording(store: Store, uri: str | None = None) -> None:
+    """Check, without writing, that a command can record in a store and at a tracking URI. Raises
+    `InputError` as `tracking_uri` does."""
+    chosen = reveal(uri or environment_uri() or _own_database(store))
+    folder = next(each for each in (store.root, *store.root.parents) if each.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        expected = f"a writable folder, and {folder} is none"
+        raise InputError(f"store = {str(store.root)!r}: expected {expected}")
+    backend = find_backend(chosen)
+    if uri or environment_uri():
+        backend.check(chosen)
+
+
 def recorded_uri(store: Store, uri: str | None = None) -> str:
     """Return the tracking URI for a command that only reads. Raises `InputError` if nothing is
     recorded there."""
-    elsewhere = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    elsewhere = uri or environment_uri()
     if not elsewhere and not store.files.exists(store.database):
         expected = "expected a folder in which runs are recorded"
         if store.journals():

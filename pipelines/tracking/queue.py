@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
@@ -251,11 +250,14 @@ def open_tracker(
 
 def is_pending(journal: AnyJournal, uri: str) -> bool:
     """Return whether the tracking system at `uri`, as `Backend.public_uri` has it, lacks the end
-    of a run that has ended, or an evaluation."""
+    or the labels of a run that has ended, or an evaluation."""
     if isinstance(journal, EvaluationJournal):
         return not journal.is_delivered(uri)
     outcome, delivered = journal.outcome(), journal.delivered(uri)
-    return outcome is not None and delivered.get("outcome") != asdict(outcome)
+    if outcome is None:
+        return False
+    is_labelled = delivered.get("labels", {}) == journal.labels().as_content()
+    return not is_labelled or delivered.get("outcome") != vars(outcome)  # as it is in JSON
 
 
 def pending_journals(store: Store, uri: str, backend: Backend) -> Iterator[AnyJournal]:

@@ -25,6 +25,7 @@ from gen_models.training.precision import Precision
 from gen_models.training.processor import processor_name
 from pipelines.config.run import Run, Train
 from pipelines.data.batches import as_batch
+from pipelines.evaluation.metric_names import BEST_CURVE
 from pipelines.evaluation.validation import NUM_CODES, Evaluator
 from pipelines.store.journal import EpochContext, Journal, Schedule
 from pipelines.training.payload import SharedDataset
@@ -54,6 +55,12 @@ class TrialState:
     """`pipelines.store.journal.EpochContext.widest`."""
     schedule: Schedule = ()
     """What led to the learner's state, if settings change in training."""
+
+    def best_value(self) -> float | None:
+        """Return the best value of the metric that ranks, up to this epoch; None if there is none.
+        Later ones are known where a resumed trial trains an epoch again."""
+        costs = [cost for epoch, cost in self.costs.items() if epoch <= self.epoch]
+        return self.run.objective.value(min(costs)) if costs else None
 
     def context(self) -> EpochContext:
         """Return how the epoch was trained that has just ended."""
@@ -132,6 +139,8 @@ class EpochLoop:
         diverged = has_diverged(metrics, run.metric, trial.learner)
         if not diverged:
             trial.costs[trial.epoch] = run.objective.cost(metrics[run.metric])
+        if (best := trial.best_value()) is not None:
+            metrics = {**metrics, BEST_CURVE: best}
         if self.outputs.writes:
             draw = not diverged and self.outputs.draws_pictures(trial, metrics)
             pictures = self.evaluator.pictures(trial.learner.model, networks) if draw else {}

@@ -49,7 +49,7 @@ class TrainingPayload:
     """By which a process tells whether it sees the store, before it writes."""
     widest: Mapping[str, int] = field(default_factory=dict)
     """Of the trials of a search: the largest value that it gives to each width of the model that
-    it searches (`pipelines.tuning.space.widest_settings`)."""
+    it searches (`pipelines.tuning.strategy.space.widest_settings`)."""
 
 
 def share_dataset(dataset: Dataset, extractor: Extractor) -> DatasetRef:

@@ -42,12 +42,18 @@ class RunContext(Generic[R]):
     run: R
     dataset: Dataset
     store: Store
-    uri: str
-    """The tracking URI."""
+    uri: str = ""
+    """The tracking URI; "" before it was checked."""
 
     @property
     def experiment(self) -> str:
-        """The name of MLflow's experiment, and of the registered model."""
+        """The name of MLflow's experiment."""
+        return self.run.experiment or self.registered_model
+
+    @property
+    def registered_model(self) -> str:
+        """The name of the registered model, whatever the experiment: its alias goes to the best of
+        all that can be compared."""
         return f"{self.run.family}-{self.dataset.slug}"
 
     @cached_property
@@ -64,19 +70,31 @@ def preflight(run: R) -> RunContext[R]:
 
     Raises `InputError`.
     """
+    context = check_run(run)
+    return replace(context, uri=tracking_uri(context.store, run.tracking_uri))
+
+
+def check_run(run: R) -> RunContext[R]:
+    """Load the data, and check the config against it and this machine. Writes nothing, but for
+    data that are downloaded.
+
+    Raises `InputError`.
+    """
     check_machine(run.address, run.device, run.num_workers)
     dataset = load_data(run)
     _check_validation(run, len(dataset.validation))
-    _check_batches(run, len(dataset.train))
+    for each in _with_each_batch_size(run):
+        _check_batches(each, len(dataset.train))
     model: Model = gen_models.family(run.family).Model(run.model, dataset.spec)
     if isinstance(model, TakesRowsTogether):
-        _check_groups(run, model.rows_together, len(dataset.train))
+        for each in _with_each_batch_size(run):
+            _check_groups(each, model.rows_together, len(dataset.train))
     require_features(dataset, run.features, run.download)
     run = _with_full_metrics(run, metric_names(model, space_name(dataset, run.features)))
     store = Store.at(run.store)
     data, root = absolute_name(run.data), run.data_root.absolute()
     run = replace(run, store=store.root, data=data, data_root=root)
-    return RunContext(run, dataset, store, tracking_uri(store, run.tracking_uri))
+    return RunContext(run, dataset, store)
 
 
 def load_data(run: Run) -> Dataset:
@@ -130,6 +148,15 @@ def _check_validation(run: Run, num_images: int) -> None:
         f"Fréchet distance, and not {num_images}"
     )
     require(num_images >= MIN_IMAGES, "data", run.data, expected)
+
+
+def _with_each_batch_size(run: Run) -> list[Run]:
+    """Return the config with each batch size that it has, or that is an end of those that it
+    searches."""
+    searched = run.searched.by_name.get("batch_size") if isinstance(run, Search) else None
+    return (
+        [replace(run, batch_size=size) for size in searched.domain.ends()] if searched else [run]
+    )
 
 
 def _check_batches(run: Run, num_images: int) -> None:

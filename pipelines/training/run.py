@@ -10,11 +10,10 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from gen_models.core.checkpoint import load_checkpoint
-from gen_models.core.errors import DamagedError, InputError
+from gen_models.core.errors import DamagedError, InputError, require
 from gen_models.core.sampling import sample
 from pipelines.analysis.best_epoch import best_epoch, epoch_costs, summarise_run
 from pipelines.cluster import signals
@@ -24,6 +23,7 @@ from pipelines.cluster.resources import uses_gpu
 from pipelines.cluster.shared_store import shared_store
 from pipelines.cluster.threads import run_in_thread
 from pipelines.config.command import resume_command
+from pipelines.config.job_text import dump_job
 from pipelines.config.objectives import as_list
 from pipelines.config.run import Train
 from pipelines.config.search import with_metrics
@@ -39,15 +39,24 @@ from pipelines.store.layout import RunFolder
 from pipelines.store.lease import holding, require_held
 from pipelines.store.scan import JournalCache, RunRecord
 from pipelines.store.secrets import hide
-from pipelines.tracking.base import Tracker
+from pipelines.store.stop_request import withdraw_request
+from pipelines.tracking.base import Tracker, check_recording
 from pipelines.tracking.queue import open_tracker
+from pipelines.training.control import StopPoll
 from pipelines.training.payload import TrainingPayload, share_dataset
 from pipelines.training.precision import resolve_precision
-from pipelines.training.preflight import RunContext, preflight, require_recorded_data
+from pipelines.training.preflight import (
+    RunContext,
+    check_run,
+    preflight,
+    require_recorded_data,
+)
 from pipelines.training.restoring import is_whole
 from pipelines.training.run_info import param_values, run_info, settings_hash
 from pipelines.training.trainer import make_trainer
 
+_LINE = 80
+"""Characters of a line about an epoch."""
 _POLL_SECONDS = 0.3
 _log = logging.getLogger(__name__)
 
@@ -80,13 +89,56 @@ def train_config(run: Train) -> TrainResult:
     Raises `InputError` if the config is wrong, or the run's name stands for another config.
     """
     context = preflight(run)
-    run = context.run
-    name = run.name or f"{context.experiment}-{settings_hash(run, context.dataset)}"
-    folder = context.store.run(name)
+    folder = _folder(context)
     with holding(folder, "name"):
-        require_recorded_data(run, context.dataset, folder.journal)
-        _require_same(folder, _info(context, run, name))
+        withdraw_request(folder)
+        _require_recorded(context, folder)
+        context = _with_recorded_labels(context, folder)
         return _train(context, folder)
+
+
+def check_train(run: Train) -> RunContext[Train]:
+    """Make the checks that training makes before it begins, writing nothing.
+
+    Raises `InputError` as `train_config` does.
+    """
+    context = check_run(run)
+    check_recording(context.store, run.tracking_uri)
+    folder = _folder(context)
+    _require_recorded(context, folder)
+    return _with_recorded_labels(context, folder)
+
+
+def _folder(context: RunContext[Train]) -> RunFolder:
+    name = context.run.name or (
+        f"{context.registered_model}-{settings_hash(context.run, context.dataset)}"
+    )
+    return context.store.run(name)
+
+
+def _require_recorded(context: RunContext[Train], folder: RunFolder) -> None:
+    """Raise `InputError` if the run's name was used for another config or other data."""
+    require_recorded_data(context.run, context.dataset, folder.journal)
+    _require_same(folder, _info(context, context.run, folder.name))
+
+
+def _with_recorded_labels(context: RunContext[Train], folder: RunFolder) -> RunContext[Train]:
+    """Return the context with the experiment, tags and note that the run was recorded with, as far
+    as this command gives no others.
+
+    Raises `InputError` at another experiment: MLflow cannot move a run.
+    """
+    with suppress(DamagedError):
+        if info := folder.journal.info():
+            run, labels = context.run, folder.journal.labels()
+            expected = f"{info.experiment}, the experiment of run {info.name}, or another --name"
+            fits = run.experiment in (None, info.experiment)
+            require(fits, "experiment", run.experiment, expected)
+            tag = run.tag or tuple(f"{name}={value}" for name, value in labels.tags.items())
+            note = run.note or labels.note or None
+            run = replace(run, experiment=info.experiment, tag=tag, note=note)
+            return replace(context, run=run)
+    return context
 
 
 def _train(context: RunContext[Train], folder: RunFolder) -> TrainResult:
@@ -95,6 +147,7 @@ def _train(context: RunContext[Train], folder: RunFolder) -> TrainResult:
         at_end.callback(_say_how_to_resume, context.run, folder)
         record = JournalCache().read(folder)
         if record.outcome and record.outcome.ending == "completed" and not record.damage:
+            folder.journal.label(context.run.labels)
             _log.info("%s is complete already; --name NAME trains the config again", folder.name)
         else:
             _run(context, folder, tracker)
@@ -121,7 +174,10 @@ def write_samples(folder: RunFolder, checkpoint: Any, path: Any, seed: int = 0) 
 
 
 def open_run(folder: RunFolder, run: Train, info: RunInfo) -> None:
-    """Record that a run starts or goes on, with its config."""
+    """Record that a run starts or goes on, with its config; but for a trial also as a job file."""
+    if info.kind == "run":
+        folder.files.write(folder.job, dump_job(run, folder.name))
+        folder.journal.label(run.labels)
     folder.files.write(folder.config, dump_config(run))
     folder.journal.open(info)
 
@@ -165,7 +221,8 @@ def _run(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> Non
             trainer = make_trainer(
                 TrainingPayload(to_dict(run), str(folder.path), dataset, on_gpu, marker)
             )
-            _follow(run_in_thread(trainer.fit), folder, run.epochs, tracker)
+            message = _follow(run_in_thread(trainer.fit), folder, run, tracker)
+            status = "stopped_early" if message else "completed"
     except TrainingFailedError as error:
         unusable = StoreError.found_in(str(error))
         status, message = ("interrupted", str(unusable)) if unusable else ("failed", str(error))
@@ -202,11 +259,14 @@ def _with_recorded_precision(run: Train, folder: RunFolder) -> Train:
     return replace(run, precision=recorded or run.precision)
 
 
-def _follow(work: Future[Any], folder: RunFolder, epochs: int, tracker: Tracker) -> None:
-    """Log and deliver each epoch as it appears in the journal, until the work is done.
+def _follow(work: Future[Any], folder: RunFolder, run: Train, tracker: Tracker) -> str:
+    """Log and deliver each epoch as it appears in the journal, until the work is done, as it is
+    after the running epoch if `genpipe stop` asks for it. Return why it was stopped; "" if it was
+    not.
 
     Raises what the work raises.
     """
+    poll, asked = StopPoll([folder]), ""
     journal = folder.journal
     last, damaged = journal.whole_until(), set(damaged_epochs(folder.path, folder.files))
     if last:
@@ -218,13 +278,20 @@ def _follow(work: Future[Any], folder: RunFolder, epochs: int, tracker: Tracker)
         with suppress(DamagedError):  # of a record that is trained again soon
             for record in journal.records(after=last):
                 last = record.epoch
-                _log.info(_epoch_line(record, epochs))
+                _log.info(epoch_line(record, run))
                 tracker.sync(journal)
         for epoch in damaged_epochs(folder.path, folder.files):
             if epoch not in damaged:
                 damaged.add(epoch)
                 _log.warning(DAMAGED, folder.name, epoch, epoch)
+        if over:
+            break
+        if not asked and (asked := poll.look(time.monotonic())):
+            _log.info("%s: ending after the epoch that runs", asked)
     work.result()
+    if last >= run.epochs:
+        return ""
+    return asked or StopPoll([folder]).look(time.monotonic())
 
 
 DAMAGED = (
@@ -233,11 +300,20 @@ DAMAGED = (
 )
 
 
-def _epoch_line(record: EpochRecord, epochs: int) -> str:
-    shown = {k: v for k, v in record.metrics.items() if k.startswith(("train/", "val/"))}
-    speed = record.metrics.get("images_per_second", np.nan)
-    parts = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-    return f"epoch {record.epoch}/{epochs}  {parts}  {speed:,.0f} images/s"
+def epoch_line(record: EpochRecord, run: Train) -> str:
+    """Return an epoch in one line of some 80 characters, whose parts stand below those of the
+    line before: the metric that ranks, losses, and of the other metrics those that have room."""
+    metrics, num = record.metrics, len(str(run.epochs))
+    names = [name for name in metrics if name.startswith(("val/", "train/"))]
+    names.sort(key=lambda name: (name != run.metric, "loss" not in name, "val/" not in name))
+    speed = metrics.get("images_per_second")
+    end = f"{speed:,.0f} images/s" if speed is not None else ""
+    line = f"epoch {record.epoch:{num}}/{run.epochs}  "
+    for name in names:
+        part = f"{name} {metrics[name]:<10.4g}  "
+        if name == run.metric or len(line) + len(part) <= _LINE - len(" 100,000 images/s"):
+            line += part
+    return f"{line}{end}".rstrip()
 
 
 def _with_whole_best(folder: RunFolder, run: Train) -> RunRecord:
@@ -252,7 +328,7 @@ def _with_whole_best(folder: RunFolder, run: Train) -> RunRecord:
 def _close(
     context: RunContext[Train], folder: RunFolder, status: RunStatus, message: str, seconds: float
 ) -> None:
-    """Record how the run ended, with its best checkpoint if it is complete."""
+    """Record how the run ended, with its best checkpoint if it is complete or was stopped."""
     require_held(folder)
     run, record = context.run, _with_whole_best(folder, context.run)
     final = record.epochs.get(record.last_epoch)
@@ -262,7 +338,7 @@ def _close(
     summary = {**outcome.summary, **context.extractor.summary, "wall_seconds": seconds}
     outcome = replace(outcome, summary=summary)
     best = best_epoch(record, run.objective)
-    if status == "completed" and best:
+    if status in ("completed", "stopped_early") and best:
         write_samples(folder, best.checkpoint, folder.samples)
         artifacts = {"samples": folder.samples.name}
         outcome = replace(outcome, checkpoint=best.checkpoint.name, artifacts=artifacts)
@@ -275,6 +351,7 @@ def _result(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> 
     run, record = context.run, JournalCache().read(folder)
     assert record.outcome is not None
     best = best_epoch(record, run.objective)
+    is_stopped = record.outcome.ending == "stopped_early"
     return TrainResult(
         name=folder.name,
         run_id=tracker.run_id(folder.journal),
@@ -291,4 +368,6 @@ def _result(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> 
         model=asdict(run.model),
         optim=asdict(run.optim),
         model_error=folder.journal.delivered().get("model_error"),
+        ended_by=record.outcome.tags.get("message", "") if is_stopped else "",
+        resume=resume_command(run) if is_stopped else "",
     )

@@ -11,7 +11,7 @@ import ray.train.torch
 
 from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.training.cpu import prepare_thread
-from gen_models.training.distributed import check_replicas, check_same
+from gen_models.training.distributed import any_worker, check_replicas, check_same
 from gen_models.training.learner import Learner
 from pipelines.cluster.shared_store import require_shared
 from pipelines.config.run import Train
@@ -19,6 +19,8 @@ from pipelines.config.serialization import from_dict
 from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints
 from pipelines.store.files import LOCAL
 from pipelines.store.journal import Journal
+from pipelines.store.layout import RunFolder
+from pipelines.store.stop_request import find_request
 from pipelines.training.loop import (
     EpochLoop,
     Metrics,
@@ -38,7 +40,8 @@ later ones. Whoever closes the run removes the rest."""
 
 
 def train_worker(payload: TrainingPayload) -> None:
-    """Train from the latest checkpoint, or from the beginning, to the last epoch."""
+    """Train from the latest checkpoint, or from the beginning, to the last epoch, or until
+    `genpipe stop` asks to end."""
     require_shared(payload.marker)
     prepare_thread()
     context = ray.train.get_context()
@@ -57,7 +60,7 @@ def train_worker(payload: TrainingPayload) -> None:
 
     while trial.epoch < run.epochs:
         (report,) = loop.run([trial], train)
-        if report["diverged"]:
+        if report["diverged"] or any_worker(find_request(RunFolder(trial.folder)) is not None):
             return
     check_replicas(trial.learner.networks)
 

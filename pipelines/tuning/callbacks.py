@@ -1,13 +1,14 @@
-"""Tune's callback: it passes Tune's events to the search that this process runs.
+"""Tune's callback and stopper: they pass Tune's events to the search that this process runs, and
+its end to Tune.
 
-Tune pickles its callbacks, and brings the pickled ones back when a search is resumed. So the
-callback holds the search's id and nothing else, and finds the search of this process by it.
+Tune pickles both, and brings the pickled ones back when a search is resumed. So they hold the
+search's id and nothing else, and find the search of this process by it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.experiment import Trial
 
+from gen_models.core.config import nest
 from pipelines.store.files import StoreError
 from pipelines.store.journal import EpochRecord
 from pipelines.tuning.recorder import Event, TrialEnded, TrialReported, TrialStarted
@@ -29,8 +31,20 @@ class EventHandler(Protocol):
     def handle(self, event: Event) -> None:
         """Record an event."""
 
+    def step(self, now: float, running: Callable[[], Collection[str]]) -> None:
+        """Look whether the search is to end. `now`: seconds of a monotonic clock. `running`:
+        returns the ids of the trials that train now."""
+
+    @property
+    def may_end(self) -> bool:
+        """Whether Tune is to end, with the trials that have not ended."""
+
     def last_record(self, trial_id: str) -> EpochRecord | None:
         """Return a trial's last recorded epoch."""
+
+    def given_points(self) -> dict[str, Mapping[str, Any]]:
+        """Return the points that were given for the search to try, flat, by the name of their
+        file."""
 
 
 _HANDLERS: dict[str, EventHandler] = {}
@@ -47,18 +61,31 @@ def events_go_to(search_id: str, handler: EventHandler) -> Iterator[TuneEvents]:
         del _HANDLERS[search_id]
 
 
+def given_points(search_id: str) -> dict[str, Mapping[str, Any]]:
+    """Return the points that were given for a search of this process to try."""
+    handler = _HANDLERS.get(search_id)
+    return handler.given_points() if handler else {}
+
+
 class TuneEvents(tune.Callback):
     """Passes Tune's events on, with what the trial's journal says."""
 
     def __init__(self, search_id: str) -> None:
         self.search_id = search_id
 
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        def running() -> list[str]:
+            return [trial.trial_id for trial in trials if trial.status == Trial.RUNNING]
+
+        _HANDLERS[self.search_id].step(time.monotonic(), running)
+
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         handler = _HANDLERS[self.search_id]
         last = handler.last_record(trial.trial_id)
-        handler.handle(TrialStarted(trial.trial_id, trial.config, last.epoch if last else 0))
+        config, epoch = nest(trial.config), last.epoch if last else 0
+        handler.handle(TrialStarted(trial.trial_id, config, epoch))
 
     def on_trial_result(
         self,
@@ -103,6 +130,20 @@ class TuneEvents(tune.Callback):
                 error=error,
             )
         )
+
+
+class SearchStopper(tune.Stopper):
+    """Ends Tune when the search is to end. Tune then takes its trials for ended, those too that
+    could go on: a search that is resumed begins with a new Tune."""
+
+    def __init__(self, search_id: str) -> None:
+        self.search_id = search_id
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return _HANDLERS[self.search_id].may_end
 
 
 def _end_if_unusable(error: str) -> None:

@@ -10,6 +10,10 @@ nothing else writes the journals' ends. So every event in every state is a plain
 
 `Started` in the state ended is a trial that Tune starts again: after a failure, or when the search
 is resumed.
+
+`EndDue` changes no trial: the search goes on until each trial that was running has reported once
+more, or has ended (`may_end`). Trials that are open then are closed as interrupted, with the
+reason, and go on if the search is resumed.
 """
 
 from __future__ import annotations
@@ -23,7 +27,11 @@ from pipelines.config.objectives import Objective
 from pipelines.store.journal import RunStatus
 
 DELIVER_SECONDS = 3.0
-"""Epochs of a trial that follow each other faster are delivered together."""
+"""Epochs of a trial, and ends of a search's trials, that follow each other faster are delivered
+together."""
+FOR_NOW: tuple[RunStatus, ...] = ("interrupted", "superseded")
+"""Ends of trials that are tried again."""
+_COUNTED: tuple[RunStatus, ...] = ("completed", "stopped_early", "diverged", "failed")
 
 
 # -- events -----------------------------------------------------------------------------------
@@ -84,7 +92,16 @@ class Closed:
     """The trials that have no outcome, with their last recorded epoch."""
 
 
-Event = TrialStarted | TrialReported | TrialEnded | TuneEnded | Closed
+@dataclass(frozen=True)
+class EndDue:
+    """The search is to end before all its trials have."""
+
+    reason: str
+    running: Collection[str]
+    """Ids of the trials that train now, whose epochs are to be finished."""
+
+
+Event = TrialStarted | TrialReported | TrialEnded | EndDue | TuneEnded | Closed
 
 
 # -- actions ----------------------------------------------------------------------------------
@@ -135,10 +152,16 @@ class SearchState:
     """The most that a trial may run."""
     running: dict[str, RunningTrial] = field(default_factory=dict)
     ended: dict[str, RunStatus] = field(default_factory=dict)
+    ended_epochs: dict[str, int] = field(default_factory=dict)
+    """The last epoch of each trial that is not running."""
     started: set[str] = field(default_factory=set)
     """Trials that this process has started."""
     best: tuple[str, float] | None = None
     """The trial with the best value so far, and the value."""
+    ending: str = ""
+    """Why the search ends before all its trials have; "" if it does not."""
+    awaited: set[str] = field(default_factory=set)
+    """Trials whose running epoch is waited for before the search ends."""
 
     def handle(self, event: Event) -> list[Action]:
         """Change the state by an event, and return what is to be done."""
@@ -149,6 +172,8 @@ class SearchState:
                 return self._report(event)
             case TrialEnded():
                 return self._end(event)
+            case EndDue():
+                return self._await_running(event)
             case TuneEnded():
                 return self._supersede(event)
             case Closed():
@@ -161,20 +186,56 @@ class SearchState:
     @property
     def num_ended(self) -> int:
         """Trials that have ended for good: not interrupted, nor superseded."""
-        return sum(each not in ("interrupted", "superseded") for each in self.ended.values())
+        return sum(each not in FOR_NOW for each in self.ended.values())
 
-    def restore(self, ended: Mapping[str, RunStatus], best: tuple[str, float] | None) -> None:
-        """Take over what an earlier process recorded, when a search is resumed."""
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that its trials have trained."""
+        running = sum(trial.epoch for trial in self.running.values())
+        return running + sum(self.ended_epochs.values())
+
+    def progress(self) -> dict[str, float]:
+        """Return how far the search is, as metrics."""
+        ends = Counter(self.ended.values())
+        counted = {
+            "trials/ended": self.num_ended,
+            "trials/running": len(self.running),
+            **{f"trials/{each}": ends[each] for each in _COUNTED},
+            "epochs_trained": self.num_epochs,
+        }
+        return {name: float(num) for name, num in counted.items()}
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the search is to end, and the epochs have ended that ran when it was due."""
+        return bool(self.ending) and not self.awaited
+
+    def restore(
+        self,
+        ended: Mapping[str, RunStatus],
+        best: tuple[str, float] | None,
+        epochs: Mapping[str, int] | None = None,
+    ) -> None:
+        """Take over what an earlier process recorded, when a search is resumed. `epochs`: the last
+        one of each trial."""
         self.ended.update(ended)
+        self.ended_epochs.update(epochs or {})
         self.best = best
 
     def _start(self, event: TrialStarted) -> list[Action]:
         self.ended.pop(event.trial_id, None)
+        self.ended_epochs.pop(event.trial_id, None)
         self.started.add(event.trial_id)
         self.running[event.trial_id] = RunningTrial(event.epoch)
         return [OpenTrial(event.trial_id, event.config)]
 
+    def _await_running(self, event: EndDue) -> list[Action]:
+        if not self.ending:
+            self.ending, self.awaited = event.reason, set(event.running)
+        return []
+
     def _report(self, event: TrialReported) -> list[Action]:
+        self.awaited.discard(event.trial_id)
         trial = self.running.get(event.trial_id)
         if trial is None:
             return []  # it was stopped before this report arrived
@@ -189,6 +250,7 @@ class SearchState:
         return [DeliverTrial(event.trial_id, event.epoch)]
 
     def _end(self, event: TrialEnded) -> list[Action]:
+        self.awaited.discard(event.trial_id)
         if event.trial_id in self.ended:
             return []
         status, epoch = self._status(event)
@@ -212,7 +274,7 @@ class SearchState:
         """Close the trials that Tune had not saved when an earlier process was killed: it tried
         their configs again under other ids."""
         known = {*event.known, *self.started}
-        if not known:
+        if not known or self.ending:  # it has ended before Tune had taken up all of them
             return []
         message = "tried again: Tune had not saved it"
         return [
@@ -222,11 +284,14 @@ class SearchState:
         ]
 
     def _interrupt(self, event: Closed) -> list[Action]:
-        return [self._close(trial_id, "interrupted", e) for trial_id, e in event.open.items()]
+        return [
+            self._close(trial_id, "interrupted", epoch, self.ending)
+            for trial_id, epoch in event.open.items()
+        ]
 
     def _close(
         self, trial_id: str, status: RunStatus, epoch: int, message: str = ""
     ) -> CloseTrial:
         self.running.pop(trial_id, None)
-        self.ended[trial_id] = status
+        self.ended[trial_id], self.ended_epochs[trial_id] = status, epoch
         return CloseTrial(trial_id, status, epoch, message)

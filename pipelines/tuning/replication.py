@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pipelines.config.run import as_train
 from pipelines.config.search import Fuse, Search, SeedStudy
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import SearchResult
-from pipelines.store.layout import Store
+from pipelines.store.layout import Store, default_store
 from pipelines.tracking.base import find_backend, recorded_uri
 from pipelines.tracking.queue import warn_of_losses
 from pipelines.tuning.search import run_search
@@ -22,7 +23,7 @@ def confirm(
     run: str,
     *,
     seeds: int = 50,
-    store: str | Path = "runs",
+    store: str | Path | None = None,
     tracking_uri: str | None = None,
     fuse: Fuse = "auto",
     data: str | None = None,
@@ -30,11 +31,15 @@ def confirm(
     download: bool = False,
     address: str | None = None,
     max_concurrent: int | None = None,
+    experiment: str | None = None,
+    tag: Sequence[str] = (),
+    note: str | None = None,
 ) -> SearchResult:
     """Train a recorded run's config again with other seeds, and return their statistics.
 
     `run`: a run's id or name, a trial's, `NAME@champion` or `models:/NAME/VERSION`. The run's own
-    seed is not among the seeds, because it was selected for its result. Raises `InputError`.
+    seed is not among the seeds, because it was selected for its result. `experiment`, `tag`,
+    `note`: where MLflow records the seeds, and how they are labelled. Raises `InputError`.
 
     >>> import genpipe
     >>> study = genpipe.confirm("vae-digits@champion", seeds=20, store="runs")
@@ -42,11 +47,14 @@ def confirm(
     """
     ensure_logging()
     where: dict[str, Any] = {
-        "store": Path(store),
+        "store": Path(store) if store else default_store(),
         "tracking_uri": tracking_uri,
         "download": download,
         "address": address,
         "max_concurrent": max_concurrent,
+        "experiment": experiment,
+        "tag": tuple(tag),
+        "note": note,
     }
     if data is not None:
         where["data"] = data

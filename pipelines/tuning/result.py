@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pipelines.analysis.champion import num_seeds_beaten
+from pipelines.analysis.failures import failures
 from pipelines.analysis.ranking import TrialResult
+from pipelines.config.command import resume_command
 from pipelines.report.results import SearchResult, StudySummary, TrialRow, existing
-from pipelines.store.journal import Outcome
 from pipelines.store.secrets import hide
 from pipelines.tuning.search_run import SearchRun
-
-_VARIABLE = re.compile(r"\b[0-9a-f]*\d[0-9a-f]*\b")
-"""Numbers, and ids in hexadecimal digits."""
+from pipelines.tuning.studies import ended_before
 
 
 def search_result(search: SearchRun, studies: Mapping[str, SearchRun]) -> SearchResult:
@@ -42,6 +39,8 @@ def search_result(search: SearchRun, studies: Mapping[str, SearchRun]) -> Search
         champion=champion,
         samples=samples,
         studies={trial_id: _summary(each) for trial_id, each in results.items()},
+        ended_by=(ended_by := ended_before(search, studies)),
+        resume=resume_command(search.run, search.search_id) if ended_by else "",
     )
 
 
@@ -53,6 +52,7 @@ def _result(search: SearchRun) -> SearchResult:
         search_id=search.search_id,
         run_id=search.tracker.run_id(search.folder.journal),
         experiment=search.context.experiment,
+        registered_model=search.context.registered_model,
         tracking_uri=hide(search.context.uri),
         outcome=search.status,
         metric=run.metric,
@@ -66,20 +66,13 @@ def _result(search: SearchRun) -> SearchResult:
         seed_study=run.seed_study,
         seed_statistics=selection.seeds,
         seeds_beaten=num_seeds_beaten(run.seed_study, ranking, run.objective),
-        failures=failures(result.outcome for result in ranking),
+        edges=search.contents().edges,
+        failures={each.reason: len(each.trial_ids) for each in failures(ranking)},
+        ended_by=search.ended_by,
+        resume=resume_command(search.run, search.search_id) if search.ended_by else "",
+        hours=search.control.usage.hours,
+        device_hours=search.control.usage.device_hours,
     )
-
-
-def failures(outcomes: Iterable[Outcome]) -> dict[str, int]:
-    """Return why trials failed, and how many for each reason, the most frequent first. Messages
-    that differ in numbers and ids only are one reason: that of the first."""
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for outcome in outcomes:
-        if outcome.ending == "failed":
-            message = outcome.tags.get("message", "no reason is recorded")
-            counts[first.setdefault(_VARIABLE.sub("", message), message)] += 1
-    return dict(counts.most_common())
 
 
 def _row(search: SearchRun, result: TrialResult) -> TrialRow:

@@ -16,7 +16,9 @@ from pipelines.analysis.ranking import most_promising
 from pipelines.config.run import Run, Train, as_train
 from pipelines.config.search import Fuse, Search, SeedStudy
 from pipelines.config.serialization import load_config
+from pipelines.config.space import seed_space
 from pipelines.store.lease import holding
+from pipelines.store.stop_request import withdraw_request
 from pipelines.tuning.search_run import SearchRun
 
 _log = logging.getLogger(__name__)
@@ -36,22 +38,32 @@ def run_seed_studies(
         context = replace(search.context, run=study_of_trial(search, result.trial_id))
         folder = search.folder.study(result.trial_id, run.seeds)
         leases.enter_context(holding(folder, "confirm"))
-        study = SearchRun(context, folder, search.tracker, ["seed"])
+        withdraw_request(folder)
+        study = SearchRun(context, folder, search.tracker, ["seed"], within=search.folder)
         studies[result.trial_id] = study
         _log.info("trial %s: training its config with %d other seeds", result.trial_id, run.seeds)
         run_trials(study)
-        if study.status != "completed":
+        if study.status != "completed" or study.ended_by:
             return
         search.add_seed_statistics(result.trial_id, study.selection().summary)
 
 
 def studies_are_complete(search: SearchRun, studies: Mapping[str, SearchRun]) -> bool:
-    """Return whether a search and every seed study that was asked for have ended."""
+    """Return whether a search and every seed study that was asked for have ended. One that was
+    stopped lacks seeds."""
     if any(each.status != "completed" for each in (search, *studies.values())):
+        return False
+    if any(study.ended_by for study in studies.values()):
         return False
     run = search.run
     due = most_promising(search.ranking(), run.objective, run.confirm) if run.confirm else []
     return len(studies) == len(due)
+
+
+def ended_before(search: SearchRun, studies: Mapping[str, SearchRun]) -> str:
+    """Return why a search or a seed study of it has ended before all its trials had; "" if none
+    has."""
+    return next((each.ended_by for each in (*studies.values(), search) if each.ended_by), "")
 
 
 def study_of_trial(search: SearchRun, trial_id: str) -> Search:
@@ -74,6 +86,8 @@ def study_of_trial(search: SearchRun, trial_id: str) -> Search:
         tracking_uri=run.tracking_uri,
         address=run.address,
         data_root=run.data_root,
+        tag=run.tag,
+        note=None,
         download=run.download,
         max_concurrent=run.max_concurrent,
         execution=run.execution,
@@ -89,6 +103,7 @@ def make_study(config: Train, study: SeedStudy, seeds: int, fuse: Fuse) -> Searc
         content["num_workers"] = 1
     return Search(
         **content,
+        space=seed_space(config.seed, seeds),
         trials=seeds,
         seeds=seeds,
         scheduler="fifo",

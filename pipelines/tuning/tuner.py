@@ -6,7 +6,6 @@ import json
 import logging
 import pickle  # nosec B403  # of Tune's own state, in a store that is trusted (SECURITY.md)
 import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -17,22 +16,20 @@ from ray import tune
 from ray.tune.callback import CallbackList
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
-from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.search_generator import SearchGenerator
 
-from gen_models.core.config import flatten
 from pipelines.cluster.environment import environment, ignored_warnings
+from pipelines.cluster.process import import_compiler
 from pipelines.cluster.signals import handlers_restored
 from pipelines.config.search import Search
-from pipelines.config.serialization import load_config
 from pipelines.store.files import StoreError
 from pipelines.store.journal import as_json, read_json
 from pipelines.store.layout import SearchFolder
-from pipelines.store.scan import JournalCache
-from pipelines.tuning import callbacks, searchers
-from pipelines.tuning.schedulers import make_scheduler
-from pipelines.tuning.searchers import ContinuedSearch, RecordedTrial, make_searcher
-from pipelines.tuning.space import default_point, domains, grid
+from pipelines.store.usage import read_usage
+from pipelines.tuning import callbacks
+from pipelines.tuning.strategy.recorded_trials import recorded_trials
+from pipelines.tuning.strategy.schedulers import make_scheduler
+from pipelines.tuning.strategy.searchers import STATE_FILE, Lesson, RecordedSearch, RecordedTrial
 
 _log = logging.getLogger(__name__)
 _SETTINGS = {
@@ -40,13 +37,21 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own table; SearchProgress shows progress
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an epoch that diverged lacks metrics
 }
+_EXPECTED_WARNINGS = (
+    "The reported value is ignored",  # a resumed trial repeats a report
+    # pb2 fits a Gaussian process at each decision, first to very few trials.
+    "The optimal value found for dimension",
+    "lbfgs failed to converge",
+)
 _STATE_FILES = (
     TuneController.CKPT_FILE_TMPL,
     SearchGenerator.CKPT_FILE_TMPL,
-    BasicVariantGenerator.CKPT_FILE_TMPL,
+    STATE_FILE,
     Searcher.CKPT_FILE_TMPL,
     CallbackList.CKPT_FILE_TMPL,
 )
+_JSON_FILES = (TuneController.CKPT_FILE_TMPL, STATE_FILE)
+"""Of these, the ones that are no pickled objects."""
 _STATE_TIME = "%Y-%m-%d_%H-%M-%S"  # of ray.tune.execution.tune_controller.TuneController
 
 
@@ -56,25 +61,31 @@ def run_tuner(
     trainable: Any,
     concurrent: int,
     tune_callbacks: Sequence[tune.Callback],
+    earlier: Sequence[tuple[Mapping[str, Any], Lesson]] = (),
 ) -> list[str]:
     """Run the trials of a search to their end, from where Tune stood if it was interrupted.
 
+    `earlier`: points of earlier searches, and what they teach the searcher.
+
     Tune writes its state as a copy that a kill can tear, and the first some time after it has
-    started. If it cannot be read, Tune begins anew with what the journals hold: trials that have
-    ended stay, the others go on from their checkpoints.
+    started. If it cannot be read, if the search was given more trials or epochs since, or was
+    ended before all its trials had (`SearchStopper`), Tune begins anew with what the journals
+    hold: trials that have ended stay, the others go on from their checkpoints.
 
     Returns the ids of the trials that Tune knows, or that ended before its state was lost. Ctrl-C
     ends it early, without an error. Raises `StoreError` if no trial can use the store.
     """
+    import_compiler()  # models are exported in a thread beside Tune; fused workers start meanwhile
     with (
         environment(_SETTINGS),
-        ignored_warnings("The reported value is ignored"),  # a resumed trial repeats a report
+        ignored_warnings(*_EXPECTED_WARNINGS),
         _quiet_optuna(),
         _quiet_about_the_store(),
         handlers_restored(signal.SIGINT, signal.SIGUSR1),
     ):
         try:
-            results = _make_tuner(run, folder, trainable, concurrent, tune_callbacks).fit()
+            tuner = _make_tuner(run, folder, trainable, concurrent, tune_callbacks, earlier)
+            results = tuner.fit()
         except tune.TuneError as error:  # Tune has only the text of what was raised
             raise StoreError.found_in(str(error)) or error from None
     known = [result.metrics["trial_id"] for result in results if result.metrics]
@@ -87,32 +98,32 @@ def _make_tuner(
     trainable: Any,
     concurrent: int,
     tune_callbacks: Sequence[tune.Callback],
+    earlier: Sequence[tuple[Mapping[str, Any], Lesson]],
 ) -> tune.Tuner:
-    recorded: list[RecordedTrial] = []
+    stopper = callbacks.SearchStopper(folder.name)
     if folder.files.exists(folder.tune):
-        with _modules_of_version_0_1():
-            error = damage(folder.tune)
-            if error is None:
-                _order_by_clock(folder)
-                path = str(folder.tune)
-                return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
-        recorded = _set_aside(run, folder, error)
-    searched, by_grid = domains(run), run.chosen_searcher == "grid"
-    searcher, num_samples = make_searcher(run, searched), 1 if by_grid else run.trials
-    limit: int | None = concurrent
-    if recorded:
-        searcher, limit = ContinuedSearch(run, searched, recorded, concurrent), None
-        num_samples = 1 if by_grid else searcher.num_samples
+        reason = why_anew(run, folder)
+        if reason is None:
+            _order_by_clock(folder)
+            path = str(folder.tune)
+            return tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
+        _log.warning("search %s: Tune begins anew, because %s", folder.name, reason)
+    recorded = _set_aside(run, folder)
+    searcher = RecordedSearch(run, recorded, concurrent, folder.name, earlier)
+    if earlier:
+        _log.info(
+            "search %s: %d of %d trials of earlier searches lie in its space, and are known to "
+            "its searcher",
+            folder.name,
+            searcher.num_earlier,
+            len(earlier),
+        )
     return tune.Tuner(
         trainable,
-        param_space=grid(run, searched) if by_grid else searched,
         tune_config=tune.TuneConfig(
-            num_samples=num_samples,
-            metric=None if run.further else run.metric,  # of several, the searcher has them
-            mode=None if run.further else run.mode,
+            num_samples=searcher.num_samples,
             search_alg=searcher,
-            scheduler=make_scheduler(run, searched),
-            max_concurrent_trials=limit,
+            scheduler=make_scheduler(run, recorded),
             reuse_actors=run.is_fused,
         ),
         run_config=tune.RunConfig(
@@ -120,6 +131,7 @@ def _make_tuner(
             storage_path=str(folder.path),
             verbose=0,
             callbacks=[*tune_callbacks, tune.logger.JsonLoggerCallback()],
+            stop=stopper,
             failure_config=tune.FailureConfig(max_failures=run.max_failures),
             # A trial's last checkpoint lies in its run folder already.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -127,19 +139,33 @@ def _make_tuner(
     )
 
 
-# -- Tune's state is lost -------------------------------------------------------------------------
-def damage(folder: Path) -> str | None:
-    """Return why Tune cannot go on from its state in a folder; None if it can."""
+# -- Tune begins anew ----------------------------------------------------------------------------
+def why_anew(run: Search, folder: SearchFolder) -> str | None:
+    """Return why Tune cannot go on from its state of a search; None if it can."""
+    if ended_by := read_usage(folder).ended_by:
+        return f"it was ended: {ended_by}"
     try:
-        pickle.loads((folder / "tuner.pkl").read_bytes())  # nosec B301  # Tune does the same next
-        state = json.loads(_newest(folder, "experiment_state-*.json").read_bytes())
-        for trial, metadata in state["trial_data"]:
-            json.loads(trial), json.loads(metadata)
-        for kind in ("search_gen_state-*.json", "basic-variant-state-*.json"):
-            for path in sorted(folder.glob(kind))[-1:]:
-                pickle.loads(path.read_bytes())  # nosec B301  # likewise
+        # Tune reads the same next.
+        tuner = pickle.loads((folder.tune / "tuner.pkl").read_bytes())  # nosec B301
+        for kind in _STATE_FILES:
+            is_optional = kind == CallbackList.CKPT_FILE_TMPL  # no callback need have a state
+            if is_optional and not folder.files.list(folder.tune, kind.format("*")):
+                continue
+            content = _newest(folder.tune, kind.format("*")).read_bytes()
+            if kind not in _JSON_FILES:
+                pickle.loads(content)  # nosec B301  # likewise
+            elif kind == TuneController.CKPT_FILE_TMPL:
+                for trial, metadata in json.loads(content)["trial_data"]:
+                    json.loads(trial), json.loads(metadata)
+            else:
+                json.loads(content)
     except Exception as error:  # whatever torn bytes may raise
-        return f"{type(error).__name__}: {error}"
+        return f"its state cannot be read ({type(error).__name__}: {error})"
+    made_for = getattr(tuner["_tune_config"].search_alg, "budget", None)
+    if made_for is None:
+        return "its state was written by an earlier version"
+    if made_for != (run.trials, run.epochs):
+        return f"it was made for {made_for[0]} trials of {made_for[1]} epochs"
     return None
 
 
@@ -164,49 +190,25 @@ def _order_by_clock(folder: SearchFolder) -> None:
         folder.files.move(states[-1], folder.tune / earlier)
 
 
-def _set_aside(run: Search, folder: SearchFolder, error: str) -> list[RecordedTrial]:
-    """Put Tune's state aside, and note the trials that have ended; return those that are
-    recorded."""
+def _set_aside(run: Search, folder: SearchFolder) -> list[RecordedTrial]:
+    """Put Tune's state aside, if there is any, and note the trials that have ended; return those
+    that are recorded, of a new search none."""
     recorded = recorded_trials(run, folder)
+    if not recorded and not folder.files.exists(folder.tune):
+        return []
     ended = [trial.trial_id for trial in recorded if trial.has_ended]
     folder.files.write(folder.carried, as_json({"trials": ended}))
-    folder.files.remove(folder.damaged_tune)
-    folder.tune.rename(folder.damaged_tune)
-    _log.warning(
-        "Tune's state of search %s cannot be read (%s): it begins anew with what the journals "
-        "hold: %d trials have ended, %d go on from their checkpoints",
+    if folder.files.exists(folder.tune):
+        folder.files.remove(folder.damaged_tune)
+        folder.tune.rename(folder.damaged_tune)
+    _log.info(
+        "search %s goes on with what the journals hold: %d trials have ended, %d go on from their "
+        "checkpoints",
         folder.name,
-        error,
         len(ended),
         len(recorded) - len(ended),
     )
     return recorded
-
-
-def recorded_trials(run: Search, folder: SearchFolder) -> list[RecordedTrial]:
-    """Return the trials that the journals of a search hold, but for superseded ones."""
-    searched, found = domains(run), []
-    names = list(flatten(searched))
-    for record in JournalCache().read_trials(folder):
-        info, outcome = record.info, record.outcome
-        ending = outcome.ending if outcome else "interrupted"
-        if info is None or ending == "superseded":
-            continue
-        config_file = record.folder.config
-        config = load_config(folder.files.read(config_file), str(config_file))
-        counted = record.counted()
-        last: Mapping[str, float] = counted[-1].metrics if counted else {}
-        values = [last[o.metric] for o in run.objectives if o.metric in last]
-        found.append(
-            RecordedTrial(
-                trial_id=info.trial_id,
-                params={name: info.params[name] for name in names},
-                point=default_point(config, searched),
-                has_ended=ending in ("completed", "stopped_early", "diverged"),
-                values=values if len(values) == len(run.objectives) else None,
-            )
-        )
-    return found
 
 
 def _carried(folder: SearchFolder) -> list[str]:
@@ -242,16 +244,3 @@ def _quiet_about_the_store() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_shown)
-
-
-@contextmanager
-def _modules_of_version_0_1() -> Iterator[None]:
-    """Make the classes that version 0.1 pickled into Tune's state known under their old names, for
-    the block, so that its searches can be resumed."""
-    modules = {"pipelines.recorder": callbacks, "pipelines.tpe": searchers}
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]

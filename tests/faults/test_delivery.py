@@ -41,5 +41,5 @@ def test_three_commands_at_once_deliver_everything_once(
     assert sorted(row.name for row in rows) == ["s", *(f"t{number}" for number in range(8))]
     for row in rows:
         epochs = list(range(1, 11)) if row.kind == "trial" else []
-        assert steps(uri, row.run_id) == steps(uri, row.run_id, "epoch") == epochs
+        assert steps(uri, row.run_id) == steps(uri, row.run_id, "system/epoch") == epochs
         assert len(pictures(uri, row.run_id)) == 2 * len(epochs)  # each with its thumbnail

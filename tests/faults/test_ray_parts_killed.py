@@ -48,9 +48,9 @@ def test_no_epoch_is_lost_nor_another(part: str, tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=300)
     if part == "ray::ResourceTrainable":  # Tune starts the trial again
         assert process.returncode == 0, log.read_text()
+    if process.returncode == 0:
         result = last_json(out)
-    else:  # the rest of Ray cannot go on: the command ends, and is resumed
-        assert process.returncode != 0, log.read_text()
+    else:  # of the raylet, unless all trials have ended before Ray notices: it cannot go on
         (search_id,) = (path.name for path in (store / "searches").iterdir())
         result = resume_search(store, search_id, log)
     check_all(store, result)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from support.pipeline import (
     search_killed_when,
 )
 
-from pipelines.tuning.tuner import damage
+from pipelines.config.search import Search
+from pipelines.config.serialization import recorded_search
+from pipelines.store.layout import SearchFolder, Store
+from pipelines.tuning.tuner import why_anew
 
 pytestmark = pytest.mark.usefixtures("prepared_store")
 TRIALS, EPOCHS = 6, 6
@@ -49,7 +53,8 @@ def test_a_search_goes_on_without_tune_s_state(searcher: str, tmp_path: Path) ->
     store = tmp_path / "runs"
     folder = killed_search(store, searcher)
     if searcher == "random":
-        check_damage_is_found(folder / "tune", tmp_path / "copy")
+        run = recorded_search(Store.at(store), folder.name, "resume")
+        check_damage_is_found(run, folder / "tune", SearchFolder.at(tmp_path / "copy"))
         for path in (folder / "tune").glob("experiment_state-*.json"):
             path.unlink()  # as if it was killed before Tune had saved any
     else:
@@ -58,7 +63,7 @@ def test_a_search_goes_on_without_tune_s_state(searcher: str, tmp_path: Path) ->
     outcomes, before = ended(store), reports(store)
     log = store.with_suffix(".log")
     result = resume_search(store, folder.name, log)
-    assert "begins anew with what the journals hold: " in log.read_text()
+    assert "goes on with what the journals hold: " in log.read_text()
     trials = {trial["trial_id"]: trial for trial in result["ranking"]}
     assert len(trials) == TRIALS
     assert {trial["outcome"] for trial in trials.values()} == {"completed"}
@@ -71,14 +76,17 @@ def test_a_search_goes_on_without_tune_s_state(searcher: str, tmp_path: Path) ->
     assert len(after) == TRIALS * EPOCHS
 
 
-def check_damage_is_found(tune: Path, copy: Path) -> None:
+def check_damage_is_found(run: Search, tune: Path, copy: SearchFolder) -> None:
     """Check that each file of Tune's state is missed, and each damage to it seen."""
-    assert damage(tune) is None
+    shutil.copytree(tune, copy.tune)
+    assert why_anew(run, copy) is None
+    assert "it was made for 6 trials" in (why_anew(replace(run, trials=7), copy) or "")
+    shutil.rmtree(copy.tune)
     names = [path.name for path in tune.iterdir() if path.suffix in (".json", ".pkl")]
-    assert len(names) >= 3, names
+    assert len(names) >= 5, names
     for name in names:
         for content in (b"", b"garbage", (tune / name).read_bytes()[:-20]):
-            shutil.copytree(tune, copy)
-            (copy / name).write_bytes(content)
-            assert damage(copy), (name, content[:20])
-            shutil.rmtree(copy)
+            shutil.copytree(tune, copy.tune)
+            (copy.tune / name).write_bytes(content)
+            assert "cannot be read" in (why_anew(run, copy) or ""), (name, content[:20])
+            shutil.rmtree(copy.tune)

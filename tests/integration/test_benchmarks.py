@@ -1,9 +1,10 @@
-"""The GPU's benchmarks, run small on a CPU: they print their figures, and count operations and
-bytes right. No test is about the size of a measured figure."""
+"""Benchmarks, run small: they print their figures. The GPU's ones run on a CPU, and count
+operations and bytes right. No test is about the size of a measured figure."""
 
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,21 @@ def test_metrics(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     distances = sum(figures[f"seconds_{name}"] for name in ("frechet", "kernel", "prdc"))
     assert figures["metrics_seconds"] == pytest.approx(distances)
     assert figures["seconds_nll_bf16"] > 0.0
+
+
+def test_a_search_is_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mnist_root: Path
+) -> None:
+    small = ("--trials", "2", "--images", "600", "--ways", "ours")
+    figures = run("search_throughput", monkeypatch, capsys, *small, "--data-root", str(mnist_root))
+    each = figures["seconds_a_trial_ours"]
+    assert figures["trials_an_hour_ours"] == pytest.approx(3600 / each)
+
+
+def test_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = run("terminal", monkeypatch, capsys, "--runs", "3", "--repeats", "1")
+    assert {"help_search_cpu", "mistyped_flag_seconds", "runs_where_seconds"} <= set(figures)
+    assert all(0.0 < value < 60.0 for value in figures.values())
 
 
 @pytest.mark.gpu

@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from support.pipeline import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -25,7 +28,8 @@ def run_example(name: str, folder: Path) -> str:
 
 def test_every_example_has_a_test() -> None:
     names = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
-    assert names == {"search.py", "custom_loop.py", "compare.py", "quickstart.ipynb"}
+    scripts = {"search.py", "custom_loop.py", "compare.py", "first_search.ipynb"}
+    assert names == {*scripts, "search.yaml", "stages.yaml"}
 
 
 def test_a_loop_of_one_s_own(tmp_path: Path) -> None:
@@ -48,17 +52,38 @@ def test_a_search_and_its_champion(tmp_path: Path) -> None:
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_notebook(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text())
-    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert all(not cell["outputs"] for cell in cells)
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    for cell in cells:
-        exec(compile("".join(cell["source"]), cell["id"], "exec"), namespace)
-    out = capsys.readouterr().out
-    assert re.search(r"^val/nll/iw8: [\d.]+ ± [\d.]+ over 3 seeds$", out, re.M)
-    assert re.search(r"better than [0-3] of them", out)
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    notebook = nbformat.read(EXAMPLES / "first_search.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs for cell in cells)
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    printed = "".join(each.text for cell in cells for each in cell.outputs if "text" in each)
+    assert re.search(r"^val/nll/iw8: [\d.]+ ± [\d.]+ over 3 seeds$", printed, re.M)
+    assert re.search(r"better than [0-3] of them", printed)
+    assert "\x1b" not in printed  # progress is plain lines
+    (shown,) = (each.data["text/html"] for each in cells[1].outputs)
+    assert shown.count("<tr>") == 7 and "data:image/png;base64," in shown
+    assert any("image/png" in each.data for each in cells[3].outputs if "data" in each)
+
+
+def run_file(name: str, folder: Path) -> dict[str, Any]:
+    """Run a job file of the examples in a folder; return the results of its stages."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "pipelines", "run", str(EXAMPLES / name), "--json"]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    stages = json.loads(ran.stdout.splitlines()[-1])["stages"]
+    return {stage: content["result"] for stage, content in stages.items()}
+
+
+def test_the_job_files(tmp_path: Path) -> None:
+    stages = run_file("stages.yaml", tmp_path)
+    assert list(stages) == ["search", "confirm", "evaluate", "picture"]
+    assert (tmp_path / stages["picture"]["path"]).read_bytes().startswith(b"\x89PNG")
+    assert len(run_file("search.yaml", tmp_path)["search"]["ranking"]) == 8

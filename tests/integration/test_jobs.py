@@ -19,7 +19,9 @@ from support.pipeline import wait_until
 from support.ray_head import RayHead, running_head, token_mode
 
 from gen_models.core.errors import InputError
+from pipelines.cli.main import main
 from pipelines.cluster.jobs import submit
+from pipelines.store.layout import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +71,20 @@ def test_job_runs_a_search(ray_head: RayHead, tmp_path: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 2 and "RUNNING" not in {run.info.status for run in runs}
     assert str(client.get_model_version_by_alias("vae-digits", "champion").version) == "1"
+
+
+@pytest.mark.long
+def test_job_runs_a_job_file(
+    ray_head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is sent with the project; the job's state is in the store."""
+    monkeypatch.chdir(ROOT)
+    sets = [f"--set={each}" for each in (f"store={tmp_path}/runs", "trials=1", "epochs=3")]
+    command = ["run", str(ROOT / "examples" / "search.yaml"), *sets]
+    assert main(["submit", "--address", ray_head.dashboard, "--", *command]) == 0
+    folder = Store.at(tmp_path / "runs").job("search")
+    assert folder.stages() == ["search"]
+    assert '"exit_code": 0' in folder.stage("search").read_text()
 
 
 def test_exit_code_and_used_id_of_a_failing_job(ray_head: RayHead, tmp_path: Path) -> None:

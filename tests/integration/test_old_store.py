@@ -113,7 +113,7 @@ def test_its_models_are_sampled(model: str, store: Path, tmp_path: Path, capsys:
 
 
 def test_its_configs_are_read(store: Path, capsys: Capture) -> None:
-    args = ["confirm", "old-run", "--store", str(store), "--seeds", "3", "--dry-run"]
+    args = ["confirm", "old-run", "--store", str(store), "--seeds", "3", "--dry-run", "--json"]
     assert main(args) == 0
     content: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert content["model"]["latent_dim"] == 4 and content["model"]["hidden"] == [16]

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,21 @@ FAST: dict[str, Any] = {
 }
 
 
+WHERE_IMPORTED = """
+import importlib.abc, sys, threading
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch._dynamo.polyfills.operator":
+            print(name, threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Finder())
+import genpipe
+
+model = {"hidden": (4,), "latent_dim": 2}
+few = {"epochs": 1, "grace_period": 1, "trials": 2, "features": "pca", "model": model}
+genpipe.search("autoencoder", data="digits", store=sys.argv[1], **few)
+"""
 SET_BY_LIBRARIES = {
     "PYTEST_CURRENT_TEST",
     *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),  # scikit-learn, when it is imported
@@ -193,3 +210,12 @@ def test_names_are_those_that_are_documented() -> None:
         assert ">>> import genpipe" in getattr(genpipe, name).__doc__ or name in ("runs", "best")
     with pytest.raises(AttributeError, match="has no attribute 'serch'"):
         genpipe.serch  # noqa: B018
+
+
+def test_no_thread_beside_tune_imports_torchs_compiler(tmp_path: Path) -> None:
+    """`_operator` is not in `sys.modules` for a moment of that import."""
+    command = [sys.executable, "-c", WHERE_IMPORTED, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stdout.splitlines() if "polyfills" in line]
+    assert lines == ["torch._dynamo.polyfills.operator True"]

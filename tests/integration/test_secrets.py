@@ -1,5 +1,5 @@
-"""Secrets are planted in the tracking URI and in the environment: after every command no file of
-the store and no output has one of them."""
+"""Secrets are planted in the tracking URI, in URLs for notices and in the environment: after every
+command no file of the store and no output has one of them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ PLANTED = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-secret",
     "MY_API_KEY": "planted-api-key",
     "MLFLOW_TRACKING_TOKEN_OF_ANOTHER": "not-a-secret-name",
+    "GENPIPE_NOTIFY_URL": "http://127.0.0.1:9/planted-notices-of-the-environment",
 }
+GIVEN_HOOK = "http://127.0.0.1:9/planted-notices-of-a-flag"
 SECRETS = [
     PASSWORD,
     *(value for value in PLANTED.values() if value.startswith("planted")),
+    *("planted-notices-of-the-environment", "planted-notices-of-a-flag"),
     base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode(),
 ]
 SMALL = [
@@ -82,8 +85,12 @@ def test_no_command_writes_or_prints_a_secret(tmp_path: Path, mlflow_database: P
         run(["train", "vae", *SMALL, "--name", "a run", *where, "--json"])
         check_files(store)
         text = run(
-            ["search", "vae", *SMALL, "--trials", "2", "--grace-period", "1", *where, "--json"]
+            [
+                *("search", "vae", *SMALL, "--trials", "2", "--grace-period", "1", *where),
+                *("--notify", GIVEN_HOOK, "--json"),
+            ]
         )
+        assert "notice" in text  # nobody listens there
         check_files(store)
         search_id = str(re.search(r'"search_id": "(vae-[^"]+)"', text)[1])  # type: ignore[index]
         # The config has the URI without the password, which comes from the environment.
@@ -100,6 +107,10 @@ def test_no_command_writes_or_prints_a_secret(tmp_path: Path, mlflow_database: P
         run(["evaluate", "vae-digits@champion", *few, *where])
         run(["sync", *where, "--json"])
         run(["search", "vae", *SMALL, "--grace-period", "1", "--dry-run", *where])
+        run(["search", "vae", f"--notify={GIVEN_HOOK}", "--dry-run"])
+        run(["search", "vae", "--notify", GIVEN_HOOK, "--no-such-flag"], 2)
+        run(["status", "--store", str(store), "--json"])
+        run(["stop", search_id, "--store", str(store)], 2)
         run(["browse", *where])  # prints the server's address
         code = "import genpipe, sys; print(genpipe.load(*sys.argv[1:2], store=sys.argv[2], "
         code += "tracking_uri=sys.argv[3]).sample(1).shape)"
@@ -120,6 +131,18 @@ def test_no_command_writes_or_prints_a_secret(tmp_path: Path, mlflow_database: P
         run([uri], 2)
         refused = run(["submit", "--", "train", "vae", *SMALL, "--dry-run", *where], 2)
         assert "expected no password" in refused
+        hooked = [
+            "submit",
+            "--",
+            "search",
+            "vae",
+            *SMALL,
+            "--grace-period",
+            "1",
+            "--store",
+            "/shared",
+        ]
+        assert "no URL for notices" in run([*hooked, "--notify", GIVEN_HOOK], 2)
         run(["train", "vae", *SMALL, "--data", f"npz:/{token}.npz", *where], 2)
         check_files(store)
     check_files(server.artifacts)

@@ -231,7 +231,7 @@ def test_an_outage_loses_and_doubles_nothing(
             assert tracker.flush(300)
             for journal in journals:
                 run_id = str(tracker.run_id(journal))
-                assert steps(uri, run_id) == steps(uri, run_id, "epoch")
+                assert steps(uri, run_id) == steps(uri, run_id, "system/epoch")
                 assert sorted(steps(uri, run_id)) == list(range(1, 8))
                 assert len(pictures(uri, run_id)) == 14
             statuses = {row.status for row in list_runs(uri, store)}
@@ -275,7 +275,7 @@ def test_an_answer_lost_on_the_way(
                 deliver_until_taken(writer(between, store), journal)
                 assert proxy.lost == 1
             [row] = list_runs(behind, store, f"x-{number}")
-            assert steps(behind, row.run_id) == steps(behind, row.run_id, "epoch") == [1, 2]
+            assert steps(behind, row.run_id) == steps(behind, row.run_id, "system/epoch") == [1, 2]
             assert len(pictures(behind, row.run_id)) == 4
             client = connect(behind)
             [model] = client.search_logged_models([client.get_run(row.run_id).info.experiment_id])

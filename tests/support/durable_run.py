@@ -48,7 +48,7 @@ def main(root: Path, scratch: Path, *, synced: bool) -> None:
         reply.result(timeout=0)
         mark(f"epoch {epoch + 1}")
         if epoch == 2:  # the same checkpoint again, which replaces the first
-            trials.loop.outputs.save(trials._trials["a"], {}, diverged=False)
+            trials.outputs.save(trials._trials["a"], {}, diverged=False)
             mark("epoch 3")
     folder.journal.close(Outcome("completed", EPOCHS))
     mark("closed")

@@ -9,6 +9,7 @@ from support.models import make_learner
 from gen_models.core.checkpoint import load_checkpoint, restore_learner
 
 try:
+    from pipelines.cli.jobs.definition import read_job
     from pipelines.config.serialization import load_config
     from pipelines.data import load
     from pipelines.store.layout import RunFolder
@@ -38,6 +39,11 @@ def data(name: str, root: Path = Path("nowhere")) -> None:
 def config(path: Path) -> None:
     """Load a `config.json`."""
     load_config(path.read_bytes(), str(path))
+
+
+def job(path: Path) -> None:
+    """Read a job file."""
+    read_job(path)
 
 
 def journal(folder: Path) -> None:

@@ -77,6 +77,18 @@ def steps(uri: str, run_id: str, key: str = METRIC) -> list[int]:
     return [point.step for point in sorted(history, key=lambda p: p.timestamp)]
 
 
+def histories(uri: str, run_id: str) -> dict[str, list[tuple[int, float, int]]]:
+    """Return all points of a run by metric: step, value and time, in order."""
+    client = connect(uri)
+    return {
+        name: sorted(
+            (point.step, point.value, point.timestamp)
+            for point in client.get_metric_history(run_id, name)
+        )
+        for name in client.get_run(run_id).data.metrics
+    }
+
+
 def pictures(uri: str, run_id: str) -> list[str]:
     """Return the names under images/, without what is random in them."""
     files = [Path(file.path).name for file in connect(uri).list_artifacts(run_id, "images")]

@@ -77,7 +77,8 @@ def run_process(args: list[str], log: Path, expect: int = 0) -> dict[str, Any]:
     process = start([*args, "--json"], log)
     out, _ = process.communicate(timeout=400)
     assert process.returncode == expect, log.read_text() + out
-    return last_json(out)
+    result: dict[str, Any] = json.loads(out)  # and nothing else
+    return result
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
@@ -108,7 +109,7 @@ def resume_search(store: Path, search: str, log: Path, *args: str) -> dict[str, 
     return run_process(["search", "vae", "--store", str(store), "--resume", search, *args], log)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     """Wait until a condition holds; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -153,11 +154,27 @@ def check_recorded(store: Path, result: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
     for trial in result["ranking"]:
         run = mlflow.get_run(trial["run_id"])
-        assert run.info.status in ("FINISHED", "KILLED")
+        interrupted = trial["outcome"] == "interrupted"
+        assert run.info.status == ("KILLED" if interrupted else "FINISHED")
         assert run.data.tags["mlflow.parentRunId"] == result["run_id"]
         epochs = steps(mlflow, trial["run_id"], result["metric"])
         assert epochs == list(range(1, trial["epochs"] + 1))
         assert Path(trial["checkpoint"], "model.json").is_file()
+    check_curve(store, result)
+
+
+def check_curve(store: Path, result: dict[str, Any]) -> None:
+    """Check that the search has a curve in MLflow, of a step for each trial that ended: each step
+    once, and no value worse than the one before. Its metric is one that should be small."""
+    history = client(store).get_metric_history(result["run_id"], "best/curve")
+    points = sorted((point.step, point.value) for point in history)
+    ended = [trial for trial in result["ranking"] if trial["outcome"] != "interrupted"]
+    assert [step for step, _ in points] == list(range(1, len(points) + 1))
+    assert len(points) >= len(ended)
+    values = [value for _, value in points]
+    assert values == sorted(values, reverse=True)
+    best = min(trial["value"] for trial in ended)
+    assert values[-1] == pytest.approx(best, rel=1e-12)
 
 
 def kept_epochs(run_folder: Path) -> set[int]:

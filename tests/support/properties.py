@@ -28,9 +28,11 @@ from gen_models.core.errors import InputError
 from gen_models.training.learner import Learner
 from pipelines.analysis.champion import Claim
 from pipelines.catalog import runs
+from pipelines.cli.jobs.definition import make_job
 from pipelines.config.run import Train, defaults
 from pipelines.config.search import Search
 from pipelines.config.serialization import config_from_params, dump_config, load_config
+from pipelines.config.yaml_text import parse_yaml
 from pipelines.data import load
 from pipelines.data.source import ReadRequest
 from pipelines.data.sources import published
@@ -174,6 +176,29 @@ def read_config(value: tuple[int, tuple[str, Any]]) -> None:
     which, change = value
     run = load_config(json_file(CONFIGS[which], change), "config.json")
     assert load_config(dump_config(run), "config.json") == run
+
+
+# -- job files ------------------------------------------------------------------------------------
+JOBS = [
+    {"command": "search", "family": "gan", "trials": 3, "optim": {"generator": {"lr": 1e-3}}},
+    {
+        "job": "demo",
+        "store": "runs",
+        "stages": {
+            "search": {"family": "vae", "model": {"hidden": [64, 32]}, "metric": ["val/fd"]},
+            "confirm": {"run": "${search.champion}", "seeds": 4},
+            "last": {"command": "sample", "model": "${search.ranking.0}", "labels": [1, 2]},
+        },
+    },
+]
+
+
+def read_job_file(value: tuple[int, tuple[str, Any]]) -> None:
+    which, change = value
+    job = make_job(parse_yaml(json_file(JOBS[which], change), "job.yaml"), "job", {})
+    again = make_job(parse_yaml(job.text(), "job.yaml"), "job", {})
+    assert (again.name, again.shared) == (job.name, job.shared)
+    assert [stage.content for stage in again.stages] == [stage.content for stage in job.stages]
 
 
 # -- IDX ------------------------------------------------------------------------------------------
@@ -394,6 +419,7 @@ def read_tags(value: tuple[dict[str, str], dict[str, str], bool]) -> None:
 
 PROPERTIES = {
     "config": Property(st.tuples(st.integers(0, 1), JSONS), read_config),
+    "job": Property(st.tuples(st.integers(0, 1), JSONS), read_job_file),
     "idx": Property(
         st.tuples(st.sampled_from(["images-idx3", "labels-idx1"]), st.booleans(), HEADERS, DAMAGE),
         read_idx,

@@ -12,6 +12,7 @@ from pipelines.report.results import (
     EvaluationResult,
     RecordedRun,
     RerunResult,
+    RunProgress,
     RunsResult,
     SearchResult,
     TrainResult,
@@ -68,6 +69,7 @@ def search_result(**changes: Any) -> SearchResult:
         "search_id": "vae-1",
         "run_id": "xyz",
         "experiment": "vae-digits",
+        "registered_model": "vae-digits",
         "tracking_uri": "sqlite:////s/mlflow.db",
         "outcome": "completed",
         "metric": METRIC,
@@ -120,6 +122,38 @@ def runs_result(*runs: RecordedRun) -> RunsResult:
 def best_result() -> BestResult:
     runs = (recorded_run(), recorded_run(run_id="def", value=-2.0))
     return BestResult(metric=METRIC, mode="max", data="digits", ranking=runs, rerun=runs[0].rerun)
+
+
+def progress(**changes: Any) -> RunProgress:
+    settings: dict[str, Any] = {
+        "name": "vae-1",
+        "running": True,
+        "host": "node-1",
+        "process": 77,
+        "since": "2026-01-02T03:04:05+00:00",
+        "outcome": "",
+        "ended_by": "",
+        "metric": METRIC,
+        "value": -1.5,
+        "best_trial": "t0",
+        "trials": 9,
+        "trials_done": 4,
+        "trials_running": 2,
+        "trials_left": 3,
+        "epochs": 123,
+        "epochs_per_minute": 41.25,
+        "device_share": 0.5,
+        "hours": 0.25,
+        "device_hours": 0.5,
+        "hours_left": 0.75,
+        "device_hours_left": None,
+        "flat_trials_left": 6,
+        "seconds_left": 90.0,
+        "until": "2026-01-02T04:05:06+00:00",
+        "assumes": "--max-hours ends it",
+        "resume": "",
+    }
+    return RunProgress(**{**settings, **changes})
 
 
 def rerun_result(**changes: Any) -> RerunResult:

@@ -10,7 +10,6 @@ from support.training import small_run
 
 import gen_models
 from gen_models.core.checkpoint import save_checkpoint
-from gen_models.core.config import flatten
 from gen_models.core.data import DataSpec
 from gen_models.training.learner import Learner
 from pipelines.config.search import Search
@@ -21,7 +20,6 @@ from pipelines.store.layout import Store
 from pipelines.training.preflight import RunContext
 from pipelines.tuning.recorder import TrialEnded, TrialReported, TrialStarted
 from pipelines.tuning.search_run import SearchRun
-from pipelines.tuning.space import domains
 
 METRIC = "val/nll/iw8"
 
@@ -51,7 +49,7 @@ def make_search(root: Path, **settings: Any) -> SearchRun:
     store = Store.at(root)
     context = RunContext(run, load(run.data, Path()), store, "sqlite:///unused.db")
     folder = store.search("search-1")
-    search = SearchRun(context, folder, RecordingTracker(), list(flatten(domains(run))))
+    search = SearchRun(context, folder, RecordingTracker(), list(run.searched.by_name))
     search.start(run)
     return search
 
@@ -99,6 +97,6 @@ def write_checkpoint(run: Search, folder: Path, epoch: int) -> None:
     """Write the checkpoint of an untrained model of the run."""
     model = gen_models.family(run.family).Model(run.model, DataSpec((1, 8, 8), 10))
     path = checkpoint_folder(folder, epoch)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     learner = Learner(model, run.optim, seed=0, steps_per_epoch=1)
     save_checkpoint(path, run.family, run.optim, learner)

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,7 +30,10 @@ SETTING = "MEMORY_TRACKER"
 """The environment variable that the tracking system sets while its client is used."""
 _WAIT = 60.0
 """Seconds after which a test that waits for something fails."""
-_STATUS = {"completed": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
+_STATUS = {
+    **{"completed": "FINISHED", "stopped_early": "FINISHED"},
+    **{"diverged": "FAILED", "failed": "FAILED"},
+}
 
 
 @dataclass
@@ -165,7 +168,8 @@ class MemoryWriter:
             for name, value in record.metrics.items():
                 run.points.setdefault(name, {})[record.epoch] = value
             run.pictures |= {f"{key}/{record.epoch}" for key in record.pictures}
-            run.row = replace(run.row, epoch=max(run.row.epoch, record.epoch))
+            if info.kind not in ("search", "confirmation"):  # whose records are no epochs
+                run.row = replace(run.row, epoch=max(run.row.epoch, record.epoch))
         latest = {name: points[max(points)] for name, points in run.points.items()}
         metrics = {**run.row.metrics, **latest, **(outcome.summary if outcome else {})}
         tags = {**run.row.tags, **(outcome.tags if outcome else {})}
@@ -255,7 +259,12 @@ class MemoryReader:
         self._server = server
 
     def list_runs(
-        self, experiment: str | None = None, tags: Mapping[str, str] | None = None
+        self,
+        experiment: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        *,
+        where: Callable[[RunRow], bool] | None = None,
+        num: int | None = None,
     ) -> list[RunRow]:
         self._server.request("")
         rows = [run.row for run in self._server.runs.values()]
@@ -267,7 +276,8 @@ class MemoryReader:
             for row in rows
             if experiment in (None, row.experiment) and _has_tags(row, tags or {})
         ]
-        return sorted(found, key=lambda row: row.start_time, reverse=True)
+        newest_first = sorted(found, key=lambda row: row.start_time, reverse=True)
+        return [row for row in newest_first if where is None or where(row)][:num]
 
     def holds(self, run_id: str) -> bool:
         return any(run.row.run_id == run_id for run in self._server.runs.values())
@@ -311,6 +321,10 @@ class MemoryReader:
             run
             for run in self._server.runs.values()
             if run.row.run_id == (wanted or name) or (not wanted and run.row.name == name)
+        ] or [
+            run
+            for run in self._server.runs.values()
+            if not wanted and len(name) >= 8 and run.row.run_id.startswith(name)
         ]
         if len(found) != 1:
             ids = ", ".join(run.row.run_id for run in found)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from gen_models.training.distributed import check_replicas, share_batch_norm
+from gen_models.training.distributed import any_worker, check_replicas, share_batch_norm
 
 ROWS = {
     2: (slice(0, 5), slice(5, 14)),
@@ -55,3 +55,5 @@ def run_checks(rank: int, world: int, above: Path) -> None:
     with pytest.raises(RuntimeError) as raised:
         check_replicas({"layer": layer})
     (folder / f"differing.{rank}").write_text(str(raised.value))
+    said = [any_worker(rank == world - 1), any_worker(False)]
+    (folder / f"said.{rank}").write_text(f"{said}")

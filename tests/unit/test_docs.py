@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from support.results import rerun_result
+from support.results import progress, rerun_result
 
 from docs.generate import FILES, FOLDER
 from pipelines.analysis.seeds import SeedStatistics
@@ -21,13 +21,20 @@ from pipelines.config.search import Search, SeedStudy
 from pipelines.report.results import (
     RESULTS,
     BestResult,
+    EdgeSetting,
     EvaluationResult,
     Failure,
+    JobFileResult,
     RecordedRun,
+    ReportedSearch,
+    ReportResult,
     Result,
     RunsResult,
     SampleResult,
     SearchResult,
+    StageResult,
+    StatusResult,
+    StopResult,
     StudySummary,
     SyncResult,
     TrainResult,
@@ -127,6 +134,39 @@ EXAMPLES: list[Result] = [
         tracking_uri="u", runs=2, evaluations=1, failed=(Failure(name="runs/a", reason="damaged"),)
     ),
     rerun_result(),
+    JobFileResult(
+        job="j",
+        store="runs",
+        stages={"a": StageResult(command="best", exit_code=0, is_new=True, result={"data": "x"})},
+        left=("b",),
+    ),
+    ReportResult(
+        path="/report.html",
+        searches=(
+            ReportedSearch(
+                search_id="s",
+                outcome=None,
+                trials=3,
+                metric=OBJECTIVE.metric,
+                mode=OBJECTIVE.mode,
+                best_trial="t1",
+                value=23.9,
+                config={"optim.lr": 0.01},
+                edges=(
+                    EdgeSetting(
+                        name="optim.lr", value=0.01, edge="upper", range="1 to 2", flag="--space"
+                    ),
+                ),
+                importance={"optim.lr": 1.0},
+                importance_trials=60,
+                device_hours=0.5,
+                epochs=12,
+                saved_epochs=3,
+            ),
+        ),
+    ),
+    StopResult(name="s", asked="stopped by", outcome="", ended_by="", resume="genpipe search"),
+    StatusResult(runs=(progress(), progress(value=None, until="", seconds_left=None))),
 ]
 
 
@@ -188,6 +228,11 @@ def test_the_pages_have_commands() -> None:
 @pytest.mark.parametrize("line", commands())
 def test_a_command_of_the_pages_is_understood(line: str) -> None:
     _, name, *args = shlex.split(line, comments=True)
+    understood(name, args)
+
+
+def understood(name: str, args: list[str]) -> None:
+    """Parse a command's arguments."""
     module = command(name)
     if name in ("train", "search"):
         assert parse_run(Train if name == "train" else Search, name, args) is not None
@@ -195,4 +240,4 @@ def test_a_command_of_the_pages_is_understood(line: str) -> None:
         parse_settings(getattr(module, name.capitalize()), name, args)
     else:
         inner = args[args.index("--") + 1 :]
-        assert parse_run(Train if inner[0] == "train" else Search, inner[0], inner[1:]) is not None
+        understood(inner[0], inner[1:])

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from tyro.conf import Positional
 
 import gen_models
-from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
+from pipelines.cli.parsing import RecordedSettings, parse_settings
+from pipelines.cli.stages import Call, finish
+from pipelines.report.results import BestResult
 
 ORDER, USAGE = 7, "best FAMILY"
 
@@ -33,11 +35,15 @@ class Best(RecordedSettings):
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Best, "best", args)
+    return finish(run(settings, Call()), settings, show)
+
+
+def run(settings: Best, call: Call) -> BestResult:
+    """Rank the recorded runs."""
     gen_models.space_module(settings.family)  # raises if there is none, without torch
     from pipelines.catalog.runs import best  # light: imports rich
-    from pipelines.report.console import show_best  # light: imports rich
 
-    result = best(
+    return best(
         settings.family,
         data=settings.data,
         metric=settings.metric,
@@ -46,6 +52,10 @@ def main(args: list[str]) -> int:
         store=settings.store,
         tracking_uri=settings.tracking_uri,
     )
+
+
+def show(result: BestResult, settings: Best) -> None:
+    """Print the ranking."""
+    from pipelines.report.console import show_best  # light: imports rich
+
     show_best(result)
-    print_json(settings, result.to_json())
-    return result.exit_code

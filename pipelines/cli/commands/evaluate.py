@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
+from pipelines.cli.parsing import RecordedSettings, parse_settings
+from pipelines.cli.stages import Call, finish
 from pipelines.config.run import Device, Features
+from pipelines.report.results import EvaluationResult
 
 ORDER, USAGE = 4, "evaluate MODEL"
 
@@ -48,10 +50,14 @@ class Evaluate(RecordedSettings):
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Evaluate, "evaluate", args)
-    from pipelines.catalog.evaluation import evaluate  # light: imports torch and Ray
-    from pipelines.report.console import show_evaluation  # light: imports rich
+    return finish(run(settings, Call()), settings, show)
 
-    result = evaluate(
+
+def run(settings: Evaluate, call: Call) -> EvaluationResult:
+    """Evaluate the model."""
+    from pipelines.catalog.evaluation import evaluate  # light: imports torch and Ray
+
+    return evaluate(
         settings.model,
         num=settings.num,
         importance_samples=settings.importance_samples,
@@ -66,6 +72,10 @@ def main(args: list[str]) -> int:
         store=settings.store,
         tracking_uri=settings.tracking_uri,
     )
+
+
+def show(result: EvaluationResult, settings: Evaluate) -> None:
+    """Print the metrics."""
+    from pipelines.report.console import show_evaluation  # light: imports rich
+
     show_evaluation(result)
-    print_json(settings, result.to_json())
-    return result.exit_code

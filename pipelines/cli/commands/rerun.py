@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
+from pipelines.cli.parsing import RecordedSettings, parse_settings
+from pipelines.cli.stages import Call, finish
+from pipelines.report.results import RerunResult
 
 ORDER, USAGE = 11, "rerun RUN"
 
@@ -31,10 +33,14 @@ class Rerun(RecordedSettings):
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Rerun, "rerun", args)
-    from pipelines.catalog.rerun import rerun  # light: imports torch
-    from pipelines.report.console import show_rerun  # light: imports rich
+    return finish(run(settings, Call()), settings, show)
 
-    result = rerun(
+
+def run(settings: Rerun, call: Call) -> RerunResult:
+    """Repeat the run."""
+    from pipelines.catalog.rerun import rerun  # light: imports torch
+
+    return rerun(
         settings.run,
         store=settings.store,
         tracking_uri=settings.tracking_uri,
@@ -42,6 +48,10 @@ def main(args: list[str]) -> int:
         data_root=settings.data_root,
         download=settings.download,
     )
+
+
+def show(result: RerunResult, settings: Rerun) -> None:
+    """Print whether it is equal."""
+    from pipelines.report.console import show_rerun  # light: imports rich
+
     show_rerun(result)
-    print_json(settings, result.to_json())
-    return result.exit_code

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
+from pipelines.cli.parsing import RecordedSettings, parse_settings
+from pipelines.cli.stages import Call, finish
+from pipelines.report.results import SampleResult
 
 ORDER, USAGE = 5, "sample MODEL"
 
@@ -33,10 +35,14 @@ class Sample(RecordedSettings):
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Sample, "sample", args)
-    from pipelines.catalog.models import sample  # light: imports torch
-    from pipelines.report.console import show_samples  # light: imports rich
+    return finish(run(settings, Call()), settings, show)
 
-    result = sample(
+
+def run(settings: Sample, call: Call) -> SampleResult:
+    """Write the samples."""
+    from pipelines.catalog.models import sample  # light: imports torch
+
+    return sample(
         settings.model,
         num=settings.num,
         seed=settings.seed,
@@ -45,6 +51,10 @@ def main(args: list[str]) -> int:
         store=settings.store,
         tracking_uri=settings.tracking_uri,
     )
+
+
+def show(result: SampleResult, settings: Sample) -> None:
+    """Print where the samples are."""
+    from pipelines.report.console import show_samples  # light: imports rich
+
     show_samples(result, settings.model)
-    print_json(settings, result.to_json())
-    return result.exit_code

@@ -8,16 +8,20 @@ from pathlib import Path
 
 from gen_models.core.errors import InputError, require
 from pipelines.cli.commands.confirm import Confirm
+from pipelines.cli.commands.run import Run as RunFile
+from pipelines.cli.commands.run import parse_job
+from pipelines.cli.jobs.definition import Job
 from pipelines.cli.parsing import parse_run, parse_settings
 from pipelines.config.run import Run, Train
 from pipelines.config.search import Search
 
 ORDER, USAGE = 10, "submit -- COMMAND"
 
-_CHECKS: dict[str, Callable[[list[str]], Run | Confirm | None]] = {
+_CHECKS: dict[str, Callable[[list[str]], Run | Confirm | Job | None]] = {
     "train": lambda args: parse_run(Train, "train", args),
     "search": lambda args: parse_run(Search, "search", args),
     "confirm": lambda args: parse_settings(Confirm, "confirm", args),
+    "run": lambda args: parse_job(parse_settings(RunFile, "run", args)),
 }
 """The commands that can be submitted, and what checks their arguments here."""
 
@@ -43,9 +47,11 @@ def main(args: list[str]) -> int:
     if not command:
         raise InputError("no command to submit: expected one after --, as in -- search vae")
     if command[0] not in _CHECKS:
-        raise InputError(f"cannot submit {command[0]!r}: expected train, search or confirm")
+        raise InputError(f"cannot submit {command[0]!r}: expected one of {', '.join(_CHECKS)}")
     if submitted := _CHECKS[command[0]](command[1:]):
         _require_absolute(submitted)
+    if command[0] == "run":
+        command = _with_sent_file(command, settings.working_dir)
     from pipelines.cluster.jobs import submit  # light: imports Ray
 
     return submit(
@@ -57,7 +63,18 @@ def main(args: list[str]) -> int:
     ).exit_code
 
 
-def _require_absolute(settings: Run | Confirm) -> None:
+def _with_sent_file(command: list[str], working_dir: Path) -> list[str]:
+    """Return the command of a job file with the file's path in the folder that is sent. Raises
+    `InputError` if it is not in it."""
+    file = parse_settings(RunFile, "run", command[1:]).file
+    folder, path = working_dir.resolve(), file.resolve()
+    expected = f"a file below {folder}, the folder that is sent to the cluster; see --working-dir"
+    require(path.is_relative_to(folder), "file", str(file), expected)
+    sent = str(path.relative_to(folder))
+    return [sent if word == str(file) else word for word in command]
+
+
+def _require_absolute(settings: Run | Confirm | Job) -> None:
     """Refuse paths that the job would look for in its working directory, a copy on one node that
     is removed after the job."""
     lost = "because the job's working directory is a copy that is removed after the job"

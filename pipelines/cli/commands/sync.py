@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.cli.parsing import RecordedSettings, parse_settings, print_json
+from pipelines.cli.parsing import RecordedSettings, parse_settings
+from pipelines.cli.stages import finish
+from pipelines.report.results import SyncResult
 
 ORDER, USAGE = 9, "sync"
 
@@ -20,9 +22,13 @@ def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
     settings = parse_settings(Sync, "sync", args)
     from pipelines.catalog.sync import sync  # light: imports sqlalchemy
-    from pipelines.report.console import show_sync  # light: imports rich
 
     result = sync(store=settings.store, tracking_uri=settings.tracking_uri)
+    return finish(result, settings, show)
+
+
+def show(result: SyncResult, settings: Sync) -> None:
+    """Print how much was recorded."""
+    from pipelines.report.console import show_sync  # light: imports rich
+
     show_sync(result)
-    print_json(settings, result.to_json())
-    return result.exit_code

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from pipelines.cli.parsing import parse_run, print_json
+from pipelines.cli.parsing import parse_run
+from pipelines.cli.stages import Call, finish
 from pipelines.config.run import Train
+from pipelines.report.results import TrainResult
 
 ORDER, USAGE = 1, "train FAMILY"
 
 
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
-    run = parse_run(Train, "train", args)
-    if run is None:
+    settings = parse_run(Train, "train", args)
+    if settings is None:
         return 0
-    if run.dry_run:
-        from pipelines.cli.dry_run import describe_run  # light: imports torch
+    if settings.dry_run or settings.save:
+        from pipelines.cli.dry_run import describe_or_save  # light: imports torch
 
-        print(describe_run(run))
-        return 0
-    from pipelines.report.console import show_train  # light: imports rich
+        return describe_or_save(settings)
+    return finish(run(settings, Call()), settings, show)
+
+
+def run(settings: Train, call: Call) -> TrainResult:
+    """Train the config."""
     from pipelines.training.run import train_config  # light: imports torch and Ray
 
-    result = train_config(run)
+    return train_config(settings)
+
+
+def show(result: TrainResult, settings: Train) -> None:
+    """Print what came out."""
+    from pipelines.report.console import show_train  # light: imports rich
+
     show_train(result)
-    print_json(run, result.to_json())
-    return result.exit_code

@@ -12,7 +12,7 @@ from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.mlflow.connection import SCHEMES, database_file, require_uri
 from pipelines.tracking.mlflow.database import is_complete
-from pipelines.tracking.mlflow.listing import FileReader
+from pipelines.tracking.mlflow.listing import FileReader, experiment_links
 from pipelines.tracking.mlflow.relocation import follow_store
 from pipelines.tracking.mlflow.server import serve
 
@@ -70,4 +70,13 @@ class MlflowBackend:
 
     def serve(self, uri: str, store: Store, port: int, *, auth: bool = False) -> None:
         follow_store(uri, store)
-        serve(uri, store, port, auth=auth)
+        serve(uri, store, port, auth=auth, links=self._links(uri))
+
+    def _links(self, uri: str) -> dict[str, str]:
+        """Return the ends of the addresses of the experiments, by name."""
+        if uri.startswith("sqlite") and is_complete(path := database_file(uri)):
+            return experiment_links(path)
+        from pipelines.tracking.mlflow.reader import links_of  # light: imports mlflow
+
+        with self.settings():
+            return links_of(uri)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +19,12 @@ from gen_models.core.errors import InputError
 from pipelines.config.run import Run
 from pipelines.store.layout import Store
 from pipelines.tracking.base import RunReader, RunRow
+from pipelines.tracking.mlflow.server import TRIALS, VIEW, view_link
+from pipelines.tracking.rows import make_row
 
 _BUSY_SECONDS = 60.0
+_BATCH = 100
+"""Runs whose values are read together."""
 _RUNS = """
 SELECT runs.run_uuid, runs.name, experiments.name, runs.status, runs.start_time
 FROM runs JOIN experiments ON runs.experiment_id = experiments.experiment_id
@@ -30,6 +34,22 @@ ORDER BY runs.start_time DESC, runs.run_uuid
 _WITH_TAG = """
 AND EXISTS (SELECT 1 FROM tags WHERE tags.run_uuid = runs.run_uuid AND key = ? AND value = ?)
 """
+_VIEWED = """
+SELECT experiments.experiment_id, experiments.name, tags.value IS NOT NULL FROM experiments
+LEFT JOIN experiment_tags AS tags
+ON tags.experiment_id = experiments.experiment_id AND tags.key = ?
+WHERE experiments.lifecycle_stage = 'active' AND EXISTS
+(SELECT 1 FROM runs WHERE runs.experiment_id = experiments.experiment_id)
+ORDER BY experiments.last_update_time DESC
+"""
+
+
+def experiment_links(path: Path) -> dict[str, str]:
+    """Return the ends of the addresses of the experiments that have runs, by name, the latest
+    first. Of what an older version recorded there is no view."""
+    with closing(sqlite3.connect(path, _BUSY_SECONDS)) as connection:
+        rows = connection.execute(_VIEWED, [f"{VIEW}{TRIALS}"]).fetchall()
+    return {name: view_link(str(key), TRIALS if viewed else "") for key, name, viewed in rows}
 
 
 class FileReader:
@@ -41,9 +61,14 @@ class FileReader:
         self._reader: RunReader | None = None
 
     def list_runs(
-        self, experiment: str | None = None, tags: Mapping[str, str] | None = None
+        self,
+        experiment: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        *,
+        where: Callable[[RunRow], bool] | None = None,
+        num: int | None = None,
     ) -> list[RunRow]:
-        """Return the runs, newest first: of one experiment or all, with these tags.
+        """Return the runs, newest first, as `RunReader.list_runs` says.
 
         Raises `InputError` if there is no such experiment.
         """
@@ -56,14 +81,12 @@ class FileReader:
             if experiment is not None:
                 _require_experiment(connection, experiment)
             found = connection.execute(_RUNS.format(conditions=conditions), values).fetchall()
-            wanted = {row[0] for row in found}
-            metrics = _by_run(connection, "latest_metrics", wanted, "is_nan")
-            params = _by_run(connection, "params", wanted)
-            tags_of = _by_run(connection, "tags", wanted)
-        return [
-            _row(row, metrics.get(row[0], {}), params.get(row[0], {}), tags_of.get(row[0], {}))
-            for row in found
-        ]
+            rows = (
+                row
+                for start in range(0, len(found), _BATCH)
+                for row in _rows(connection, found[start : start + _BATCH])
+            )
+            return list(islice((row for row in rows if where is None or where(row)), num))
 
     def holds(self, run_id: str) -> bool:
         """Return whether there is a run of this id, even if somebody has deleted it."""
@@ -112,15 +135,24 @@ def _require_experiment(connection: sqlite3.Connection, name: str) -> None:
         raise InputError(f"experiment = {name!r}: expected one of {', '.join(known)}")
 
 
+def _rows(connection: sqlite3.Connection, found: Sequence[tuple[Any, ...]]) -> list[RunRow]:
+    """Return some runs with their metrics, parameters and tags."""
+    run_ids = [row[0] for row in found]
+    metrics = _by_run(connection, "latest_metrics", run_ids, "is_nan")
+    params = _by_run(connection, "params", run_ids)
+    tags = _by_run(connection, "tags", run_ids)
+    return [_row(row, metrics[row[0]], params[row[0]], tags[row[0]]) for row in found]
+
+
 def _by_run(
-    connection: sqlite3.Connection, table: str, wanted: set[str], is_nan: str = "0"
+    connection: sqlite3.Connection, table: str, run_ids: Sequence[str], is_nan: str = "0"
 ) -> dict[str, dict[str, Any]]:
-    """Return a table's values of the wanted runs, by run and by key."""
-    found: dict[str, dict[str, Any]] = {}
-    query = f"SELECT run_uuid, key, value, {is_nan} FROM {table}"  # nosec  # of this module
-    for run_id, key, value, without_value in connection.execute(query):
-        if run_id in wanted:
-            found.setdefault(run_id, {})[key] = math.nan if without_value else value
+    """Return a table's values of some runs, by run and by key."""
+    found: dict[str, dict[str, Any]] = {run_id: {} for run_id in run_ids}
+    places = ",".join("?" * len(run_ids))
+    query = f"SELECT run_uuid, key, value, {is_nan} FROM {table} WHERE run_uuid IN ({places})"  # nosec
+    for run_id, key, value, without_value in connection.execute(query, run_ids):
+        found[run_id][key] = math.nan if without_value else value
     return found
 
 
@@ -131,18 +163,4 @@ def _row(
     tags: Mapping[str, str],
 ) -> RunRow:
     run_id, name, experiment, status, start_time = row
-    return RunRow(
-        run_id=run_id,
-        name=name,
-        experiment=experiment,
-        kind=tags.get("kind", ""),
-        search_id=tags.get("search_id", ""),
-        trial_id=tags.get("trial_id", ""),
-        status=status,
-        outcome=tags.get("outcome", ""),
-        epoch=int(metrics.get("epoch", 0)),
-        metrics=metrics,
-        params=params,
-        tags=tags,
-        start_time=datetime.fromtimestamp(start_time / 1000).astimezone(),
-    )
+    return make_row(run_id, name, experiment, status, start_time, metrics, params, tags)

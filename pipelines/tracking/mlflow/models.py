@@ -8,6 +8,7 @@ not logged again.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -21,10 +22,18 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, RunTag
+from mlflow.entities import (
+    LoggedModel,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Run,
+    RunTag,
+)
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 from torch import nn
 
@@ -32,8 +41,13 @@ from gen_models.core import checkpoint as checkpoints
 from pipelines.analysis.champion import Claim
 from pipelines.analysis.comparability import KEY, comparison_key, short
 from pipelines.store.journal import Outcome, RunInfo
-from pipelines.tracking.mlflow.fingerprint import CHECKPOINT, DIGEST, folder_digest
-from pipelines.tracking.mlflow.runs import KnownRun
+from pipelines.tracking.mlflow.runs import (
+    CHECKPOINT,
+    DIGEST,
+    KnownRun,
+    folder_digest,
+    split_params,
+)
 from pipelines.tracking.queue import reason
 
 LoadSampler = Callable[[Path], tuple[nn.Module, int]]
@@ -97,6 +111,7 @@ class CheckpointModel:
         delivered: dict[str, Any] = {"model_uri": model.model_uri}
         if self._outcome.register:
             number = self._registered(model)
+            self._show_version(model, number)
             with claiming:
                 alias = self._claim(number)
             delivered |= {"version": number, "is_champion": bool(alias)}
@@ -131,7 +146,7 @@ class CheckpointModel:
             name=re.sub(r"[/:.%\"']", "-", self._info.name),
             source_run_id=self._run_id,
             tags=self._tags(),
-            params={key: str(value) for key, value in self._info.params.items()},
+            params=split_params(self._info)[0],
             model_type=self._info.tags.get("family"),
         )
         description.run_id, description.model_id = self._run_id, model.model_id
@@ -199,6 +214,13 @@ class CheckpointModel:
         for number in repeated:
             self._client.delete_model_version(name, str(number))
         return str(first)
+
+    def _show_version(self, model: LoggedModel, number: str) -> None:
+        """Set the tag by which MLflow's pages know that a logged model is registered."""
+        version = {"name": self._outcome.register, "version": number}
+        known = json.dumps([version])
+        if model.tags.get(MLFLOW_MODEL_VERSIONS) != known:
+            self._client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: known})
 
     def _versions(self) -> list[int]:
         """Return the numbers of the versions of this checkpoint of this run, ascending."""
@@ -269,6 +291,15 @@ def _global_tracking_uri(uri: str) -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: as if never set
+
+
+def logged_model(client: MlflowClient, run: Run) -> LoggedModel | None:
+    """Return the model that was logged of a run's checkpoint; None if there is none."""
+    mine = f"source_run_id = '{run.info.run_id}'"
+    found = client.search_logged_models([run.info.experiment_id], mine)
+    digest = run.data.tags.get(DIGEST)
+    ready = [model for model in found if model.status == LoggedModelStatus.READY]
+    return next((model for model in ready if model.tags.get(DIGEST) == digest), None)
 
 
 def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:

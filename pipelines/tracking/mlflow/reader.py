@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,13 +23,21 @@ from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.base import RunRow
 from pipelines.tracking.mlflow.connection import connect
-from pipelines.tracking.mlflow.fingerprint import CHECKPOINT, DIGEST, folder_digest
-from pipelines.tracking.mlflow.runs import find_run
+from pipelines.tracking.mlflow.runs import CHECKPOINT, DIGEST, find_run, folder_digest
+from pipelines.tracking.mlflow.server import TRIALS, VIEW, view_link
+from pipelines.tracking.rows import make_row
 
 T = TypeVar("T")
 _PAGE = 1000
 _CONFIG = "config.json"
 _NAMES = "a run's id or name, or a registered model"
+_NAMED = (
+    "attributes.run_name = {}",
+    "tags.trial_id = {} and tags.kind = 'trial'",
+    "tags.search_id = {} and tags.kind = 'search'",
+    "tags.search_id = {} and tags.kind = 'confirmation'",
+)
+"""MLflow's filters for the runs that a name can mean, the first that finds any."""
 _UNKNOWN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """MLflow's error codes for a name that it does not know."""
 
@@ -43,9 +50,14 @@ class MlflowReader:
         self._client = connect(uri)
 
     def list_runs(
-        self, experiment: str | None = None, tags: Mapping[str, str] | None = None
+        self,
+        experiment: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        *,
+        where: Callable[[RunRow], bool] | None = None,
+        num: int | None = None,
     ) -> list[RunRow]:
-        """Return the runs, newest first: of one experiment or all, with these tags.
+        """Return the runs, newest first, as `RunReader.list_runs` says.
 
         Raises `InputError` if there is no such experiment.
         """
@@ -56,7 +68,9 @@ class MlflowReader:
                 f"experiment = {experiment!r}: expected one of {', '.join(sorted(known.values()))}"
             )
         condition = " and ".join(f"tags.`{k}` = {quoted(v)}" for k, v in (tags or {}).items())
-        return [as_row(run, names) for run in search_runs(self._client, names, condition)]
+        page = _PAGE if num is None or where else min(num, _PAGE)
+        rows = (as_row(run, names) for run in search_runs(self._client, names, condition, page))
+        return list(islice((row for row in rows if where is None or where(row)), num))
 
     def holds(self, run_id: str) -> bool:
         """Return whether there is a run of this id, even if somebody has deleted it."""
@@ -129,11 +143,16 @@ class MlflowReader:
         return self._client.get_run(version.run_id), version.tags.get(DIGEST, "")
 
     def _run_named(self, name: str) -> MlflowRun:
-        """Return the run of this id or name."""
+        """Return the run of this id or name, a trial or a search also by its own id; or of an id
+        that begins so, with eight digits or more, as tables have them."""
         if re.fullmatch(r"[0-9a-f]{32}", name) and (run := find_run(self._client, name)):
             return run
-        condition = f"attributes.run_name = {quoted(name)}"
-        found = list(search_runs(self._client, experiment_names(self._client), condition))
+        experiments, found = experiment_names(self._client), list[MlflowRun]()
+        conditions = [condition.format(quoted(name)) for condition in _NAMED]
+        if re.fullmatch(r"[0-9a-f]{8,31}", name):
+            conditions.append(f"attributes.run_id LIKE '{name}%'")
+        for condition in conditions:
+            found = found or list(search_runs(self._client, experiments, condition))
         if len(found) > 1:
             ids = ", ".join(run.info.run_id for run in found)
             raise InputError(f"model = {name!r}: expected one run; give an id of {ids}")
@@ -193,13 +212,26 @@ def experiment_names(client: MlflowClient) -> dict[str, str]:
     return {experiment.experiment_id: experiment.name for experiment in found}
 
 
+def links_of(uri: str) -> dict[str, str]:
+    """Return the ends of the addresses of the experiments at a URI, by name, the latest first."""
+    client = connect(uri)
+    found = client.search_experiments(order_by=["last_update_time DESC"], max_results=_PAGE)
+    viewed = {each.experiment_id for each in found if f"{VIEW}{TRIALS}" in each.tags}
+    return {
+        each.name: view_link(each.experiment_id, TRIALS if each.experiment_id in viewed else "")
+        for each in found
+        if each.experiment_id in viewed or each.name != "Default"
+    }
+
+
 def search_runs(
-    client: MlflowClient, experiments: Mapping[str, str], condition: str
+    client: MlflowClient, experiments: Mapping[str, str], condition: str, page: int = _PAGE
 ) -> Iterator[MlflowRun]:
-    """Iterate over the runs of these experiments (by id) that fulfil an MLflow filter."""
+    """Iterate over the runs of these experiments (by id) that fulfil an MLflow filter. `page`: how
+    many are asked for at once."""
     return _all(
         lambda token: client.search_runs(
-            list(experiments), condition, max_results=_PAGE, page_token=token
+            list(experiments), condition, max_results=page, page_token=token
         )
     )
 
@@ -223,26 +255,9 @@ def _all(page: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
             return
 
 
-def _epoch(value: float) -> int:
-    """Return an epoch; 0 for a number that is none, which only a run of others can have."""
-    return int(value) if math.isfinite(value) else 0
-
-
 def as_row(run: MlflowRun, names: Mapping[str, str]) -> RunRow:
     """Return a run as a row. `names`: the experiments' names, by id."""
-    tags = run.data.tags
-    return RunRow(
-        run_id=run.info.run_id,
-        name=run.info.run_name,
-        experiment=names[run.info.experiment_id],
-        kind=tags.get("kind", ""),
-        search_id=tags.get("search_id", ""),
-        trial_id=tags.get("trial_id", ""),
-        status=run.info.status,
-        outcome=tags.get("outcome", ""),
-        epoch=_epoch(run.data.metrics.get("epoch", 0)),
-        metrics=dict(run.data.metrics),
-        params=dict(run.data.params),
-        tags=dict(tags),
-        start_time=datetime.fromtimestamp(run.info.start_time / 1000).astimezone(),
-    )
+    info, data = run.info, run.data
+    experiment = names[info.experiment_id]
+    known = (info.run_id, info.run_name, experiment, info.status, info.start_time)
+    return make_row(*known, data.metrics, data.params, data.tags)

@@ -6,10 +6,12 @@ MLflow chooses the ids of its runs itself, so a run is found by the tag `key`.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -33,17 +35,23 @@ from mlflow.utils.validation import (
     MAX_DATASET_DIGEST_SIZE,
     MAX_PARAM_VAL_LENGTH,
     MAX_PARAMS_TAGS_PER_BATCH,
+    MAX_TAG_VAL_LENGTH,
 )
 
-from pipelines.store.journal import Journal, RunInfo
+from pipelines.store.journal import Journal, Labels, RunInfo
 from pipelines.store.layout import RunFolder, Store
+from pipelines.store.secrets import hide
 from pipelines.tracking.mlflow.connection import artifact_location
 from pipelines.tracking.mlflow.images import Pictures
+from pipelines.tracking.rows import NOTE, SETTINGS, delivered_epoch
 
-EPOCH = "epoch"
-"""The metric that is the watermark: no epoch at or below it lacks a point."""
 PREVIOUS_IDS = "previous_run_ids"
 """The tag with the ids that a run had before it was recorded anew, as in another database."""
+CHECKPOINT = "checkpoint"
+"""Tag with the checkpoint folder's name in the run's folder, and name of the artifact folder that
+is a copy of it."""
+DIGEST = "checkpoint_digest"
+"""Tag, of a run and of a registered version, that identifies a checkpoint."""
 _DESCRIBED = "described"
 """The tag that marks a run whose params, data set and config are complete."""
 
@@ -58,6 +66,8 @@ class KnownRun:
     """The watermark."""
     running: bool
     pictures: Pictures
+    labels: Labels
+    """How a person labels the run."""
 
 
 class Runs:
@@ -94,13 +104,28 @@ class Runs:
         assert run
         if _DESCRIBED not in run.data.tags:
             self._describe(run.info.run_id, journal, info)
+        epoch = delivered_epoch(run.data.metrics)
+        labels = journal.labels()
+        self._label(run, journal, labels)
         return KnownRun(
             run.info.run_id,
             experiment_id,
-            int(run.data.metrics.get(EPOCH, -1)),
+            -1 if epoch is None else epoch,
             run.info.status == "RUNNING",
             Pictures(self._client, run.info.run_id),
+            labels,
         )
+
+    def _label(self, run: Run, journal: Journal, labels: Labels) -> None:
+        """Set the tags that a person gave since the run was last delivered, and delete those that
+        they replace. A tag that was delivered stays as somebody has edited it."""
+        before = Labels(**journal.delivered(hide(self._uri)).get("labels", {}))
+        had, wanted = _label_tags(before), _label_tags(labels)
+        for name in (had.keys() - wanted.keys()) & run.data.tags.keys():
+            self._client.delete_tag(run.info.run_id, name)
+        for name, value in wanted.items():
+            if had.get(name) != value != run.data.tags.get(name):
+                self._client.set_tag(run.info.run_id, name, value)
 
     def _find(self, experiment_id: str, key: str) -> Run | None:
         """Return the run with this key. If there are two, because a request was repeated after its
@@ -117,22 +142,27 @@ class Runs:
             parent = Journal(journal.run_folder / info.parent, journal.files)
             with parent.delivering():  # several processes may begin with trials of one search
                 parent_id = self.get(parent).run_id
-        tags = _tags(info, parent_id)
+        tags = _label_tags(journal.labels()) | _tags(info, parent_id)
         if previous := journal.run_ids():
             tags[PREVIOUS_IDS] = " ".join(previous)
-        self._client.create_run(experiment_id, journal.started_ms(), tags, info.name)
+        name = info.label or info.name
+        self._client.create_run(experiment_id, journal.started_ms(), tags, name)
 
     def _describe(self, run_id: str, journal: Journal, info: RunInfo) -> None:
         """Log params, data set and config. May be repeated."""
-        params = [Param(k, str(v)[:MAX_PARAM_VAL_LENGTH]) for k, v in info.params.items()]
+        shown, rest = split_params(info)
+        params = [Param(k, v[:MAX_PARAM_VAL_LENGTH]) for k, v in shown.items()]
+        if rest:
+            self._client.set_tag(run_id, SETTINGS, rest)
         for start in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
             batch = params[start : start + MAX_PARAMS_TAGS_PER_BATCH]
             self._client.log_batch(run_id, params=batch)
         if info.dataset:
             self._client.log_inputs(run_id, [_dataset(info.dataset)])
-        config = RunFolder(journal.run_folder, journal.files).config
-        if journal.files.exists(config):
-            self._client.log_artifact(run_id, str(config))
+        folder = RunFolder(journal.run_folder, journal.files)
+        for path in (folder.config, folder.job):
+            if journal.files.exists(path):
+                self._client.log_artifact(run_id, str(path))
         self._client.set_tag(run_id, _DESCRIBED, "true")
 
     # -- the experiment -----------------------------------------------------------------------
@@ -154,6 +184,19 @@ class Runs:
         made = self._client.get_experiment_by_name(name)
         assert made
         return made
+
+
+def split_params(info: RunInfo) -> tuple[dict[str, str], str]:
+    """Return the params that MLflow's pages show, and the value of the tag that holds the others,
+    as JSON; all and "" if a tag cannot hold them."""
+    params = {name: str(value) for name, value in info.params.items()}
+    if not info.shown:
+        return params, ""
+    rest = {name: value for name, value in params.items() if name not in info.shown}
+    text = json.dumps(rest, sort_keys=True)
+    if len(text) > MAX_TAG_VAL_LENGTH:
+        return params, ""
+    return {name: params[name] for name in info.shown if name in params}, text if rest else ""
 
 
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
@@ -182,6 +225,10 @@ def _tags(info: RunInfo, parent_id: str) -> dict[str, str]:
     return {key: value for key, value in {**tags, **info.tags}.items() if value}
 
 
+def _label_tags(labels: Labels) -> dict[str, str]:
+    return {**labels.tags, **({NOTE: labels.note} if labels.note else {})}
+
+
 def _user() -> str:
     try:
         return getpass.getuser()
@@ -199,3 +246,13 @@ def _dataset(known: Mapping[str, Any]) -> DatasetInput:
         profile=json.dumps(rest),
     )
     return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the digest by which a checkpoint is known: of the names and contents of a folder's
+    files."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        whole.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return whole.hexdigest()[:16]

@@ -6,7 +6,9 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from gen_models.core.errors import InputError, require
 from pipelines.cluster import signals
@@ -15,8 +17,14 @@ from pipelines.store.secrets import MARK, hide
 from pipelines.tracking.mlflow.database import make_whole, one_maker
 from pipelines.tracking.queue import reason
 
+VIEW = "mlflow.sharedViewState."
+"""The beginning of an experiment's tags that hold saved views; the view's key follows."""
+TRIALS = "trials"
+"""Key of the view of an experiment's trials and runs, the best first."""
 _SLIM = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ENABLE_AI_GATEWAY": "false"}
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+_PRINTED = 10
+"""Experiments whose addresses are printed."""
 _PASSWORD_LENGTH = 12
 """Characters that MLflow wants of a password."""
 _LOGIN = """\
@@ -29,9 +37,23 @@ grant_default_workspace_access = false
 """
 
 
-def serve(uri: str, store: Store, port: int, *, auth: bool = False) -> None:
+def view_link(experiment_id: str, view: str = "") -> str:
+    """Return the end of the address of an experiment's runs, by its view of this key."""
+    link = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return f"{link}&viewStateShareKey={quote(view)}" if view else link
+
+
+def run_link(experiment_id: str, run_id: str) -> str:
+    """Return the end of the address of a run."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def serve(
+    uri: str, store: Store, port: int, *, auth: bool = False, links: Mapping[str, str]
+) -> None:
     """Serve the page of a database to this machine alone; this process becomes the server. With
-    `auth` it asks for the name and the password that this process's environment has.
+    `auth` it asks for the name and the password that this process's environment has. `links`: the
+    ends of the addresses of the experiments, by name, which are printed.
 
     If `uri` is a server, which has a page already, print its address. Raises `InputError` if the
     port is in use, or if there is no password to ask for.
@@ -39,7 +61,7 @@ def serve(uri: str, store: Store, port: int, *, auth: bool = False) -> None:
     if uri.startswith("http"):
         own = "no --auth, because the server has a page and a login of its own"
         require(not auth, "auth", auth, own)
-        print(f"MLflow's page: {hide(uri)}", flush=True)
+        _print_addresses(hide(uri).rstrip("/"), links)
         return
     _require_free(port)
     variables = _SLIM | os.environ
@@ -55,12 +77,22 @@ def serve(uri: str, store: Store, port: int, *, auth: bool = False) -> None:
     if auth:
         options["--app-name"] = "basic-auth"
         variables |= _login(store)
-    print(f"MLflow's page: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    _print_addresses(f"http://127.0.0.1:{port}", links, " (Ctrl-C ends it)")
     arguments = [part for option in options.items() for part in option]
     command = [sys.executable, "-m", "mlflow", "server", *arguments]
     signals.release()
     # Its arguments are ours; what the URI holds is in the environment.
     os.execve(sys.executable, command, variables)  # nosec B606
+
+
+def _print_addresses(address: str, links: Mapping[str, str], more: str = "") -> None:
+    """Print the page's address, and those of the experiments, which open on their trials."""
+    print(f"MLflow's page: {address}{more}")
+    for name, link in list(links.items())[:_PRINTED]:
+        print(f"  {name}: {address}/{link}")
+    if len(links) > _PRINTED:
+        print(f"  and {len(links) - _PRINTED} experiments more")
+    sys.stdout.flush()
 
 
 def _login(store: Store) -> dict[str, str]:

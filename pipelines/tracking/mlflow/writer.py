@@ -3,9 +3,8 @@
 The writer asks MLflow itself what it holds, once per run and again after every error, because a
 write may have succeeded although its answer was lost. Three things make a repetition harmless:
 
-- The metric `epoch` is the watermark, and the last of an epoch's points. A batch is written whole
-  or
-  not at all, so no epoch at or below the watermark lacks a point.
+- The metric `system/epoch` is the watermark, and the last of an epoch's points. A batch is written
+  whole or not at all, so no epoch at or below the watermark lacks a point.
 - A point has the time of its file in the journal. MLflow keeps one of two points that are equal in
   key, step, time and value, which covers a request that MLflow's own client repeats.
 - An epoch's pictures are logged before its points, and only those that are not listed yet.
@@ -34,18 +33,26 @@ from pipelines.store.journal import (
 from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.mlflow.connection import connect, make_tables
-from pipelines.tracking.mlflow.models import CheckpointModel, LoadSampler
-from pipelines.tracking.mlflow.runs import EPOCH, KnownRun, Runs, find_run
+from pipelines.tracking.mlflow.models import (
+    CheckpointModel,
+    LoadSampler,
+    logged_model,
+)
+from pipelines.tracking.mlflow.pages import Pages
+from pipelines.tracking.mlflow.runs import KnownRun, Runs, find_run
+from pipelines.tracking.rows import EPOCH, WATERMARKS
 
 STATUS: Mapping[RunStatus, str] = {
     "completed": "FINISHED",
-    "stopped_early": "KILLED",
+    "stopped_early": "FINISHED",
     "interrupted": "KILLED",
     "superseded": "KILLED",
     "diverged": "FAILED",
     "failed": "FAILED",
 }
-"""MLflow's status of a run that ended so."""
+"""MLflow's status of a run that ended so. Its pages paint KILLED as red as FAILED, so a trial that
+was stopped early is FINISHED; the tag `outcome` tells them apart."""
+_DIVERGED = "diverged"
 _EVALUATION = "evaluation"
 """Artifact folder of an evaluation's pictures."""
 _log = logging.getLogger(__name__)
@@ -62,6 +69,7 @@ class MlflowWriter:
         """What `delivered.json` of a journal held when this writer last wrote it."""
         self._client = connect(uri)
         self._runs = Runs(self._client, uri, store)
+        self._pages = Pages(self._client, self._here)
 
     def prepare(self) -> None:
         """Create a new database's tables."""
@@ -92,6 +100,7 @@ class MlflowWriter:
                 self._reopen(run)
             self._deliver_epochs(run, journal, outcome.last_epoch if outcome else upto)
             model = self._close(run, journal, outcome) if outcome else {}
+            self._pages.show(run, journal, outcome)
         except Exception:
             self._runs.forget()
             raise
@@ -103,12 +112,14 @@ class MlflowWriter:
             "epoch": run.epoch,
             "outcome": asdict(outcome) if outcome else None,
         }
+        if labels := run.labels.as_content():
+            delivered["labels"] = labels
         history = {"previous_run_ids": previous} if previous else {}
         journal.mark_delivered(delivered | history | model)
 
     def deliver_evaluation(self, journal: EvaluationJournal, *, anew: bool = False) -> None:
-        """Add an evaluation's metrics, tags and pictures to its run. Of values of one name
-        the latest counts."""
+        """Add an evaluation's metrics, tags and pictures to its run, and the metrics to the model
+        that was logged of it. Of values of one name the latest counts."""
         with journal.delivering():
             if anew or not journal.is_delivered(self._here):
                 self._deliver_evaluation(journal)
@@ -125,7 +136,9 @@ class MlflowWriter:
         epoch = int(run.data.metrics.get("best/epoch", 0))
         known = run.data.metrics
         new = {name: value for name, value in record.metrics.items() if known.get(name) != value}
-        points = [Metric(name, value, at, epoch) for name, value in new.items()]
+        model = logged_model(self._client, run)
+        shown_by = model.model_id if model else None
+        points = [Metric(k, value, at, epoch, model_id=shown_by) for k, value in new.items()]
         tags = [RunTag(name, value) for name, value in record.tags.items()]
         self._client.log_batch(run_id, metrics=points, tags=tags)
         for path in record.pictures.values():
@@ -133,9 +146,12 @@ class MlflowWriter:
         journal.mark_delivered(self._here)
 
     def _is_delivered(self, journal: Journal, outcome: Outcome) -> bool:
-        """Return whether this very outcome was delivered, to a run that MLflow still has."""
+        """Return whether this very outcome and the run's labels were delivered, to a run that
+        MLflow still has."""
         delivered = journal.delivered(self._here)
         if not delivered or delivered["outcome"] != asdict(outcome):
+            return False
+        if delivered.get("labels", {}) != journal.labels().as_content():
             return False
         if "model_error" in delivered:
             return False  # the export may succeed now
@@ -212,8 +228,10 @@ class MlflowWriter:
 
 
 def _points(record: EpochRecord, at: int) -> list[Metric]:
-    """Return an epoch's points, the watermark last."""
-    points = _metrics(record.metrics, at, record.epoch)
+    """Return an epoch's points, the watermark last. Only an epoch that diverged says so: of the
+    others the chart would be a flat line."""
+    values = {k: v for k, v in record.metrics.items() if k != _DIVERGED or v}
+    points = _metrics(values, at, record.epoch)
     return [*points, Metric(EPOCH, float(record.epoch), at, record.epoch)]
 
 
@@ -222,5 +240,5 @@ def _metrics(values: Mapping[str, float], at: int, step: int) -> list[Metric]:
     return [
         Metric(key, float(value), at, step)
         for key, value in values.items()
-        if math.isfinite(value) and key != EPOCH
+        if math.isfinite(value) and key not in WATERMARKS
     ]

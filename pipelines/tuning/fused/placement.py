@@ -29,6 +29,7 @@ from pipelines.store.layout import SearchFolder
 from pipelines.store.marker import StoreMarker
 from pipelines.tuning.fused.trials import FusedTrial
 from pipelines.tuning.fused.worker import FusedWorker
+from pipelines.tuning.strategy.space import largest
 
 if TYPE_CHECKING:
     from pipelines.training.payload import TrainingPayload
@@ -96,6 +97,7 @@ def trial_bytes(run: Search, spec: DataSpec, on_gpu: bool) -> int:
     recorded there are two more copies. On a CPU they are mostly trained in turn, so that a step's
     memory counts once. Each holds the random numbers of a block of steps.
     """
+    run = largest(run)
     model: Model = gen_models.family(run.family).Model(run.model, spec)
     size = footprint(model, run.optim, run.batch_size)
     as_one = run.execution == "vectorised" or (on_gpu and run.execution == "auto")

@@ -7,7 +7,7 @@ kept in memory only to save time: a trial that is not there is restored from its
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -20,9 +20,10 @@ from gen_models.core.checkpoint import restore_learner, save_checkpoint
 from gen_models.core.config import flatten, nest
 from gen_models.core.errors import DamagedError
 from gen_models.fused.trainer import Execution, FusedTrainer
+from gen_models.training.batches import TrainingImages
 from gen_models.training.cpu import prepare_thread
 from gen_models.training.learner import Learner
-from pipelines.config.run import as_train
+from pipelines.config.run import Run, as_train
 from pipelines.config.search import Search
 from pipelines.config.serialization import from_dict, with_settings
 from pipelines.store.checkpoints import checkpoint_folder, prune_checkpoints
@@ -31,6 +32,7 @@ from pipelines.store.journal import Journal, Schedule
 from pipelines.store.layout import SearchFolder
 from pipelines.training.loop import (
     EpochLoop,
+    EpochOutputs,
     Metrics,
     TrialState,
     is_picture_epoch,
@@ -74,15 +76,15 @@ class ResidentTrials:
         self.run = from_dict(Search, payload.config)
         self.folder = SearchFolder.at(payload.folder)
         self.capacity, self.marks = capacity, marks
-        self.settings_change = self.run.scheduler == "pbt"
+        self.settings_change = self.run.perturbs
         """Whether a trial's settings change while it is trained."""
         self.num_classes = dataset.num_classes
         device = torch.device("cuda" if payload.on_gpu else "cpu")
-        self.data, evaluator = make_data(self.run, dataset, device)
-        choices = RecordedChoices(self.folder)
+        self.data, self.evaluator = make_data(self.run, dataset, device)
+        self.choices = RecordedChoices(self.folder)
         self.widest = payload.widest
-        self.trainer = FusedTrainer(self.data, self.run.execution, capacity, choices, self.widest)
-        self.loop = EpochLoop(self.data, evaluator, _FusedOutputs(self.run))
+        self.outputs: EpochOutputs = _FusedOutputs(self.run)
+        self._batched: dict[tuple[int, bool], _Batched] = {}
         self.vectorised = False
         """Whether trials are trained as one, so that requests should be gathered."""
         self._trials: OrderedDict[str, TrialState] = OrderedDict()
@@ -92,24 +94,47 @@ class ResidentTrials:
     # -- epochs -------------------------------------------------------------------------------
     def run_epochs(self, requests: Mapping[Future[Any], TrialRequest]) -> None:
         """Train each trial for an epoch, and set each future to its report, or to its error."""
-        waiting: dict[Learner, _Waiting] = {}
+        waiting: dict[str, _Waiting] = {}
         for reply, request in requests.items():
             try:
                 with self.marks.training([request.trial_id]):
                     trial = self._resident(request)
                     self._catch_up(trial, request.epoch or 0)
-                    self._execution([trial.learner])  # measured now, if it is the first
+                    self._execution([trial])  # measured now, if it is the first
                 if trial.epoch > (request.epoch or 0):  # its report was lost
                     reply.set_result(repeated_report(trial.folder, trial.epoch))
                 else:
-                    waiting[trial.learner] = _Waiting(trial, reply, request.alone)
+                    waiting[trial.trial_id] = _Waiting(trial, reply, request.alone)
             except Exception as error:
                 reply.set_exception(error)
-        together = [learner for learner in waiting if not waiting[learner].alone]
-        groups = self.trainer.groups(together)
-        self.vectorised = any(self._execution([one]) == "vectorised" for one in together)
-        for group in [*groups, *([one] for one in waiting if waiting[one].alone)]:
-            self._run_group([waiting[learner] for learner in group])
+        together = [each.trial for each in waiting.values() if not each.alone]
+        self.vectorised = any(self._execution([trial]) == "vectorised" for trial in together)
+        for group in self._groups(together):
+            self._run_group([waiting[trial.trial_id] for trial in group])
+        for each in waiting.values():
+            if each.alone:
+                self._run_group([each])
+
+    def _groups(self, trials: Sequence[TrialState]) -> list[list[TrialState]]:
+        """Group the trials that are trained together."""
+        of_batches = defaultdict[_Batched, dict[Learner, TrialState]](dict)
+        for trial in trials:
+            of_batches[self._batches(trial.run)][trial.learner] = trial
+        return [
+            [known[learner] for learner in group]
+            for batched, known in of_batches.items()
+            for group in batched.trainer.groups(list(known))
+        ]
+
+    def _batches(self, run: Run) -> _Batched:
+        """Return what trains the trials with a config's batches."""
+        key = run.batch_size, run.drop_last
+        if key not in self._batched:
+            data = replace(self.data, batch_size=run.batch_size, drop_last=run.drop_last)
+            how = self.run.execution, self.capacity, self.choices, self.widest
+            loop = EpochLoop(data, self.evaluator, self.outputs)
+            self._batched[key] = _Batched(data, FusedTrainer(data, *how), loop)
+        return self._batched[key]
 
     def _catch_up(self, trial: TrialState, epoch: int) -> None:
         """Train a trial up to an epoch that it has been at: its newest checkpoint may be lost. The
@@ -133,17 +158,19 @@ class ResidentTrials:
         """Train trials that are grouped together for an epoch; return their reports."""
         learners = [trial.learner for trial in trials]
         for trial in trials:
-            trial.execution = self._execution(learners)
+            trial.execution = self._execution(trials)
             trial.widest = self.widest if trial.execution == "vectorised" else {}
             self._copies.discard(trial.trial_id)
             if self.settings_change:
                 trial.schedule = extended(trial.schedule, flatten(trial.sampled), trial.trial_id)
-        companions = self.trainer.companions(learners)
-        return self.loop.run(trials, self.trainer.run_epoch, companions)
+        batched = self._batches(trials[0].run)
+        companions = batched.trainer.companions(learners)
+        return batched.loop.run(trials, batched.trainer.run_epoch, companions)
 
-    def _execution(self, learners: Sequence[Learner]) -> Execution:
-        """Return how learners of one structure are trained."""
-        return self.trainer.choice(learners).execution
+    def _execution(self, trials: Sequence[TrialState]) -> Execution:
+        """Return how trials of one structure are trained."""
+        trainer = self._batches(trials[0].run).trainer
+        return trainer.choice([trial.learner for trial in trials]).execution
 
     # -- states -------------------------------------------------------------------------------
     def save(self, request: TrialRequest) -> bytes:
@@ -216,7 +243,8 @@ class ResidentTrials:
 
     def describe(self) -> str:
         """Return how trials are trained, and why; a line for each structure."""
-        return self.trainer.describe()
+        notes = [batched.trainer.describe() for batched in self._batched.values()]
+        return "\n".join(dict.fromkeys(note for note in notes if note))
 
     def _resident(self, request: TrialRequest) -> TrialState:
         """Return a trial after the epoch of the request, from memory or from its checkpoint, which
@@ -237,7 +265,7 @@ class ResidentTrials:
         }
         return TrialState(
             run=run,
-            learner=make_learner(run, self.data, self.num_classes),
+            learner=make_learner(run, self._batches(run).data, self.num_classes),
             folder=folder,
             trial_id=request.trial_id,
             sampled=settings,
@@ -283,7 +311,7 @@ class ResidentTrials:
                 trial.learner.load_state_dict(learner.state_dict())
             learner = trial.learner
             for _ in range(segment.epochs):
-                self.trainer.run_epoch([learner])
+                self._batches(trial.run).trainer.run_epoch([learner])
                 learner.pop_metrics()
         return replace(trial, epoch=newest.epoch, schedule=newest.context.schedule)
 
@@ -294,6 +322,15 @@ class ResidentTrials:
         saved = [trial_id for trial_id in self._trials if trial_id not in self._copies]
         for trial_id in saved[: max(0, len(self._trials) - self.capacity - 1)]:
             del self._trials[trial_id]
+
+
+@dataclass(frozen=True, eq=False)
+class _Batched:
+    """What trains the trials that divide the images into batches in one way."""
+
+    data: TrainingImages
+    trainer: FusedTrainer
+    loop: EpochLoop
 
 
 @dataclass(frozen=True)
@@ -326,7 +363,7 @@ class _FusedOutputs:
     def extra_metrics(self, trial: TrialState) -> Metrics:
         """Record the settings of a trial of population based training, which change: MLflow's
         parameters cannot."""
-        if self.run.scheduler != "pbt":
+        if not self.run.perturbs:
             return {}
         settings = flatten(trial.sampled).items()
         return {f"config/{k}": float(v) for k, v in settings if isinstance(v, (int, float))}

@@ -22,6 +22,7 @@ import ray
 from ray import tune
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from gen_models.core.config import nest
 from pipelines.cluster.shared_store import require_shared
 from pipelines.store.marker import StoreMarker
 from pipelines.tuning.fused.marks import deaths, trials_when_died
@@ -56,7 +57,7 @@ class FusedTrial(tune.Trainable):
         self._start(config)
 
     def _start(self, config: Mapping[str, Any]) -> None:
-        self._sampled = config
+        self._sampled = nest(config)
         self._epoch: int | None = None
         self._copied: bytes | None = (
             None  # another trial's state, until an epoch has ended with it

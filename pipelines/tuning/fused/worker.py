@@ -87,6 +87,9 @@ class FusedWorker:
     ) -> None:
         """`payload`: the search's `TrainingPayload`, pickled. `capacity`: trials at a time.
         `num_threads`: of torch. `marks`: folder of the workers' marks."""
+        from pipelines.cluster.process import import_compiler  # light: imports torch
+
+        import_compiler()  # before there are threads that unpickle requests
         self._payload, self._capacity, self._num_threads = payload, capacity, num_threads
         self._marks = WorkerMarks(marks)
         self._make_trials = make_trials or _resident_trials

@@ -15,7 +15,7 @@ from pipelines.config.run import Train, defaults
 from pipelines.config.serialization import with_settings
 from pipelines.data import load
 from pipelines.training.run_info import run_info
-from pipelines.tuning.space import domains
+from pipelines.tuning.strategy.space import searched_space
 from tune_spaces import space
 
 DIGITS = load("digits", Path())
@@ -96,8 +96,9 @@ def test_a_search_cannot_vary_what_is_measured(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(vae, "SPACE", wider)
     run = defaults(Search, "vae")
     with pytest.raises(InputError, match="likelihood: expected one value, as by --model"):
-        domains(run)
-    assert domains(replace(run, fixed=("model.likelihood",)))
+        searched_space(run)
+    left = [str(each) for each in run.searched if each.name != "model.likelihood"]
+    assert searched_space(replace(run, space=("none", *left)))
 
 
 def test_keys_are_made_without_torch() -> None:

@@ -30,7 +30,7 @@ from pipelines.tuning.fused.requests import TrialRequest
 from pipelines.tuning.fused.resident import ResidentTrials
 from pipelines.tuning.recorder import TrialEnded, TrialStarted
 from pipelines.tuning.search_run import SearchRun
-from pipelines.tuning.space import widest_settings
+from pipelines.tuning.strategy.space import widest_settings
 
 
 @pytest.fixture(autouse=True)

@@ -77,6 +77,64 @@ def test_runs_of_one_experiment(server: MemoryServer, store: Store, record: Reco
         names(store, experiment="gan-mnist")
 
 
+def test_runs_of_a_kind_or_a_family(server: MemoryServer, store: Store, record: Record) -> None:
+    record("a", 1.0)
+    record("b", 1.0, kind="search", search_id="b")
+    record("c", 1.0, family="gan", kind="search", search_id="c")
+    assert set(names(store, kind="search")) == {"b", "c"} and names(store, kind="run") == ["a"]
+    assert names(store, kind="search", family="gan") == ["c"]
+    assert names(store, kind="trial") == names(store, family="autoencoder") == []
+    with pytest.raises(InputError, match=r"unknown family 'gam' \(did you mean 'gan'"):
+        names(store, family="gam")
+    with pytest.raises(InputError, match="kind = 'trail': expected one of run, search"):
+        names(store, kind="trail")
+
+
+def test_runs_of_which_a_condition_is_true(
+    server: MemoryServer, store: Store, record: Record
+) -> None:
+    for number, name in enumerate("abcd"):
+        summary = {"best/val/fd/lenet-digits/2k": 100.0 * number}
+        params = {"optim.lr": 10.0**-number, "model.hidden": "[8, 8]"}
+        record(name, float(number), params=params, summary=summary)
+    record("e")  # without a value
+    for condition, expected in {
+        "metric < 2": "ab",
+        "metric < 2 and model.latent_dim == 16": "ab",
+        "optim.lr <= 0.01": "cd",
+        "val/fd > 150 or name == 'a'": "acd",
+        "val/fd/lenet-digits/2k/100 == 1": "",
+        "metric / 2 >= 1 and model.hidden == [8, 8]": "cd",
+        "data == 'val/fd' or name in ['b', \"val/x\"]": "b",
+        "kind == 'run' and epoch == 1": "abcde",
+        "outcome != 'completed'": "",
+    }.items():
+        if "2k/100" in condition:
+            with pytest.raises(InputError, match="no run has val/fd/lenet-digits/2k/100: expec"):
+                names(store, where=condition)
+        else:
+            assert sorted(names(store, where=condition)) == sorted(expected), condition
+    assert len(names(store, where="metric >= 0", num=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("metrik < 2", r"no run has metrik \(did you mean 'metric'\?\): expected metric, epoch"),
+        ("model.latent_din < 2", r"no run has model.latent_din \(did you mean 'model.latent_dim'"),
+        ("metric <", "where = 'metric <': cannot be parsed"),
+        ("metric.real() < 2", "is not understood: expected comparisons"),
+        ("name < 2", "where = name < 2: not a condition on"),
+    ],
+)
+def test_a_wrong_condition_is_refused(
+    condition: str, message: str, server: MemoryServer, store: Store, record: Record
+) -> None:
+    record("a", 1.0)
+    with pytest.raises(InputError, match=message):
+        names(store, where=condition)
+
+
 def test_what_an_outage_held_back_is_delivered_first(
     server: MemoryServer, store: Store, record: Record
 ) -> None:

@@ -1,5 +1,6 @@
 """The commands as modules, verbosity, and exit codes."""
 
+import json
 import logging
 import pkgutil
 from collections.abc import Iterator
@@ -8,11 +9,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support.pipeline import Capture, last_json, refused
+from support.pipeline import Capture, refused
 from support.results import search_result, train_result, trial_row
 
+import pipelines
 from gen_models.core.errors import InputError
 from pipelines.cli import commands, main
+from pipelines.cli.commands.runs import Runs
+from pipelines.cli.parsing import parse_settings
+from pipelines.config.run import Train, defaults
 from pipelines.report import console
 
 NAMES = [module.name for module in pkgutil.iter_modules(commands.__path__)]
@@ -54,6 +59,33 @@ def test_commands_stand_in_the_order_that_they_give() -> None:
     by_order = sorted(NAMES, key=lambda name: main.describe(name).order)
     places = [text.index(f"\n  {main.describe(name).usage}") for name in by_order]
     assert places == sorted(places)
+
+
+def test_the_version(capsys: Capture) -> None:
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"genpipe {pipelines.__version__}\n"
+
+
+def test_the_store_and_the_tracking_uri_are_those_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENPIPE_STORE", str(tmp_path / "shared"))
+    assert f"store = '{tmp_path}/shared'" in refused(["runs"], capsys)
+    assert f"store = '{tmp_path}/own'" in refused(["runs", "--store", "own"], capsys)
+    assert parse_settings(Runs, "runs", []).store == tmp_path / "shared"
+    assert defaults(Train, "vae").store == tmp_path / "shared"
+    with pytest.raises(InputError, match=f"{tmp_path}/shared"):
+        pipelines.status("nothing")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "wrong://mlflow")
+    assert "tracking_uri = 'wrong://mlflow'" in refused(["runs"], capsys)
+    monkeypatch.setenv("GENPIPE_TRACKING_URI", "wrong://ours:planted@host")
+    said = refused(["runs"], capsys)
+    assert "tracking_uri = 'wrong://ours@host'" in said and "planted" not in said
+    assert "tracking_uri = 'wrong://given'" in refused(
+        ["runs", "--tracking-uri", "wrong://given"], capsys
+    )
+    assert not list(tmp_path.glob("runs"))
 
 
 def test_the_help_of_a_command_exits_with_0(command: ModuleType, capsys: Capture) -> None:
@@ -140,11 +172,13 @@ def test_a_search_whose_champion_has_no_model_exits_with_1_and_says_so(
 ) -> None:
     champion = trial_row(model_error="the exporter does not know this network")
     result = search_result(champion=champion, ranking=(champion,))
-    monkeypatch.setattr(import_module("pipelines.tuning.search"), "run_search", lambda run: result)
-    assert main.main(["search", "vae", "--json"]) == 1
+    monkeypatch.setattr(import_module("pipelines.tuning.search"), "run_search", lambda *_: result)
+    assert main.main(["search", "vae"]) == 1
     out = capsys.readouterr().out
     assert "NO MODEL" in out and "the exporter does not know this network" in out
-    assert last_json(out)["champion"]["model_error"] == champion.model_error
+    assert main.main(["search", "vae", "--json"]) == 1
+    content = json.loads(capsys.readouterr().out)  # and nothing else
+    assert content["champion"]["model_error"] == champion.model_error
 
 
 def test_a_run_without_a_model_exits_with_1_and_says_so(
@@ -152,6 +186,7 @@ def test_a_run_without_a_model_exits_with_1_and_says_so(
 ) -> None:
     result = train_result(model_error="the exporter does not know this network")
     monkeypatch.setattr(import_module("pipelines.training.run"), "train_config", lambda _: result)
+    assert main.main(["train", "vae"]) == 1
+    assert "NO MODEL" in capsys.readouterr().out
     assert main.main(["train", "vae", "--json"]) == 1
-    out = capsys.readouterr().out
-    assert "NO MODEL" in out and last_json(out)["model_error"] == result.model_error
+    assert json.loads(capsys.readouterr().out)["model_error"] == result.model_error

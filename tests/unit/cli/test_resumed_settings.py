@@ -17,6 +17,7 @@ from pipelines.config.run import Run, Train
 from pipelines.config.search import Search, SeedStudy
 from pipelines.config.serialization import dump_config, make_config, to_dict
 from pipelines.store.layout import Store
+from pipelines.store.secrets import hide_notice_url
 from pipelines.training.preflight import preflight
 from pipelines.training.run import _info, _require_same, open_run, train_config
 from pipelines.tuning.search import resolve_search
@@ -45,8 +46,12 @@ RUN: Mapping[str, Decision] = {
     "keep_checkpoints": "refused",
     "store": "names the run",
     "tracking_uri": "applied",
+    "experiment": "refused",
+    "tag": "applied",
+    "note": "applied",
     "address": "applied",
     "dry_run": "applied",
+    "save": "applied",
     "json": "applied",
     "model": "refused",
     "optim": "refused",
@@ -59,10 +64,16 @@ TRAIN: Mapping[str, Decision] = {
 }
 SEARCH: Mapping[str, Decision] = {
     **RUN,
+    "epochs": "applied",
     "num_workers": "refused",
     "max_failures": "refused",
     "further": "follows from others",
-    "trials": "refused",
+    "trials": "applied",
+    "space": "refused",
+    "warm_start": "refused",
+    "warm_start_anyway": "refused",
+    "enqueue": "applied",
+    "require": "refused",
     "scheduler": "refused",
     "searcher": "refused",
     "grid_points": "refused",
@@ -71,10 +82,13 @@ SEARCH: Mapping[str, Decision] = {
     "fuse": "refused",
     "execution": "refused",
     "max_concurrent": "refused",
+    "max_hours": "applied",
+    "max_device_hours": "applied",
+    "stop_when_flat": "applied",
+    "notify": "applied",
     "confirm": "applied",
     "seeds": "applied",
     "resume": "names the run",
-    "fixed": "follows from others",
     "seed_study": "follows from others",
 }
 
@@ -90,12 +104,24 @@ OTHER: Mapping[str, Any] = {
     "metric": "val/elbo",
     "mode": "max",
     "tracking_uri": "sqlite:////tmp/other.db",
+    "experiment": "other",
+    "tag": ("team=vision",),
+    "note": "# Why",
     "address": "127.0.0.1:6379",
+    "save": "job.yaml",
     "scheduler": "hyperband",
     "searcher": "random",
     "fuse": "off",
     "execution": "vectorised",
+    "space": ("none", "seed=choice([1, 2])"),
+    "require": ("seed < 9",),
+    "warm_start": ("other",),
+    "enqueue": (Path("a.yaml"),),
     "max_concurrent": 2,
+    "max_hours": 2.0,
+    "max_device_hours": 3.0,
+    "stop_when_flat": 5,
+    "notify": hide_notice_url("https://host.invalid/hook"),
     "model.arch": "conv",
     "model.activation": "tanh",
     "model.likelihood": "gaussian",
@@ -241,6 +267,8 @@ def test_a_run_refuses_a_setting(name: str, trained: Train) -> None:
     message = str(caught.value)
     if name in ("data", "image_size", "channels"):  # the data differ, or have no such setting
         assert message.startswith(f"{name} = {value!r}: expected ")
+    elif name == "experiment":
+        assert message.startswith("experiment = 'other': expected vae-digits")
     else:
         assert message.startswith("name = 'one': expected a new name")
         assert f"has {name} = " in message and str(before) in message and str(value) in message

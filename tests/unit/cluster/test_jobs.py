@@ -189,6 +189,15 @@ def test_job_is_sent_and_followed(
     assert server.submitted["entrypoint"] == "python -m pipelines search vae 'a b;$c'"
     assert server.submitted["submission_id"] == result.job_id
     assert server.submitted["runtime_env"]["working_dir"].startswith("gcs://")
+    assert "GENPIPE_STORE" not in server.submitted["runtime_env"]["env_vars"]
+
+
+def test_a_job_gets_the_store_that_its_command_was_checked_with(
+    server: JobServer, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENPIPE_STORE", "/shared/genpipe")
+    submit(["search", "vae"], server.url, working_dir=project)
+    assert server.submitted["runtime_env"]["env_vars"]["GENPIPE_STORE"] == "/shared/genpipe"
 
 
 def test_project_and_families_are_uploaded(

@@ -11,6 +11,7 @@ from pipelines.config.command import rerun_command, resume_command
 from pipelines.config.objectives import Objective
 from pipelines.config.run import Run, Train, defaults
 from pipelines.config.search import Search, SeedStudy, with_objectives
+from pipelines.tuning.search import resolve_search
 
 
 def parsed(run: Run) -> Run | None:
@@ -54,11 +55,21 @@ def test_it_repeats_the_objectives(objectives: list[Objective]) -> None:
 
 def test_it_repeats_settings_that_were_given_their_default(family: str) -> None:
     """They are not searched, and the command says so."""
-    run = replace(defaults(Search, family), fixed=("model.latent_dim",))
-    assert parsed(run) == replace(run, fixed=())
+    own = defaults(Search, family)
+    left = [str(each) for each in own.searched if each.name != "model.latent_dim"]
+    run = replace(own, space=("none", *left))
     words = shlex.split(rerun_command(run))
-    assert "model.latent_dim" in given_settings(words)
-    assert "--model.latent-dim" in words
+    assert "--model.latent-dim" in words and "--space" not in words
+    again = parsed(run)
+    assert again and resolve_search(again, given_settings(words)) == run
+
+
+def test_it_repeats_a_space_of_one_s_own() -> None:
+    own = defaults(Search, "vae")
+    texts = ("seed=choice([1, 2]) if model.latent_dim == 4", "model.latent_dim=choice([4, 8])")
+    run = replace(own, space=texts, require=("optim.lr < 0.005",))
+    again = parsed(run)
+    assert again == run and again is not None and "seed" in again.searched.by_name
 
 
 @pytest.mark.parametrize(

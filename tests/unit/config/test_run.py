@@ -56,14 +56,6 @@ WRONG_SEARCHES: dict[str, tuple[dict[str, Any], str]] = {
         {"further": (("val/nll", "min"),)},
         "metric = 'val/nll val/nll': expected each metric once",
     ),
-    **{
-        f"{scheduler} of two": (
-            {"further": FD, "scheduler": scheduler},
-            f"scheduler = '{scheduler}': expected fifo with several metrics, because the others "
-            "rank trials by one",
-        )
-        for scheduler in ("asha", "hyperband", "pbt")
-    },
     "confirm two": (
         {"further": FD, "confirm": 1},
         "confirm = 1: expected 0 with several metrics: `genpipe confirm` takes a trial of the "
@@ -90,9 +82,14 @@ WRONG_SEARCHES: dict[str, tuple[dict[str, Any], str]] = {
         for scheduler in ("hyperband", "pbt")
         for settings in ({"fuse": "off"}, {"num_workers": 2})
     },
+    "warm random": (
+        {"searcher": "random", "warm_start": ("s",)},
+        "warm_start = ('s',): expected nothing with random, "
+        "whose choices do not depend on results",
+    ),
     "pbt by tpe": (
         {"scheduler": "pbt", "searcher": "tpe"},
-        "searcher = 'tpe': expected random or grid",
+        "searcher = 'tpe': expected random, grid or qmc, because it changes settings itself: pbt",
     ),
 }
 

@@ -29,6 +29,7 @@ from pipelines.config.serialization import (
     train_content,
     with_settings,
 )
+from pipelines.config.space import seed_space
 
 STUDY = SeedStudy(run="abc", name="a", search_id="s", data_digest="d", value=None)
 
@@ -39,7 +40,7 @@ def run(request: pytest.FixtureRequest, train: Train, search: Search) -> Run:
     objectives = replace(
         search, scheduler="fifo", confirm=0, further=(("val/recall", "max"), ("val/kl", "max"))
     )
-    study = replace(search, seed_study=STUDY, fixed=("model.latent_dim", "optim.lr"))
+    study = replace(search, seed_study=STUDY, space=seed_space(0, 3))
     plain = defaults(Train, train.family)
     runs: dict[str, Run] = {
         "train": train,
@@ -58,7 +59,7 @@ def test_a_config_is_read_back_as_it_was_written(run: Run) -> None:
     assert again == run and type(again) is type(run)
     assert load_config(text.encode(), "config.json") == run
     content = json.loads(text)
-    assert content["format"] == FORMAT == 1 and content["config"]["family"] == run.family
+    assert content["format"] == FORMAT == 2 and content["config"]["family"] == run.family
     assert content["command"] == ("search" if isinstance(run, Search) else "train")
 
 
@@ -95,17 +96,17 @@ def test_a_format_that_is_no_number_of_one_is_refused(number: Any) -> None:
     with pytest.raises(InputError) as caught:
         load_config(text, "a/config.json")
     assert str(caught.value) == (
-        f"a/config.json: format = {number!r}: expected an integer from 0 to 1"
+        f"a/config.json: format = {number!r}: expected an integer from 0 to 2"
     )
 
 
-@pytest.mark.parametrize("number", [2, 99])
+@pytest.mark.parametrize("number", [3, 99])
 def test_a_newer_format_is_refused(number: Any) -> None:
     text = json.dumps({**json.loads(dump_config(defaults(Train, "vae"))), "format": number})
     with pytest.raises(InputError) as caught:
         load_config(text, "a/config.json")
     assert str(caught.value) == (
-        f"a/config.json: format = {number!r}: expected at most 1; the file was written by a newer "
+        f"a/config.json: format = {number!r}: expected at most 2; the file was written by a newer "
         "version of genpipe: install that one"
     )
 
@@ -122,9 +123,9 @@ def test_a_file_that_is_no_json_is_damaged(text: str) -> None:
         [],
         3,
         {"format": 1},
-        {"format": 1, "command": "sweep", "config": {}},
-        {"format": 1, "command": "train", "config": []},
-        {"format": 1, "command": "train", "config": {"family": "vae"}},
+        {"format": 2, "command": "sweep", "config": {}},
+        {"format": 1, "command": "train", "config": 5},
+        {"format": 2, "command": "train", "config": {"family": "vae"}},
     ],
 )
 def test_json_that_is_no_config_is_damaged(content: Any) -> None:
@@ -137,7 +138,7 @@ def test_json_that_is_no_config_is_damaged(content: Any) -> None:
     [
         ("optim.lr", "abc", "a number"),
         ("model.hidden", "x", "a list, each an integer"),
-        ("searcher", "foo", "one of tpe, random, grid or nothing"),
+        ("searcher", "foo", "one of tpe, random, grid, qmc, gp, cmaes, nsga2, nsga3 or nothing"),
         ("trials", 2.5, "an integer"),
         ("drop_last", "no", "True or False"),
     ],
@@ -168,7 +169,10 @@ def test_a_value_of_another_type_in_the_file_is_named(
         ({"data": 5}, "data = 5: expected text"),
         ({"store": 5}, "store = 5: expected a path"),
         ({"precision": "fp16"}, "precision = 'fp16': expected one of auto, fp32, bf16"),
-        ({"scheduler": "foo"}, "scheduler = 'foo': expected one of asha, hyperband, pbt, fifo"),
+        (
+            {"scheduler": "foo"},
+            "scheduler = 'foo': expected one of asha, hyperband, median, pbt, pb2, fifo",
+        ),
         ({"fuse": 1.5}, "fuse = 1.5: expected one of auto, off or an integer"),
         ({"fuse": True}, "fuse = True: expected one of auto, off or an integer"),
         ({"fixed": ("seed",)}, "fixed = ('seed',): expected one of address"),
@@ -198,12 +202,33 @@ def test_a_wrong_value_is_named_with_the_file() -> None:
 
 def test_format_0_is_the_bare_config_of_a_search(search: Search) -> None:
     """As `search.json` was written, with the seed study under the name `confirms`."""
-    content = json.loads(json.dumps(to_dict(search)))
+    content = _of_format_1(search)
     del content["seed_study"]
     assert load_config(json.dumps({**content, "confirms": None}), "search.json") == search
     study = {**vars(STUDY), "value": -1.5}
     migrated = load_config(json.dumps({**content, "confirms": study}), "search.json")
-    assert migrated == replace(search, seed_study=replace(STUDY, value=-1.5))
+    assert migrated == replace(
+        search, seed_study=replace(STUDY, value=-1.5), space=seed_space(search.seed, search.trials)
+    )
+
+
+def _of_format_1(search: Search, *fixed: str) -> dict[str, Any]:
+    """Return a search's config as format 1 had it: with the settings that are not searched."""
+    content: dict[str, Any] = json.loads(json.dumps(to_dict(search)))
+    del content["space"], content["require"]
+    return {**content, "fixed": list(fixed)}
+
+
+def test_format_1_named_the_settings_that_are_not_searched() -> None:
+    search = defaults(Search, "vae")
+    config = _of_format_1(search, "optim.lr")
+    text = json.dumps({"format": 1, "command": "search", "config": config})
+    migrated = load_config(text, "config.json")
+    assert isinstance(migrated, Search)
+    left = [str(each) for each in search.searched if each.name != "optim.lr"]
+    assert migrated == replace(search, space=("none", *left))
+    run = {"format": 1, "command": "train", "config": to_dict(defaults(Train, "vae"))}
+    assert load_config(json.dumps(run), "config.json") == defaults(Train, "vae")
 
 
 # -- settings ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from support.results import (
     STUDY,
     best_result,
     evaluation_result,
+    recorded_run,
     rerun_result,
     runs_result,
     search_result,
@@ -31,7 +32,7 @@ from pipelines.report.console import (
     show_search,
     show_train,
 )
-from pipelines.report.results import RunsResult, SampleResult
+from pipelines.report.results import EdgeSetting, RunsResult, SampleResult
 
 NAMES = ("pipelines", "gen_models")
 Capture = pytest.CaptureFixture[str]
@@ -57,6 +58,11 @@ def bare_root() -> Iterator[None]:
         yield
     finally:
         root.handlers = before
+
+
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 def log_at_each_level(name: str = "pipelines.training.run") -> None:
@@ -168,11 +174,50 @@ def test_a_search_is_shown(capsys: Capture) -> None:
     assert table[0] == [
         *("rank", "trial", "outcome", "epochs", METRIC, "mean", "std", "optim.lr"),
     ]
-    assert table[1] == ["1", "good", "stopped", "early", "3", "-1.5", "-2.5", "0.7", "0.1"]
-    assert table[2] == ["2", "wild", "diverged", "3", "diverged", "0.1"]
+    assert table[1] == ["1", "good", "stopped", "3", "-1.5", "-2.5", "0.7", "0.1"]
+    assert table[2] == ["2", "wild", "diverged", "3", "0.1"]
     assert "champion: trial good, epoch 2" in lines and "  optim.lr = 0.1" in lines
     assert "model     models:/vae-digits/3" in lines
     assert lines[-1].endswith(" browse --store 'my runs'") and lines[-1].startswith("browse ")
+
+
+def test_the_end_of_a_search_shows_the_top_20_and_the_front_in_80_columns(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("latent_dim", "hidden", "gradient_penalty", "r1_penalty", "kl_weight", "free_bits")
+    rows = tuple(
+        trial_row(
+            f"{number:08x}",
+            values={METRIC: -1.2345678 * number},
+            config={f"model.{name}": 0.00034618 * number for name in names},
+        )
+        for number in range(1, 101)
+    )
+    monkeypatch.setenv("COLUMNS", "80")
+    show_search(search_result(champion=rows[0], ranking=rows, pareto=(rows[49],)), "runs")
+    lines = capsys.readouterr().out.splitlines()
+    end = next(i for i, line in enumerate(lines) if line.startswith("no room for: "))
+    table = [line for line in lines[:end] if "stopped" in line]
+    assert max(map(len, lines[:end])) <= 80 and len(table) == 21
+    assert [line.split()[0] for line in table] == [*map(str, range(1, 21)), "50"]
+    assert "-1.2346" in table[0] and "0.00034618" in table[0] and "00000001" in table[0]
+    assert lines[end].endswith("model.free_bits") and "and 79 more" in lines[end + 1]
+    assert "champion: trial 00000001, epoch 2" in lines
+    assert sum(line.startswith("  model.") for line in lines) == len(names)
+
+
+def test_recorded_runs_fit_80_columns_with_short_ids(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    first = recorded_run(run_id="0123456789abcdef" * 2, name="vae-20261130-004326-bfb0")
+    show_runs(runs_result(first, recorded_run(run_id="f" * 32, kind="confirmation")))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split() == ["01234567", first.name, "run", "completed", "3", "-1.5"]
+    assert lines[-1] == f"of all: experiment vae-digits, metric {METRIC}, key "
+    show_runs(RunsResult(runs=()), filtered=True)
+    assert capsys.readouterr().out == "no such run is recorded\n"
 
 
 def test_reasons_of_failed_trials_are_shown(capsys: Capture) -> None:
@@ -200,6 +245,19 @@ def test_a_pareto_front_is_marked(capsys: Capture) -> None:
 def test_a_champion_of_a_seed_study_names_its_config_s_trial(capsys: Capture) -> None:
     show_search(search_result(champion=trial_row("seed-3", of="t0")), "runs")
     assert "the median seed's model, of the config of trial t0" in capsys.readouterr().out
+
+
+def test_a_value_at_an_edge_of_the_space_is_said_with_the_flag_that_widens_it(
+    capsys: Capture,
+) -> None:
+    flag = "--space 'optim.lr=loguniform(0.0001, 0.1)'"
+    edge = EdgeSetting(
+        name="optim.lr", value=0.0099, edge="upper", range="0.0001 to 0.01", flag=flag
+    )
+    show_search(search_result(champion=trial_row("a"), edges=(edge,)), "runs")
+    text = capsys.readouterr().out
+    assert "optim.lr = 0.0099 lies at the upper end of 0.0001 to 0.01:" in text
+    assert f"{flag} widens it" in text
 
 
 def test_a_search_without_trials_is_shown(capsys: Capture) -> None:

@@ -300,6 +300,7 @@ def test_a_holder_in_another_container_is_not_looked_for_by_its_id(
     with pytest.raises(InputError, match="process 1 on"), holding(folder, "name"):
         pass
     child.kill()
+    child.communicate()  # until the process within has ended too, which may beat once more
     with holding(folder, "name"):
         pass
 

@@ -7,15 +7,26 @@ from pathlib import Path
 import pytest
 
 from gen_models.core.errors import InputError
+from pipelines.config.command import rerun_command
 from pipelines.config.run import Train, defaults
-from pipelines.config.serialization import dump_config, load_config
+from pipelines.config.search import Search
+from pipelines.config.serialization import (
+    dump_config,
+    load_config,
+    make_config,
+    result_settings,
+)
 from pipelines.store.journal import as_json
 from pipelines.store.layout import Store
 from pipelines.store.secrets import (
     RedactedStream,
     hide,
+    hide_notice_url,
+    hide_notice_urls,
+    notice_url,
     redact,
     redacted,
+    require_notice_url,
     reveal,
     was_given_password,
 )
@@ -40,6 +51,57 @@ def test_the_password_of_a_uri(uri: str, hidden: str) -> None:
     assert hide(f"API request to '{uri}' failed") == f"API request to '{hidden}' failed"
     assert hide(f"--tracking-uri={uri}") == f"--tracking-uri={hidden}"
     assert was_given_password(uri) and was_given_password(f"--tracking-uri={hidden}")
+
+
+HOOK = "https://hooks.host.invalid/services/T0/B0/planted?k=1"
+
+
+def test_a_url_for_notices_is_a_secret_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = hide_notice_url(HOOK)
+    assert mark.startswith("***") and hide_notice_url(HOOK) == mark == hide_notice_url(mark)
+    assert notice_url(mark) == HOOK
+    assert redact(f"POST {HOOK} failed") == "POST *** failed"
+    assert redact("no page /services/T0/B0/planted?k=1") == "no page /***"
+    assert was_given_password(f"--notify={mark}")  # which a job of Ray would lack
+    other = "https://other.invalid/environment-hook"
+    assert hide_notice_url(other) != mark
+    monkeypatch.setenv("GENPIPE_NOTIFY_URL", "https://third.invalid/third-hook")
+    assert notice_url() == "https://third.invalid/third-hook" and notice_url(mark) == HOOK
+    assert redact("at https://third.invalid/third-hook") == "at ***"
+
+
+def test_a_url_for_notices_among_arguments() -> None:
+    mark = hide_notice_url(HOOK)
+    assert hide_notice_urls(["search", "--notify", HOOK, "--json"]) == [
+        *("search", "--notify", mark, "--json")
+    ]
+    assert hide_notice_urls([f"--notify={HOOK}", "x"]) == [f"--notify={mark}", "x"]
+    assert hide_notice_urls(["--notify"]) == ["--notify"]
+    assert hide_notice_urls(["--notify", "--json"]) == ["--notify", "--json"]
+
+
+def test_a_config_holds_no_url_for_notices() -> None:
+    run = make_config(Search, "vae", {"notify": HOOK})
+    assert run.notify == hide_notice_url(HOOK) and "planted" not in repr(run)
+    text = dump_config(run)
+    assert "notify" not in text and "planted" not in text
+    assert "notify" not in rerun_command(run)
+    assert "notify" not in result_settings(run)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/planted", "planted", "http://", "http://h:x/planted"])
+def test_another_url_than_of_http_is_refused_and_not_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        InputError, match=r"^notify = '\*\*\*': expected a URL that begins"
+    ) as caught:
+        make_config(Search, "vae", {"notify": url})
+    assert "planted" not in str(caught.value)
+    monkeypatch.setenv("GENPIPE_NOTIFY_URL", url)
+    with pytest.raises(InputError, match=r"^GENPIPE_NOTIFY_URL = '\*\*\*': expected") as caught:
+        require_notice_url("")
+    assert "planted" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

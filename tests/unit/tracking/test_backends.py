@@ -3,6 +3,7 @@
 Nothing here knows which one it is.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def test_a_run_is_delivered_as_it_goes_on(tracker: Tracker, store: Store) -> Non
 
 @pytest.mark.parametrize(
     ("ending", "status"),
-    [("completed", "FINISHED"), ("stopped_early", "KILLED"), ("diverged", "FAILED")],
+    [("completed", "FINISHED"), ("stopped_early", "FINISHED"), ("diverged", "FAILED")],
 )
 def test_a_run_that_ends_has_its_outcome(
     ending: Any, status: str, tracker: Tracker, store: Store
@@ -129,6 +130,32 @@ def test_runs_are_listed_by_experiment_and_tags(tracker: Tracker, store: Store) 
     assert names(None, {"family": "gan"}) == set()
     with pytest.raises(InputError, match=r"experiment = 'z': expected one of .*x, y"):
         names("z")
+
+
+def test_no_more_runs_are_listed_than_are_asked_for(tracker: Tracker, store: Store) -> None:
+    for index in range(5):
+        journal = open_journal(store.run(f"r{index}").path, params={"seed": index})
+        os.utime(journal.folder / "identity.json", (index + 1, index + 1))
+        tracker.deliver(journal)
+    seen: list[str] = []
+
+    def is_even(row: RunRow) -> bool:
+        seen.append(row.name)
+        return int(row.params["seed"]) % 2 == 0
+
+    assert [row.name for row in tracker.reader.list_runs(num=2)] == ["r4", "r3"]
+    found = tracker.reader.list_runs(where=is_even, num=2)
+    assert [row.name for row in found] == ["r4", "r2"] and seen[:3] == ["r4", "r3", "r2"]
+    assert [row.name for row in tracker.reader.list_runs(where=is_even)] == ["r4", "r2", "r0"]
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(tracker: Tracker, store: Store) -> None:
+    run_id = tracker.deliver(open_journal(store.run("a").path, name="a"))
+    assert tracker.row(run_id[:8]).run_id == run_id
+    with pytest.raises(InputError, match=run_id[:7]):
+        tracker.row(run_id[:7])
+    named = tracker.deliver(open_journal(store.run("b").path, name=run_id[:8]))
+    assert tracker.row(run_id[:8]).run_id == named  # a name comes first
 
 
 def test_a_run_is_found_by_one_name_only(tracker: Tracker, store: Store) -> None:

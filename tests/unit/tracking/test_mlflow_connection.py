@@ -38,11 +38,11 @@ def test_a_port_that_is_taken(uri: str, store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port = {port}: expected a free port"):
-            serve(uri, store, port)
+            serve(uri, store, port, links={})
 
 
 def test_a_server_has_its_own_page(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    serve("http://host:5000", store, 5000)
+    serve("http://host:5000", store, 5000, links={})
     assert capsys.readouterr().out == "MLflow's page: http://host:5000\n"
 
 
@@ -110,10 +110,10 @@ def test_a_login_needs_a_password(uri: str, store: Store, monkeypatch: pytest.Mo
         port = free.getsockname()[1]
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
     with pytest.raises(InputError, match="expected a password in the environment's MLFLOW_TRACK"):
-        serve(uri, store, port, auth=True)
+        serve(uri, store, port, auth=True, links={})
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "short")
     with pytest.raises(InputError, match="at least 12 characters") as caught:
-        serve(uri, store, port, auth=True)
+        serve(uri, store, port, auth=True, links={})
     assert "short" not in str(caught.value) and not store.users.exists()
     with pytest.raises(InputError, match="auth = True: expected no --auth, because the server"):
-        serve("http://host:5000", store, port, auth=True)
+        serve("http://host:5000", store, port, auth=True, links={})

@@ -1,5 +1,6 @@
 """Checkpoints as MLflow models: logged and registered once, and the alias `champion`."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -149,13 +150,28 @@ def test_a_model_carries_the_metrics_of_its_epoch(uri: str, store: Store) -> Non
     client = connect(uri)
     model = client.get_logged_model(journal.delivered()["model_uri"].removeprefix("models:/"))
     linked = {metric.key: metric.value for metric in model.metrics}
-    assert linked == {"train/loss": 0.5, "val/elbo": -2.0, "epoch": 2.0}
+    assert linked == {"train/loss": 0.5, "val/elbo": -2.0, "system/epoch": 2.0}
     assert model.source_run_id == run_id and model.params == {"model.latent_dim": "16"}
     assert model.model_type == "vae"
     assert client.get_run(run_id).info.status == "FINISHED"
     assert steps(uri, run_id) == [1, 2, 3]  # linking doubles no point
     copy = client.download_artifacts(run_id, "checkpoint", str(store.root))
     assert load_noise(Path(copy))[1] == 3
+
+
+def test_a_model_s_page_shows_its_version_and_its_evaluation(uri: str, store: Store) -> None:
+    assert deliver_claim(uri, store, "first", -20.0) == ("1", True)
+    journal, client = store.run("first").journal, connect(uri)
+    evaluation = store.evaluation(journal.delivered()["run_id"])
+    evaluation.write(journal.delivered()["run_id"], {"test/elbo": -21.0}, {}, {})
+    writer(uri, store).deliver_evaluation(evaluation)
+    model_id = journal.delivered()["model_uri"].removeprefix("models:/")
+    model = client.get_logged_model(model_id)
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [
+        {"name": "vae-digits", "version": "1"}
+    ]
+    assert {m.key: m.value for m in model.metrics}["test/elbo"] == -21.0
+    assert steps(uri, journal.delivered()["run_id"], "test/elbo") == [0]
 
 
 def test_a_newer_checkpoint_makes_a_second_model(uri: str, store: Store) -> None:

@@ -30,7 +30,7 @@ def test_runs_are_listed_by_experiment_and_tag(uri: str, store: Store) -> None:
     assert {row.name for row in list_runs(uri, store)} == {"a", "b", "c"}
     assert {row.name for row in list_runs(uri, store, "x")} == {"a", "b"}
     [row] = list_runs(uri, store, "x", {"kind": "search"})
-    assert (row.name, row.experiment, row.kind, row.epoch) == ("b", "x", "search", 1)
+    assert (row.name, row.experiment, row.kind, row.epoch) == ("b", "x", "search", 0)
     assert (row.status, row.outcome) == ("FINISHED", "completed")
     assert row.metrics["val/elbo"] == -1 and row.params["model.latent_dim"] == "16"
     assert round(row.start_time.timestamp() * 1000) == store.run("b").journal.started_ms()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.journals import DIGEST, open_journal, write_epochs
+from support.journals import DIGEST, METRIC, open_journal, write_epochs
 from support.mlflow_runs import (
     close,
     deliver,
@@ -24,6 +24,7 @@ from pipelines.store.layout import Store
 from pipelines.tracking.base import tracking_uri
 from pipelines.tracking.mlflow import BACKEND
 from pipelines.tracking.mlflow.connection import connect
+from pipelines.tracking.mlflow.reader import MlflowReader
 from pipelines.tracking.queue import pending_journals
 
 
@@ -38,8 +39,8 @@ def test_a_run_is_delivered_whole(uri: str, store: Store) -> None:
     assert len(run.data.params) == 251 and len(run.data.params["long"]) == 6000
     assert run.data.tags["seed"] == "0" and run.data.tags["outcome"] == "completed"
     assert run.data.tags["best_epoch"] == "1"
-    assert run.data.metrics["epoch"] == 3 and run.data.metrics["best/val/elbo"] == -1
-    assert steps(uri, run.info.run_id) == steps(uri, run.info.run_id, "epoch") == [1, 2, 3]
+    assert run.data.metrics["system/epoch"] == 3 and run.data.metrics["best/val/elbo"] == -1
+    assert steps(uri, run.info.run_id) == steps(uri, run.info.run_id, "system/epoch") == [1, 2, 3]
     [dataset] = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", DIGEST)
     assert {tag.key: tag.value for tag in dataset.tags} == {"mlflow.data.context": "training"}
@@ -51,7 +52,7 @@ def test_points_carry_the_time_of_their_file(uri: str, store: Store) -> None:
     write_epochs(journal, 1)
     os.utime(journal.records_folder / "000001.json", (1_000_000, 1_000_000))
     run_id = deliver(uri, store, journal)
-    assert connect(uri).get_metric_history(run_id, "epoch")[0].timestamp == 1_000_000_000
+    assert connect(uri).get_metric_history(run_id, "system/epoch")[0].timestamp == 1_000_000_000
 
 
 def test_pictures_make_a_grid_with_a_step_slider(uri: str, store: Store) -> None:
@@ -68,7 +69,7 @@ def test_nonfinite_metrics_are_left_out(uri: str, store: Store) -> None:
     write_epochs(journal, 1, nan=float("nan"), inf=float("inf"))
     close(journal, 1, summary={"best": float("-inf")})
     metrics = connect(uri).get_run(deliver(uri, store, journal)).data.metrics
-    assert set(metrics) == {"train/loss", "val/elbo", "epoch"}
+    assert set(metrics) == {"train/loss", "val/elbo", "system/epoch"}
 
 
 def test_many_metrics_are_split_into_batches(uri: str, store: Store) -> None:
@@ -85,7 +86,7 @@ def test_many_metrics_are_split_into_batches(uri: str, store: Store) -> None:
     ("ending", "status"),
     [
         ("completed", "FINISHED"),
-        ("stopped_early", "KILLED"),
+        ("stopped_early", "FINISHED"),
         ("interrupted", "KILLED"),
         ("diverged", "FAILED"),
         ("failed", "FAILED"),
@@ -108,6 +109,20 @@ def test_epochs_beyond_the_end_are_not_delivered(uri: str, store: Store) -> None
     close(journal, 3, "stopped_early")
     run_id = deliver(uri, store, journal, upto=4)
     assert steps(uri, run_id) == [1, 2, 3]
+
+
+def test_a_run_that_an_older_version_began_to_deliver_goes_on(uri: str, store: Store) -> None:
+    journal = open_journal(store.root / "runs/a")
+    run_id = deliver(uri, store, journal)
+    client = connect(uri)
+    for epoch in (1, 2):
+        client.log_metric(run_id, METRIC, -float(epoch), epoch, epoch)
+        client.log_metric(run_id, "epoch", float(epoch), epoch, epoch)
+    assert MlflowReader(uri, store).run("a").epoch == 2
+    write_epochs(journal, 1, 2, 3)
+    deliver(uri, store, journal)
+    assert steps(uri, run_id) == [1, 2, 3]
+    assert MlflowReader(uri, store).run("a").epoch == 3
 
 
 def test_a_trial_is_a_child_of_its_search(uri: str, store: Store) -> None:
@@ -248,9 +263,34 @@ def test_a_lost_answer_doubles_nothing(
     assert deliver_until_done(writer(uri, store), journal) == 1
 
     [row] = list_runs(uri, store)
-    assert steps(uri, row.run_id) == steps(uri, row.run_id, "epoch") == [1, 2]
+    assert steps(uri, row.run_id) == steps(uri, row.run_id, "system/epoch") == [1, 2]
     assert len(connect(uri).get_metric_history(row.run_id, "best/val/elbo")) == 1
     assert len(pictures(uri, row.run_id)) == 4
     assert row.tags["mlflow.loggedImages"] == "True"
     assert row.status == "FINISHED" and row.params == {"model.latent_dim": "16"}
     assert len(connect(uri).get_run(row.run_id).inputs.dataset_inputs) == 1
+
+
+def test_what_is_searched_is_shown_and_the_rest_is_read_all_the_same(
+    uri: str, store: Store
+) -> None:
+    params = {"model.latent_dim": 4, "optim.lr": 0.1, "data": "digits", "channels": "auto"}
+    known = {"kind": "trial", "trial_id": "0a1b2c3d", "search_id": "s", "params": params}
+    shown = {"label": "ld4 lr0.1", "shown": ["model.latent_dim", "optim.lr", "data"]}
+    journal = open_journal(store.run("0a1b2c3d").path, **known, **shown)
+    run_id = deliver(uri, store, journal)
+    run = connect(uri).get_run(run_id)
+    assert run.info.run_name == "ld4 lr0.1" and set(run.data.params) == set(shown["shown"])
+    texts = {name: str(value) for name, value in params.items()}
+    for reader in (MlflowReader(uri, store), BACKEND.reader(uri, store)):
+        (row,) = reader.list_runs()
+        assert (row.name, row.params) == ("0a1b2c3d", texts)
+        for name in ("0a1b2c3d", "ld4 lr0.1", run_id):
+            assert reader.run(name) == row
+
+
+def test_only_an_epoch_that_diverged_says_so(uri: str, store: Store) -> None:
+    journal = open_journal(store.run("a").path)
+    write_epochs(journal, 1, diverged=0.0)
+    write_epochs(journal, 2, diverged=1.0)
+    assert steps(uri, deliver(uri, store, journal), "diverged") == [2]

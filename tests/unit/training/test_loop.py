@@ -12,6 +12,7 @@ from support.training import SmallData, small_data, small_run
 
 from gen_models.training.learner import Learner
 from pipelines.config.run import Train
+from pipelines.evaluation.metric_names import BEST_CURVE
 from pipelines.store.journal import Journal
 from pipelines.training.loop import (
     EpochLoop,
@@ -104,6 +105,18 @@ def test_an_epoch_is_trained_validated_recorded_and_reported(
         data.images.images_per_epoch / record.metrics["epoch_seconds"]
     )
     assert trial.costs == {1: report[METRIC]}  # a metric that should be small
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_an_epoch_has_the_best_value_up_to_it(mode: str, data: SmallData, tmp_path: Path) -> None:
+    trial = make_trial(data, tmp_path, small_run(Train, epochs=5, mode=mode))
+    trial.costs[9] = -1e9  # a later one, recorded before training was resumed
+    reports = run_epochs(data, trial, RecordedOutputs(), 4)
+    best = {"min": min, "max": max}[mode]
+    values = [report[METRIC] for report in reports]
+    expected = [best(values[:num]) for num in range(1, 5)]
+    assert [report[BEST_CURVE] for report in reports] == expected
+    assert [r.metrics[BEST_CURVE] for r in Journal(tmp_path).records()] == expected
 
 
 def test_training_lowers_the_metric_that_ranks(data: SmallData, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tune's callback: Tune's events become the recorder's."""
 
 import pickle
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from pipelines.store.files import StoreError
 from pipelines.store.journal import EpochRecord
-from pipelines.tuning.callbacks import TuneEvents, _error_text, events_go_to
+from pipelines.tuning.callbacks import SearchStopper, TuneEvents, _error_text, events_go_to
 from pipelines.tuning.recorder import Event, TrialEnded, TrialReported, TrialStarted
 
 
@@ -21,9 +22,14 @@ class Handler:
     def __init__(self, epoch: int = 0, diverged: bool = False) -> None:
         self.events: list[Event] = []
         self.epoch, self.diverged = epoch, diverged
+        self.running: list[str] = []
+        self.may_end = False
 
     def handle(self, event: Event) -> None:
         self.events.append(event)
+
+    def step(self, now: float, running: Callable[[], Collection[str]]) -> None:
+        self.running = list(running())
 
     def last_record(self, trial_id: str) -> EpochRecord | None:
         if not self.epoch:
@@ -113,6 +119,24 @@ def test_a_pickled_callback_finds_the_search_of_the_process_that_resumes_it() ->
     with events_go_to("s", resumed):
         again.on_trial_start(1, [], make_trial())
     assert resumed.events == [TrialStarted("a", {"optim": {"lr": 0.1}}, 2)]
+
+
+def test_tune_ends_when_the_search_does() -> None:
+    stopper: SearchStopper = pickle.loads(pickle.dumps(SearchStopper("s")))
+    handler = Handler()
+    with events_go_to("s", handler):
+        assert not stopper.stop_all() and not stopper("a", {"epoch": 3})
+        handler.may_end = True
+        assert stopper.stop_all()
+
+
+def test_the_search_hears_which_trials_train_at_each_step() -> None:
+    handler = Handler()
+    states = {"a": "RUNNING", "b": "PAUSED", "c": "PENDING", "d": "TERMINATED", "e": "RUNNING"}
+    trials: Any = [SimpleNamespace(trial_id=n, status=state) for n, state in states.items()]
+    with events_go_to("s", handler) as callback:
+        callback.on_step_begin(1, trials)
+    assert handler.running == ["a", "e"]
 
 
 def test_a_search_that_fails_is_forgotten_too() -> None:

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from pipelines.config.objectives import Objective
 from pipelines.store.journal import RunStatus
-from pipelines.tuning.progress import SearchProgress, progress_line
-from pipelines.tuning.recorder import SearchState, TrialReported, TrialStarted
+from pipelines.tuning.progress import BudgetsLeft, SearchProgress, duration, progress_line
+from pipelines.tuning.recorder import SearchState, TrialEnded, TrialReported, TrialStarted
 
 
 def make_state(**ended: RunStatus) -> SearchState:
@@ -32,10 +32,38 @@ def test_the_line_counts_trials_and_names_the_best() -> None:
     state = make_state(a="completed", b="stopped_early", c="interrupted", d="superseded")
     state.handle(TrialStarted("c", {}, 0))
     state.handle(TrialReported("c", 1, 12.345678, False, 0.0))
-    assert progress_line(state, 8, 30.0) == (
-        "30 s  trials 2/8 ended, 1 stopped early, 1 running  best: val/nll 12.346 (trial c)  "
-        "4.0 trials/min"
-    )
+    line = "30 s  trials 2/8 ended, 1 stopped early, 1 running  best: val/nll 12.346 (trial c)"
+    assert progress_line(state, 8, 30.0) == line
+    assert progress_line(state, 8, 30.0, 2 / 30) == f"{line}  4.0 trials/min  about 2 min left"
+    budget = BudgetsLeft("left: 0.01 of 0.5 h", 36.0)
+    expected = f"{line}  4.0 trials/min  about 36 s left  left: 0.01 of 0.5 h"
+    assert progress_line(state, 8, 30.0, 2 / 30, budget) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89.0, "89 s"), (90.0, "2 min"), (5399.0, "90 min"), (5400.0, "1.5 h")],
+)
+def test_a_time_is_said_in_its_unit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_rate_is_of_the_trials_since_this_start(
+    logger: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pipelines.tuning.progress.time.monotonic", lambda: now)
+    state = make_state(**{name: "completed" for name in "abcdefg"})  # type: ignore[arg-type]
+    progress = SearchProgress(state, 10)
+    now = 1020.0  # Ray has started
+    progress.update()
+    state.handle(TrialStarted("x", {}, 0))
+    progress.update()
+    now = 1050.0
+    state.handle(TrialEnded("x", 3, 3, False))
+    progress.update()
+    assert "7/10 ended" in caplog.messages[0] and "/min" not in caplog.messages[0]
+    assert caplog.messages[1].endswith("2.0 trials/min  about 60 s left")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pipelines.tuning.recorder import (
     Closed,
     CloseTrial,
     DeliverTrial,
+    EndDue,
     Event,
     OpenTrial,
     SearchState,
@@ -58,6 +59,7 @@ def state_of(state: SearchState) -> str:
 
 
 CLOSED = Closed({"a": 4})
+DUE = EndDue("asked to", running=["a"])
 LACKING = TuneEnded(known=["b"], recorded={"a": 4})
 KNOWING = TuneEnded(known=["a", "b"], recorded={"a": 4})
 INTERRUPTED = CloseTrial("a", "interrupted", 4)
@@ -75,6 +77,7 @@ TABLE: list[tuple[str, Event, list[Action], str]] = [
     ("unknown", LACKING, [SUPERSEDED], "superseded"),
     ("unknown", KNOWING, [], "unknown"),
     ("unknown", CLOSED, [INTERRUPTED], "interrupted"),
+    ("unknown", DUE, [], "unknown"),
     ("running", STARTED, [OPEN], "running"),
     ("running", RESTARTED, [OPEN], "running"),
     ("running", REPORTED, [DeliverTrial("a", 3)], "running"),
@@ -85,13 +88,14 @@ TABLE: list[tuple[str, Event, list[Action], str]] = [
     ("running", LACKING, [], "running"),  # this process has started it
     ("running", KNOWING, [], "running"),
     ("running", CLOSED, [INTERRUPTED], "interrupted"),
+    ("running", DUE, [], "running"),
 ]
 for _status in ENDED:
     TABLE += [
         (_status, STARTED, [OPEN], "running"),
         (_status, RESTARTED, [OPEN], "running"),
         *((_status, event, [], _status) for event in (REPORTED, STOPPED, COMPLETED)),
-        *((_status, event, [], _status) for event in (DIVERGED, FAILED, KNOWING)),
+        *((_status, event, [], _status) for event in (DIVERGED, FAILED, KNOWING, DUE)),
         # `Closed` names trials without an outcome, so none of these.
         (_status, Closed({}), [], _status),
     ]
@@ -135,6 +139,65 @@ def test_a_trial_that_this_process_started_is_not_superseded() -> None:
     state.handle(STOPPED)
     assert state.handle(LACKING) == []
     assert state_of(state) == "stopped_early"
+
+
+# -- the end of the search before all its trials have ended ---------------------------------------
+B_REPORTED = replace(REPORTED, trial_id="b")
+
+
+def ending(*running: str) -> SearchState:
+    """Return a search with the running trials a and b that is to end."""
+    state = in_state("running")
+    state.handle(TrialStarted("b", CONFIG, 0))
+    state.handle(EndDue("asked to", running))
+    return state
+
+
+def test_a_search_ends_once_each_running_epoch_has_ended() -> None:
+    state = ending("a", "b")
+    assert not state.may_end
+    state.handle(REPORTED)
+    state.handle(replace(REPORTED, epoch=4))
+    assert not state.may_end  # b's epoch runs
+    state.handle(TrialStarted("c", CONFIG, 0))  # in the place of one that has ended
+    state.handle(B_REPORTED)
+    assert state.may_end
+    closed = state.handle(Closed({"a": 4, "b": 3, "c": 0}))
+    assert closed == [
+        CloseTrial(name, "interrupted", epoch, "asked to")
+        for name, epoch in (("a", 4), ("b", 3), ("c", 0))
+    ]
+
+
+@pytest.mark.parametrize("event", [STOPPED, COMPLETED, DIVERGED, FAILED])
+def test_a_trial_that_ends_is_waited_for_no_longer(event: TrialEnded) -> None:
+    state = ending("a")
+    state.handle(event)
+    assert state.may_end
+
+
+def test_a_search_that_is_not_to_end_goes_on() -> None:
+    state = in_state("running")
+    state.handle(REPORTED)
+    assert not state.may_end and not state.ending
+
+
+def test_a_search_without_a_running_trial_ends_at_once() -> None:
+    assert ending().may_end
+
+
+def test_the_first_reason_to_end_counts() -> None:
+    state = ending("a")
+    state.handle(EndDue("another", ["a", "b"]))
+    assert state.ending == "asked to"
+    state.handle(REPORTED)
+    assert state.may_end
+
+
+def test_no_trial_is_superseded_where_tune_was_ended() -> None:
+    """Tune may not have taken up again all that is recorded."""
+    state = ending("a")
+    assert state.handle(TuneEnded(known=["a"], recorded={"a": 4, "z": 2})) == []
 
 
 # -- the end of a trial -------------------------------------------------------------------------

@@ -93,10 +93,10 @@ def test_what_cannot_be_confirmed_is_named(
 
 
 def test_a_dry_run_shows_the_study(recorded: Recorded, capsys: Capture) -> None:
-    assert main(["confirm", "mine", "--seeds", "3", "--dry-run"]) == 0
+    assert main(["confirm", "mine", "--seeds", "3", "--dry-run", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["trials"] == 3
-    assert content["searched"] == {"seed": "categorical uniform [1, 2, 3]"}
+    assert content["searched"] == {"seed": "choice([1, 2, 3])"}
     study = content["seed_study"]
     assert study["name"] == "mine" and study["data_digest"] == recorded.dataset.digest
     assert study["value"] == -1.0

@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.hooks import hook
 from support.search import METRIC, RecordingTracker, finish_tune, make_search, run_trial
 
 from pipelines.config.objectives import Objective
 from pipelines.config.search import Search
 from pipelines.config.serialization import load_config
 from pipelines.report.console import show_search
+from pipelines.report.notices import notices_of
 from pipelines.store.checkpoints import damaged_epochs, saved_epochs
 from pipelines.store.journal import Outcome
+from pipelines.store.secrets import hide_notice_url
+from pipelines.store.stop_request import ask_to_stop, withdraw_request
 from pipelines.tuning.recorder import Closed, TrialEnded, TrialStarted
 from pipelines.tuning.result import search_result
 from pipelines.tuning.search import run_search
@@ -56,7 +60,8 @@ def test_a_trial_is_recorded_from_its_start_to_its_end(tmp_path: Path) -> None:
     assert (found.ending, found.last_epoch) == ("completed", 4)
     assert found.summary[f"best/{METRIC}"] == 3.0 and found.tags["best_epoch"] == "2"
     assert synced(search)[1:] == [
-        *[("t1", None), ("t1", 1), ("t1", 2), ("t1", 3), ("t1", 4), ("t1", None)]
+        *[("t1", None), ("t1", 1), ("t1", 2), ("t1", 3), ("t1", 4), ("t1", None)],
+        ("search-1", None),
     ]
 
 
@@ -114,9 +119,7 @@ def test_a_search_that_is_cut_off_is_resumed_where_it_stood(tmp_path: Path) -> N
     run_trial(search, "t2", [4.0], end=False)
     search.close_open_trials()
     assert outcome(search, "t2").ending == "interrupted"
-    assert search.folder.journal.outcome() == Outcome(
-        "interrupted", 0, (search.folder.journal.outcome() or Outcome("failed", 0)).summary
-    )
+    assert search.folder.journal.outcome() == Outcome("interrupted", 1)
     resumed = SearchRun(search.context, search.folder, search.tracker, search.searched)
     resumed.start(search.run)
     assert resumed.folder.journal.outcome() is None
@@ -173,6 +176,129 @@ def test_nothing_is_left_for_tune_once_every_trial_has_ended(tmp_path: Path) -> 
     assert not SearchRun(search.context, search.folder, search.tracker, []).is_over
 
 
+# -- an end before all trials have ended --------------------------------------------------------
+def ended_before(root: Path, **settings: object) -> SearchRun:
+    """A search of three trials that was asked to stop: one has ended, one was running."""
+    search = make_search(root, **settings)
+    run_trial(search, "t1", [5.0, 3.0, 4.0, 3.5])
+    run_trial(search, "t2", [4.0, 2.0], end=False)
+    search.step(0.0, lambda: ["t2"])
+    ask_to_stop(search.folder)
+    search.step(10.0, lambda: ["t2"])
+    assert search.ended_by.startswith("stopped by genpipe stop on ") and not search.may_end
+    run_trial(search, "t2", [4.0, 2.0, 2.5], end=False)  # it reports its running epoch
+    assert search.may_end
+    search.tune_ended(["t1", "t2"])
+    search.close_open_trials()
+    return search
+
+
+def test_a_search_that_was_asked_to_stop_is_complete_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = ended_before(tmp_path)
+    assert search.status == "completed" and not search.is_over
+    assert (outcome(search, "t2").ending, outcome(search, "t2").last_epoch) == ("interrupted", 3)
+    assert outcome(search, "t2").tags["message"] == search.ended_by
+    search.finish(register=True)
+    whole = search.folder.journal.outcome()
+    assert whole and whole.ending == "completed" and whole.tags == {"ended_by": search.ended_by}
+    assert whole.summary["hours"] == search.control.usage.hours > 10 / 3600 - 1e-9
+    # The epochs of the running trial count: it is the best.
+    assert outcome(search, "t2").register == "vae-digits"
+    result = search_result(search, {})
+    assert result.champion and result.champion.trial_id == "t2" and result.exit_code == 0
+    assert result.ended_by == search.ended_by
+    show_search(result, "runs")
+    assert f"ended before all trials had: {search.ended_by}" in capsys.readouterr().out
+    assert "stopped by genpipe stop" in search.folder.report.read_text()
+
+
+def test_a_search_that_was_stopped_goes_on_when_it_is_resumed(tmp_path: Path) -> None:
+    search = ended_before(tmp_path)
+    search.finish(register=True)
+    withdraw_request(search.folder)  # as the command that resumes it does
+    resumed = SearchRun(search.context, search.folder, search.tracker, search.searched)
+    resumed.start(search.run)
+    assert not resumed.is_over and not resumed.ended_by
+    resumed.step(0.0, lambda: [])
+    assert not resumed.ended_by and not resumed.may_end
+    run_trial(resumed, "t2", [4.0, 2.0, 2.5, 1.0])
+    run_trial(resumed, "t3", [9.0])
+    finish_tune(resumed)
+    resumed.finish(register=True)
+    whole = resumed.folder.journal.outcome()
+    assert whole and whole.ending == "completed" and whole.tags == {}
+    assert outcome(resumed, "t2").ending == "completed"
+
+
+@pytest.mark.parametrize(
+    ("uri", "page"),
+    [
+        ("http://ada@host:5000/", "http://host:5000/#/experiments/7/runs/r1"),
+        ("sqlite:///a.db", ""),
+    ],
+)
+def test_a_notice_says_what_the_search_has_found(uri: str, page: str, tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    search.context = replace(search.context, uri=uri)
+    delivered = {"uri": uri, "run_id": "r1", "experiment_id": "7"}
+    search.folder.journal.mark_delivered(delivered)
+    with hook() as server, notices_of(hide_notice_url(server.url)) as search._notices:
+        search.notify("failed", "no room")
+        run_trial(search, "t1", [5.0, 3.0])
+        search.notify("ended")
+    first, *_, last = server.received
+    assert (first["event"], first["value"], first["trials"]) == ("failed", None, 0)
+    assert first["text"] == "search-1: failed; no value yet; 0 of 3 trials ended; no room"
+    assert (last["event"], last["value"], last["metric"]) == ("ended", 3.0, METRIC)
+    assert last["text"] == f"search-1: ended; {METRIC} 3 (trial t1); 1 of 3 trials ended"
+    assert last["url"] == page and "--resume search-1" in last["resume"]
+    assert (last["search"], last["family"], last["trials"]) == ("search-1", "vae", 1)
+
+
+def test_a_search_that_was_stopped_before_it_had_a_value_is_interrupted(tmp_path: Path) -> None:
+    search = make_search(tmp_path)
+    ask_to_stop(search.folder)
+    search.step(0.0, lambda: [])
+    assert search.may_end
+    search.tune_ended([])
+    search.close_open_trials()
+    assert search.status == "interrupted" and search_result(search, {}).exit_code == 130
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_hours": 0.001}, "--max-hours 0.001 is used up"),
+        ({"max_device_hours": 0.001, "fuse": "off"}, "--max-device-hours 0.001 is used up"),
+        ({"stop_when_flat": 1}, "--stop-when-flat 1: 1 trials ended without"),
+    ],
+)
+def test_a_budget_that_is_used_up_ends_a_search_and_starts_no_ray_again(
+    settings: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    search = make_search(tmp_path, **settings)
+    search.step(0.0, lambda: [])
+    run_trial(search, "t1", [5.0, 3.0], end=False)
+    search.step(1.0, lambda: [])
+    search.step(2.0, lambda: [])
+    assert not search.ended_by
+    search.handle(TrialEnded("t1", 2, 2, diverged=False))
+    run_trial(search, "t2", [9.0])
+    search.step(6.0, lambda: [])
+    assert search.ended_by.startswith(reason) and search.may_end
+    finish_tune(search)
+    search.finish(register=True)
+    assert search.status == "completed" and search.is_over
+    nowhere = replace(search.run, resume="search-1", address="127.0.0.1:1")
+    result = run_search(nowhere)
+    assert result.outcome == "completed" and result.ended_by.startswith(reason)
+    name = next(iter(settings))
+    larger = replace(search.context, run=replace(search.run, **{name: 100}))
+    assert not SearchRun(larger, search.folder, search.tracker, search.searched).is_over
+
+
 def test_resuming_a_search_that_has_ended_starts_no_ray(tmp_path: Path) -> None:
     search = complete(tmp_path)
     nowhere = replace(search.run, resume="search-1", address="127.0.0.1:1")
@@ -197,18 +323,30 @@ def test_the_best_trial_becomes_the_champion(register: bool, tmp_path: Path) -> 
     assert [row["trial_id"] for row in rows] == ["t2", "t1", "t3"]
     assert "t2" in search.folder.report.read_text()
     whole = search.folder.journal.outcome()
-    assert (
-        whole
-        and whole.ending == "completed"
-        and whole.artifacts.keys()
-        == {
-            "search",
-            "samples",
-            "report",
-        }
-    )
+    assert whole and whole.ending == "completed"
+    assert whole.artifacts.keys() == {"search", "samples", "best", "report"}
     assert whole.summary["trials/stopped_early"] == 3.0
     assert whole.summary[f"best/{METRIC}"] == 2.0
+
+
+def test_the_best_trials_are_shown_by_samples_of_their_best_epochs(tmp_path: Path) -> None:
+    search = complete(tmp_path)
+    names = sorted(path.name for path in search.folder.best_samples.iterdir())
+    ranked = [(result.trial_id, result.best) for result in search.ranking()]
+    assert len(ranked) == 3
+    for (trial_id, best), name in zip(ranked, names, strict=True):
+        assert best and name.endswith(f", epoch {best.epoch}, {best.value:.5g}.png")
+        trial = search.folder.trial(trial_id)
+        drawn = (search.folder.best_samples / name).read_bytes()
+        assert drawn.startswith(b"\x89PNG")
+        assert trial.samples_at(best.epoch).read_bytes() == drawn
+        assert outcome(search, trial_id).artifacts["samples"] == trial.samples_at(best.epoch).name
+    first = search.folder.best_samples / names[0]
+    other = search.folder.trial(ranked[0][0]).samples_at(7)  # of a best epoch that it once had
+    search.folder.trial(ranked[0][0]).samples_at(ranked[0][1].epoch).rename(other)
+    search.finish(register=False)
+    assert not other.exists()
+    assert first.read_bytes() == search.folder.champion_samples.read_bytes()
 
 
 def test_a_search_whose_trials_all_failed_has_failed(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_differing_replicas_are_noticed(workers: tuple[Path, int]) -> None:
         assert "the workers' networks differ" in (folder / f"differing.{rank}").read_text()
 
 
+def test_all_workers_hear_what_one_says(workers: tuple[Path, int]) -> None:
+    folder, world = workers
+    heard = {(folder / f"said.{rank}").read_text() for rank in range(world)}
+    assert heard == {"[True, False]"}
+
+
 def test_workers_listen_at_their_address_alone(workers: tuple[Path, int]) -> None:
     """Torch's store listens at every address by default, and has no login."""
     folder, world = workers

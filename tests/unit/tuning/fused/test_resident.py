@@ -20,7 +20,7 @@ from gen_models.core.checkpoint import load_checkpoint
 from gen_models.core.data import DataSpec
 from gen_models.core.errors import InputError
 from gen_models.fused.learners import structure_name
-from gen_models.fused.trainer import Choice, Execution
+from gen_models.fused.trainer import Choice, Execution, FusedTrainer
 from gen_models.training.cpu import cpu_thread_settings
 from gen_models.training.learner import Learner
 from pipelines.config.run import as_train
@@ -34,7 +34,7 @@ from pipelines.tuning.fused.choices import RecordedChoices
 from pipelines.tuning.fused.marks import WorkerMarks
 from pipelines.tuning.fused.requests import TrialRequest
 from pipelines.tuning.fused.resident import ResidentTrials
-from pipelines.tuning.space import widest_settings
+from pipelines.tuning.strategy.space import widest_settings
 
 METRIC = "val/nll/iw8"
 RUN = small_run(Search, trials=4, epochs=6, grace_period=1, keep_checkpoints=2)
@@ -140,11 +140,11 @@ def test_a_group_whose_epoch_fails_is_answered_and_forgotten(
     trials = make_trials(dataset, tmp_path)
     run_to(trials, "a", 1)
 
-    def fail(learners: Any) -> None:
+    def fail(trainer: FusedTrainer, learners: Any) -> None:
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trials.trainer, "run_epoch", fail)
+        patch.setattr(FusedTrainer, "run_epoch", fail)
         with pytest.raises(RuntimeError, match="out of memory"):
             run_epochs(trials, request("a", 1))
     (report,) = run_epochs(trials, request("a", 1))  # from its checkpoint
