@@ -1,4 +1,4 @@
-"""How long `genpipe runs` and `genpipe best` take in a store with many runs.
+"""How long `genpipe runs`, `best` and `status` take in a store with many runs.
 
 The runs are trials of searches whose journals are written here, without training, and delivered to
 the store's own database as every run is. Each command is then timed as a process of its own, from
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from pipelines.catalog.sync import sync
 from pipelines.store.journal import Outcome, RunInfo
 from pipelines.store.layout import Store
 
-COMMANDS = {"runs": ("runs",), "best": ("best", "vae")}
+COMMANDS = {"runs": ("runs",), "best": ("best", "vae"), "status": ("status", "vae-000")}
 _TRIALS_OF_A_SEARCH = 100
 _METRIC = "val/nll/iw8"
 _DIGEST = "0123456789abcdef"
@@ -53,13 +54,13 @@ def write_store(store: Store, runs: int, points: int) -> None:
         search, trial = divmod(number, _TRIALS_OF_A_SEARCH)
         folder = store.search(f"vae-{search:03d}")
         if trial == 0:
-            info = _info(folder.name, search, kind="search", search_id=folder.name)
+            info = recorded_info(folder.name, search, kind="search", search_id=folder.name)
             folder.journal.open(info)
             folder.journal.close(Outcome("completed", 0))
         name = f"{search:03d}-{trial:03d}"
         journal = folder.trial(name).journal
-        ids = {"search_id": folder.name, "trial_id": name, "parent": "../.."}
-        journal.open(_info(name, number, kind="trial", **ids))
+        ids: dict[str, Any] = {"search_id": folder.name, "trial_id": name, "parent": "../.."}
+        journal.open(recorded_info(name, number, kind="trial", **ids))
         for epoch in range(1, epochs + 1):
             values = {metric: number + 1.0 / epoch for metric in names}
             journal.write_epoch(epoch, values, {})
@@ -68,10 +69,28 @@ def write_store(store: Store, runs: int, points: int) -> None:
         journal.close(Outcome("completed", epochs, {**best, "best/epoch": float(epochs)}, tags))
 
 
-def _info(name: str, number: int, **settings: Any) -> RunInfo:
+def prepare_store(store: Store, runs: int, points: int) -> float | None:
+    """Write a store with so many runs and points, and deliver them to its database; return how
+    many seconds that took. Return None if there is one already."""
+    if store.database.exists():
+        return None
+    say("writing journals")
+    write_store(store, runs, points)
+    start = time.perf_counter()
+    result = sync(store=store.root)
+    assert not result.failed, result.failed
+    return time.perf_counter() - start
+
+
+def recorded_info(
+    name: str, number: int, changes: Mapping[str, Any] | None = None, **settings: Any
+) -> RunInfo:
+    """Return the info of a run that nothing was trained for. `changes`: parameters that differ
+    from those of the others; `settings`: fields of the info."""
     params = {"data": "digits", "epochs": 10, "seed": number, "batch_size": 128}
     params |= {f"model.setting_{i}": i for i in range(12)}
     params |= {f"optim.setting_{i}": i for i in range(6)}
+    params |= changes or {}
     tags = {"family": "vae", "seed": str(number), "data_digest": _DIGEST, "metric": _METRIC}
     tags |= {
         "mode": "min",
@@ -89,14 +108,9 @@ def main() -> None:
     found = setting(options)
     with ExitStack() as stack:
         folder = options.store or stack.enter_context(scratch())
-        store, figures = Store.at(folder), {}
-        if not store.database.exists():
-            say("writing journals")
-            write_store(store, options.runs, options.points)
-            start = time.perf_counter()
-            result = sync(store=store.root)
-            assert not result.failed, result.failed
-            figures["deliver_seconds"] = time.perf_counter() - start
+        store, figures = Store.at(folder), dict[str, float]()
+        if seconds := prepare_store(store, options.runs, options.points):
+            figures["deliver_seconds"] = seconds
         for name, command in COMMANDS.items():
             args = [*command, "--store", str(store.root)]
             times = [run_genpipe(args)[1] for _ in range(options.repeats + 1)]

@@ -27,7 +27,10 @@ ROOT = Path(__file__).parents[1]
 DATA_ROOT = Path(os.environ.get("GENPIPE_DATA_ROOT") or "data")
 """Where torchvision's MNIST lies, unless an option says otherwise."""
 
-_LEFT_OUT = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "PYTHONPATH")
+_LEFT_OUT = (
+    *("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "PYTHONPATH"),
+    *("GENPIPE_TRACKING_URI", "GENPIPE_STORE"),
+)
 """What the user's environment must not decide: which cluster, where results go."""
 _NUM_TEST = 1_000
 _TAIL = 3_000

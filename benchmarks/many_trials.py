@@ -2,9 +2,11 @@
 
 ASHA on scikit-learn's digits with the full history in MLflow on SQLite. Memory is that of the
 command and all processes below it, Ray's too, each page counted once (PSS). It is sampled from
-outside, and how many trials have ended is seen from their journals.
+outside, and how many trials have ended is seen from their journals. The driver's cost of a trial
+is the CPU time, user and system, of the command's own process.
 
     python -m benchmarks.many_trials
+    python -m benchmarks.many_trials --trials 5000    # whether the driver's cost of a trial grows
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+import psutil
 import tyro
 
 from benchmarks.figures import ROOT, environment, finish, genpipe, say, scratch, setting
@@ -29,6 +34,9 @@ _AROUND = 5
 _LIGHT = 50
 """Sampling waits this many times as long as a sample took: some 15 ms of kernel time for each
 process, which would slow the search if it were done as often as one likes."""
+_COUNTS, _WIDEST = (200, 1_000, 5_000), 500
+"""Trials that have ended when the driver's cost of a trial is measured: the mean over the trials
+before, half as many, or `_WIDEST`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Sample(NamedTuple):
     """Trials that have ended."""
     mib: float
     """Memory of all its processes."""
+    driver_seconds: float
+    """CPU time of the command's own process."""
 
 
 def main() -> None:
@@ -109,7 +119,7 @@ def _watch(
     busy, said = 0.0, time.perf_counter()
     while process.poll() is None:
         start = time.perf_counter()
-        sample = Sample(_num_ended(store), _tree_mib(process.pid))
+        sample = Sample(_num_ended(store), _tree_mib(process.pid), _cpu_seconds(process.pid))
         if sample.mib:  # nothing is left of a process that ends meanwhile
             samples.append(sample)
         now = time.perf_counter()
@@ -155,6 +165,33 @@ def _pss_kib(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process alone, user and system; 0 if it has ended."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def driver_costs(samples: Sequence[Sample], trials: int) -> dict[str, float]:
+    """Return the driver's CPU milliseconds a trial by the time that so many trials had ended, and
+    the largest over the smallest. What it does after the last trial does not count."""
+    ended, first = np.unique([s.ended for s in samples if s.ended < trials], return_index=True)
+    seconds = [samples[i].driver_seconds for i in first]
+    figures: dict[str, float] = {}
+    for count in _COUNTS:
+        start = count - min(count // 2, _WIDEST)
+        if count > trials or not len(ended) or ended[-1] <= start:
+            continue
+        end = min(count, ended[-1])
+        cost = np.diff(np.interp([start, end], ended, seconds))[0] / (end - start)
+        figures[f"driver_ms_a_trial_{count}"] = 1_000 * float(cost)
+    if len(figures) > 1:
+        figures["driver_cost_growth"] = max(figures.values()) / min(figures.values())
+    return figures
+
+
 def _figures(options: Options, samples: list[Sample], seconds: float) -> dict[str, float]:
     early = [s.mib for s in samples if s.ended >= options.trials // 5][:_AROUND]
     late = [s.mib for s in samples if s.ended < options.trials][-_AROUND:]
@@ -165,7 +202,7 @@ def _figures(options: Options, samples: list[Sample], seconds: float) -> dict[st
     }
     if early and late:
         figures["growth_mib"] = median(late) - median(early)
-    return figures
+    return figures | driver_costs(samples, options.trials)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def _checkpoint(options: Options, folder: Path) -> dict[str, float]:
     content, where = to_dict(context.run), str(folder / "search")
     payload = TrainingPayload(content, where, (None,), False, None)  # type: ignore[arg-type]
     trials = ResidentTrials(payload, dataset, 1, 1, WorkerMarks(folder / "workers"))
-    outputs = trials.loop.outputs = _TimedOutputs(trials.loop.outputs)
+    outputs = trials.outputs = _TimedOutputs(trials.outputs)
     shares, ends = [], [time.perf_counter()]
     for epoch in range(options.epochs):
         reply = Future[Any]()

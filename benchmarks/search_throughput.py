@@ -123,7 +123,7 @@ def _ours(request: Request, options: Options, precision: str | None = None) -> f
         args += [f"--precision={precision}"] if precision else []
         args += [f"--fuse={options.fuse}"] if options.fuse else []
         result, seconds = run_genpipe(args)
-    endings = [trial["outcome"] for trial in result["trials"]]
+    endings = [trial["outcome"] for trial in result["ranking"]]
     if endings != ["completed"] * request.trials:
         raise SystemExit(f"ours: {endings}: expected {request.trials} times 'completed'")
     return seconds

@@ -89,7 +89,7 @@ def _result(family: str, options: Options) -> dict[str, Any]:
 def _search(family: str, options: Options) -> dict[str, Any]:
     """Run the search, or go on with the one that is in the store."""
     args = ["search", family, "--store", str(options.store), "--data-root", str(options.data_root)]
-    begun = sorted(options.store.glob(f"searches/{family}-2*[0-9a-f]/search.json"))
+    begun = sorted(options.store.glob(f"searches/{family}-2*[0-9a-f]/config.json"))
     begun = [path for path in begun if not path.parent.name.endswith("-seeds")]
     if begun:
         args += ["--resume", begun[-1].parent.name]
@@ -109,14 +109,14 @@ def _search(family: str, options: Options) -> dict[str, Any]:
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float]:
     """Of a family: the best trial's distance, its config's over seeds, and what they took."""
-    best = result["trials"][0]
+    best = result["ranking"][0]
     over_seeds = best["confirmed"]
-    epochs = sum(trial["epochs"] for trial in result["trials"])
+    epochs = sum(trial["epochs"] for trial in result["ranking"])
     names = ("mean", "std", "best", "worst", "seeds")
     return {
         "searched": best["value"],
         **{name: over_seeds[name] for name in names},
-        "trials": len(result["trials"]),
+        "trials": len(result["ranking"]),
         "trial_epochs": epochs,
         "minutes": result["seconds"] / 60,
     }
@@ -130,7 +130,7 @@ def _table(results: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for family, result in results.items():
         f = _figures(result)
-        config = ", ".join(f"{k} {_short(v)}" for k, v in result["trials"][0]["config"].items())
+        config = ", ".join(f"{k} {_short(v)}" for k, v in result["ranking"][0]["config"].items())
         rows.append(
             f"| {family} | {f['searched']:.2f} | {f['mean']:.2f} ± {f['std']:.2f} | "
             f"{f['worst']:.2f} | {f['trials']:.0f} | {f['minutes']:.0f} | {config} |"
