@@ -32,7 +32,7 @@ _COLUMNS: Mapping[str, Mapping[str, float]] = {
     },
 }
 """Place of a package along its floor, in boxes from the left; a new package comes last."""
-_LIBRARIES = ("ray", "torch", "mlflow", "optuna", "tyro", "rich", "jinja2", "matplotlib")
+_LIBRARIES = ("ray", "torch", "mlflow", "optuna", "tyro", "rich", "jinja2", "plotly")
 _BOX, _HEIGHT = 260, 84
 _GAP, _PITCH = 30, 124
 _LEFT, _WIDTH = 40, 920

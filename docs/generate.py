@@ -1,6 +1,7 @@
 """Writes the parts of the documentation that follow from the code: `python -m docs.generate`.
 
     docs/results.schema.json    JSON schema of what `--json` prints
+    docs/job.schema.json        JSON schema of job files (`genpipe run`)
     docs/architecture.svg       the packages and their imports
     docs/trial.svg              the life of a fused trial
 
@@ -9,19 +10,17 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import logging
-import textwrap
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from docs.architecture_picture import architecture_svg
+from docs.docstrings import attribute_docstrings
+from docs.job_schema import job_schema
 from docs.trial_picture import trial_svg
 from pipelines.report import results
 from pipelines.report.results import RESULTS
@@ -37,7 +36,9 @@ def results_schema() -> str:
     ]
     of_kind, schema = TypeAdapter.json_schemas(kinds)
     for name, definition in schema["$defs"].items():
-        for field, text in _attribute_docstrings(name).items():
+        kind = getattr(results, name, None)
+        texts = attribute_docstrings(kind) if isinstance(kind, type) else {}
+        for field, text in texts.items():
             definition["properties"][field].setdefault("description", text)
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -47,24 +48,14 @@ def results_schema() -> str:
     return json.dumps(head | schema, indent=2) + "\n"
 
 
-def _attribute_docstrings(name: str) -> Mapping[str, str]:
-    """Return the docstrings under the fields of a dataclass in `pipelines.report.results`."""
-    kind = getattr(results, name, None)
-    if not isinstance(kind, type):
-        return {}
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
-    found = {}
-    for node, following in pairwise(body):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            match following:
-                case ast.Expr(value=ast.Constant(value=str(text))):
-                    found[node.target.id] = inspect.cleandoc(text)
-    return found
+def job_file_schema() -> str:
+    """Return the JSON schema of job files."""
+    return json.dumps(job_schema(), indent=1) + "\n"
 
 
 FILES: Mapping[str, Callable[[], str]] = {
     "results.schema.json": results_schema,
+    "job.schema.json": job_file_schema,
     "architecture.svg": architecture_svg,
     "trial.svg": trial_svg,
 }
