@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from ray._private import ray_constants, worker
 from ray._private.authentication import authentication_token_setup
-from ray._private.node import Node
 from ray._private.ray_constants import GCS_PORT_ENVIRONMENT_VARIABLE
 from ray._private.services import canonicalize_bootstrap_address
 from ray._private.state import state
@@ -149,7 +149,7 @@ def connect(
                 is_local=address == "local",
             )
         finally:
-            _shut_down()
+            _shut_down(address == "local")
 
 
 @contextmanager
@@ -185,29 +185,50 @@ def _authentication_mode_kept() -> Iterator[None]:
             Config.initialize("")  # Ray caches the mode
 
 
-def _shut_down() -> None:
+def _shut_down(is_local: bool) -> None:
     """Disconnect, and kill all processes of the instance that this process started, if any.
 
     Ray itself sends SIGTERM, which a command's child processes have blocked, waits a second for
-    each before it kills it, and leaves those that the raylet started to notice its death.
+    each before it kills it, and leaves those that the raylet started to notice its death, which
+    takes them up to a minute while they start.
     """
     node = worker._global_node
-    if node is not None:
-        node.kill_all_processes = partial(_kill_instance, node, node.kill_all_processes)
+    if node is not None and is_local:
+        node.kill_all_processes = partial(_kill_instance, node.kill_all_processes)
     ray.shutdown()
+    if is_local:  # `ray.init` that was interrupted has started servers, and has no node yet
+        _kill_servers()
 
 
-def _kill_instance(node: Node, kill_servers: Callable[..., None], **how: Any) -> None:
-    servers = [each.process.pid for infos in node.all_processes.values() for each in infos]
-    processes: list[psutil.Process] = []
-    for pid in servers:
+def _kill_instance(kill_all: Callable[..., None], **how: Any) -> None:
+    """Do what `Node.kill_all_processes` does, without waiting for any process."""
+    _kill_servers()
+    kill_all(**{**how, "allow_graceful": False})
+
+
+def _kill_servers() -> None:
+    """Kill the children of this process that run Ray's programs, and all that they started."""
+    servers = [each for each in psutil.Process().children() if _is_of_ray(each)]
+    for server in servers:
         with suppress(psutil.NoSuchProcess):
-            processes += psutil.Process(pid).children(recursive=True)
-    kill_servers(**{**how, "allow_graceful": False})
+            server.suspend()  # else it could start one more after its children were listed
+    processes = list(servers)
+    for server in servers:
+        with suppress(psutil.NoSuchProcess):
+            processes += server.children(recursive=True)
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, timeout=KILL_SECONDS)
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    """Tell whether a process runs a file of the installed package ray."""
+    folder = f"{Path(ray.__file__).parent}{os.sep}"
+    try:
+        return any(part.startswith(folder) for part in process.cmdline())
+    except psutil.Error:  # it has ended
+        return False
 
 
 def _use_token() -> None:

@@ -29,7 +29,7 @@ SECONDS = 20
 """In which a command ends."""
 DATA = (*SMALL, "--batch-size", "32", "--features", "pca")
 SEARCH = (
-    *("search", "vae", *DATA, "--searcher", "random", "--scheduler", "fifo", "--epochs", "20"),
+    *("search", "vae", *DATA, "--searcher", "random", "--scheduler", "fifo", "--epochs", "40"),
 )
 
 
@@ -129,7 +129,7 @@ def test_a_search_that_is_ended_and_resumed_is_what_it_is_undisturbed(
     command = start(*search)
     command.wait_until(lambda: recorded_epochs(store, 3) > 1)
     said = command.signal(signal.SIGTERM, group=True)
-    assert statuses(store) == {"KILLED"}
+    assert statuses(store) - {"FINISHED"} == {"KILLED"}  # a trial may have ended before
     assert "SIGTERM: stopping in order" in said[0]
     result = run_process(resumed(said), log)
     assert {trial["outcome"] for trial in result["ranking"]} == {"completed"}
