@@ -8,6 +8,7 @@ run that is stopped early keeps its GPUs until the job ends: Ray's `PlacementGro
 where it finds two.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -195,9 +196,28 @@ def _shut_down(is_local: bool) -> None:
     node = worker._global_node
     if node is not None and is_local:
         node.kill_all_processes = partial(_kill_instance, node.kill_all_processes)
-    ray.shutdown()
+    with _collected_garbage():
+        ray.shutdown()
     if is_local:  # `ray.init` that was interrupted has started servers, and has no node yet
         _kill_servers()
+
+
+@contextmanager
+def _collected_garbage() -> Iterator[None]:
+    """Collect garbage before the block, and none in it.
+
+    Python collects in whichever thread allocates. An `ObjectRef` that another thread, such as that
+    of tracking, finds in a cycle while `ray.shutdown` ends the core worker calls the latter, which
+    then ends the process (`GetCoreWorker` in Ray's core_worker_process.cc, ray 2.60).
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _kill_instance(kill_all: Callable[..., None], **how: Any) -> None:

@@ -7,12 +7,14 @@ search and by no other.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pipelines.analysis.budgets import TRIED, counted_values, seconds_of_budgets
 from pipelines.analysis.champion import Selection, select_champion
 from pipelines.analysis.pareto import pareto_front
 from pipelines.analysis.ranking import TrialResult, as_csv, rank_trials
+from pipelines.cluster.process import import_compiler
 from pipelines.config.command import resume_command
 from pipelines.config.job_text import dump_job
 from pipelines.config.run import as_train
@@ -166,9 +169,12 @@ class SearchRun:
         self.curve.remove_damaged()
         self.tracker.sync(self.folder.journal)
         ranking = self.ranking()
-        for result in ranking:  # Tune does not start them again
-            if is_pending(result.record.folder.journal, self._public_uri):
-                self.tracker.sync(result.record.folder.journal)
+        ended = [result.record.folder.journal for result in ranking]  # Tune starts none again
+        pending = [journal for journal in ended if is_pending(journal, self._public_uri)]
+        if any((outcome := each.outcome()) and outcome.checkpoint for each in pending):
+            import_compiler()  # a model is exported beside Tune
+        for journal in pending:
+            self.tracker.sync(journal)
         first = ranking[0] if ranking else None
         best = (first.trial_id, first.best.value) if first and first.best else None
         self._restore(ranking, best)
@@ -414,6 +420,8 @@ class SearchRun:
     def handle(self, event: Event) -> None:
         """Record an event: perform what the recorder decides. Raises `LeaseLostError`."""
         require_held(self.folder)
+        if isinstance(event, TrialEnded):
+            _import_for_the_end()
         before = self.state.best
         for action in self.state.handle(event):
             self._perform(action)
@@ -556,3 +564,11 @@ class SearchRun:
         config = {name: info.params[name] for name in self.searched} if info else {}
         text = f"epoch {action.last_epoch}, {text}"
         self.progress.trial_ended(action.trial_id, action.status, text, config)
+
+
+@cache
+def _import_for_the_end() -> None:
+    """Import what the end of a search needs, which takes seconds, while its workers train. Called
+    in the thread in which Tune unpickles, so that none does meanwhile."""
+    import_compiler()  # the champion's model is exported
+    importlib.import_module("optuna.importance")  # its page shows importances

@@ -19,7 +19,6 @@ from ray.tune.search import Searcher
 from ray.tune.search.search_generator import SearchGenerator
 
 from pipelines.cluster.environment import environment, ignored_warnings
-from pipelines.cluster.process import import_compiler
 from pipelines.cluster.signals import handlers_restored
 from pipelines.config.search import Search
 from pipelines.store.files import StoreError
@@ -75,7 +74,6 @@ def run_tuner(
     Returns the ids of the trials that Tune knows, or that ended before its state was lost. Ctrl-C
     ends it early, without an error. Raises `StoreError` if no trial can use the store.
     """
-    import_compiler()  # models are exported in a thread beside Tune; fused workers start meanwhile
     with (
         environment(_SETTINGS),
         ignored_warnings(*_EXPECTED_WARNINGS),

@@ -26,6 +26,28 @@ from pipelines.cluster.connection import connect
 
 ROOT = Path(__file__).parents[2]
 
+DISCARDS_REFERENCES = """
+import gc, threading, time
+import ray
+from pipelines.cluster.connection import connect
+
+class Cycle:
+    def __init__(self, ref):
+        self.ref, self.me = ref, self
+
+def discard(references):
+    while references:
+        Cycle(references.pop())
+        [[] for _ in range(1500)]  # enough for Python to collect garbage
+        time.sleep(0.0002)
+
+with connect("local", num_cpus=1, dashboard=False):
+    references = [ray.put(number) for number in range(6000)]
+    threading.Thread(target=discard, args=(references,), daemon=True).start()
+print(gc.isenabled())
+"""
+"""A program of which a thread discards object references while Ray shuts down."""
+
 pytestmark = pytest.mark.slow
 
 
@@ -99,6 +121,12 @@ def placement_groups() -> list[str]:
     """States of the placement groups that are not removed."""
     states = [group["state"] for group in placement_group_table().values()]
     return [state for state in states if state != "REMOVED"]
+
+
+def test_garbage_of_a_thread_does_not_end_the_process_while_ray_shuts_down() -> None:
+    command = [sys.executable, "-c", DISCARDS_REFERENCES]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (ran.returncode, ran.stdout) == (0, "True\n"), ran.stderr
 
 
 @pytest.mark.long
