@@ -136,8 +136,11 @@ class Search(Run):
     metrics."""
     seeds: int = 20
     """confirm: seeds of each of these configs."""
+    name: str = ""
+    """Name of the search and of its folder, by which the other commands know it: the same name
+    resumes it. By default an id with the date."""
     resume: str = ""
-    """Resume the search of this id, with the config that it was started with."""
+    """Resume the search of this name, with the config that it was started with."""
     seed_study: tyro.conf.Suppress[SeedStudy | None] = None
     """The run whose seeds are studied: the space is then the seed, and nothing else."""
 
@@ -150,8 +153,9 @@ class Search(Run):
         if self.notify:  # a config is written down, and sent to other processes
             object.__setattr__(self, "notify", hide_notice_url(self.notify))
             require_notice_url(self.notify)
-        if self.resume:
-            require_name("resume", self.resume)
+        for field in ("name", "resume"):
+            if value := getattr(self, field):
+                require_name(field, value)
         self._check_budget()
         self._check_objectives()
         self._check_seeds()

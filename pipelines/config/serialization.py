@@ -103,8 +103,9 @@ _NOT_FROM_PYTHON = {"family", "further", "seed_study", "dry_run", "save", "json"
 
 
 def train_content(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a config, as plain values, that a `Train` has. Imports no family."""
-    return {f.name: content[f.name] for f in fields(Train) if f.name in content}
+    """Return the part of a search's config, as plain values, that the `Train` of a trial has.
+    Imports no family."""
+    return {f.name: content[f.name] for f in fields(Run) if f.name in content}
 
 
 def result_settings(run: Run) -> dict[str, Any]:

@@ -141,15 +141,24 @@ def resolve_search(run: Search, given: Collection[str], search_id: str = "") -> 
     """Return the search that a command means: a new one without the given settings in its space,
     or the recorded one that it resumes.
 
-    `given`: names of the settings that were given, flat. `search_id`: what a new search is called;
-    if a search of this id was begun, it is the one to resume. Raises `InputError` if the search to
-    resume is unknown, or if a given setting differs from the recorded one and cannot be applied.
+    `given`: names of the settings that were given, flat. `search_id`: what a new search without a
+    name is called. If a search of this name or id was begun, it is the one to resume. Raises
+    `InputError` if the search to resume is unknown, or if a given setting differs from the
+    recorded one and cannot be applied.
     """
-    if search_id and not run.resume and search_id in Store.at(run.store).search_ids():
-        # It was begun by these settings: those that it recorded hold every choice made since.
-        run, given = replace(run, resume=search_id), set(given) & set(_TAKEN_ON_RESUME)
     if run.resume:
         return _resumed(run, given)
+    begun = Store.at(run.store).search_ids()
+    if run.name in begun:
+        return _resumed(replace(_new(run, given), resume=run.name), given)
+    if not run.name and search_id in begun:
+        # It was begun by these settings: those that it recorded hold every choice made since.
+        return _resumed(replace(run, resume=search_id), set(given) & set(_TAKEN_ON_RESUME))
+    return _new(run, given)
+
+
+def _new(run: Search, given: Collection[str]) -> Search:
+    """Return a new search without the given settings in its space."""
     if run.seed_study:
         return run
     own = {setting.name: setting for setting in own_space(run.family)}
@@ -367,10 +376,11 @@ def _finish(search: SearchRun, studies: Mapping[str, SearchRun]) -> None:
 
 
 def _folder(run: Search, search_id: str) -> SearchFolder:
-    """Return the search's folder: of a new search that of `search_id`, or one with a new id."""
+    """Return the search's folder: of a new search that of its name, that of `search_id`, or one
+    with a new id."""
     store = Store.at(run.store)
-    if run.resume or search_id:
-        return store.search(run.resume or search_id)
+    if known := run.resume or run.name or search_id:
+        return store.search(known)
     what = f"{run.family}-confirm" if run.seed_study else run.family
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return store.search(f"{what}-{stamp}-{uuid4().hex[:4]}")
@@ -401,9 +411,10 @@ def _resumed(run: Search, given: Collection[str]) -> Search:
             continue
         if name in searched or wanted[name] != recorded[name]:
             was = "none, because it is searched" if name in searched else repr(recorded[name])
+            other = ", and another --name begins a new one" if run.name else ""
             raise InputError(
                 f"{name} = {wanted[name]!r}: expected {was}, as search {run.resume} was started; "
-                "a search keeps its settings when it is resumed"
+                f"a search keeps its settings when it is resumed{other}"
             )
     taken = {*HERE, *(n for n in (*_TAKEN_ON_RESUME, *_GROWS, "data") if n in given)}
     return replace(before, resume=run.resume, **{name: getattr(run, name) for name in taken})

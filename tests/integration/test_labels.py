@@ -22,7 +22,9 @@ def rows(store: Path) -> list[RunRow]:
 
 def test_a_labelled_search_is_recorded_and_resumed(tmp_path: Path) -> None:
     labels = {"experiment": "base", "tag": ["team=vision"], "note": "# Why"}
-    first = genpipe.search("vae", store=tmp_path, trials=2, grace_period=1, **labels, **SETTINGS)
+    named = {"store": tmp_path, "name": "KL of 1, #2"}
+    first = genpipe.search("vae", trials=2, grace_period=1, **named, **labels, **SETTINGS)
+    assert first.search_id == named["name"]
     assert (first.experiment, first.registered_model) == ("base", "vae-digits")
     found = genpipe.runs(store=tmp_path, tag=["team=vision"], experiment="base").runs
     assert sorted(run.kind for run in found) == ["search", "trial", "trial"]
@@ -33,12 +35,12 @@ def test_a_labelled_search_is_recorded_and_resumed(tmp_path: Path) -> None:
     assert all(map(is_own_tag, own)), own
     assert "# Why" in (tmp_path / "searches" / first.search_id / "report.html").read_text()
 
-    again = {"store": tmp_path, "resume": first.search_id}
-    genpipe.search("vae", tag=["team=audio"], note="# Second", **again)
+    assert genpipe.report(named["name"], store=tmp_path)
+    genpipe.search("vae", tag=["team=audio"], note="# Second", **named)
     found = genpipe.runs(store=tmp_path, tag=["team=audio"]).runs
     assert len(found) == 3 and {run.note for run in found} == {"# Second", ""}
     with pytest.raises(InputError, match="experiment = 'other': expected 'base'"):
-        genpipe.search("vae", experiment="other", **again)
+        genpipe.search("vae", experiment="other", **named)
 
 
 def test_a_labelled_run_is_resumed(tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ class JobState:
         return state
 
     def _new_search_id(self, stage: Stage) -> str:
+        if name := stage.content.get("name"):
+            return str(name)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         named = f"{self.job.name}-{stage.name}" if stage.at else self.job.name
         short = named.encode()[:_MAX_NAME].decode(errors="ignore")

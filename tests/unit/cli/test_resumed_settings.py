@@ -64,6 +64,7 @@ TRAIN: Mapping[str, Decision] = {
 }
 SEARCH: Mapping[str, Decision] = {
     **RUN,
+    "name": "refused",
     "epochs": "applied",
     "num_workers": "refused",
     "max_failures": "refused",
@@ -93,6 +94,7 @@ SEARCH: Mapping[str, Decision] = {
 }
 
 OTHER: Mapping[str, Any] = {
+    "name": "two",
     "data": "ring8",
     "data_root": "elsewhere",
     "image_size": 16,
@@ -231,6 +233,29 @@ def test_another_search_is_not_resumed(search: Search, store: Store) -> None:
     run = replace(make_config(Search, "vae", {"resume": "one"}), seed_study=study)
     with pytest.raises(InputError, match="resume = 'one': expected a confirmation of r"):
         resolve_search(run, {"resume"})
+
+
+# -- search --name --------------------------------------------------------------------------------
+def named(**settings: Any) -> Search:
+    """Return the search of the name `one` that a command with these settings means."""
+    run = make_config(Search, "vae", settings | {"name": "one"})
+    return resolve_search(run, {*flatten(settings), "name"})
+
+
+def test_the_same_name_resumes_a_search(store: Store) -> None:
+    space = ("batch_size=choice([16, 32])", "model.kl_weight=loguniform(0.1, 1.0)")
+    settings = {"space": space, "optim": {"lr": 1e-3}, "tag": ("team=vision",)}
+    first = named(**settings)
+    assert not first.resume
+    recorded = replace(first, precision="fp32", scheduler="asha", searcher="tpe")
+    store.files.write(store.search("one").config, dump_config(recorded))
+    assert named(**settings) == replace(recorded, resume="one") == named()
+    assert named(trials=99).trials == 99
+    refused = "lr = 0.01: expected 0.001, as search one was .* another --name begins a new one"
+    with pytest.raises(InputError, match=refused):
+        named(optim={"lr": 1e-2})
+    with pytest.raises(InputError, match="space = "):
+        named(space=space[:1])
 
 
 # -- train --name ---------------------------------------------------------------------------------
