@@ -20,6 +20,19 @@ def ready():
 """
 
 
+@pytest.fixture(autouse=True)
+def none_is_ignored() -> Iterator[None]:
+    """Undo what `nohup` does, and a shell to what it starts in the background: a process that is
+    started ignores the signals that this one ignores."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def started(code: str, **settings: object) -> Iterator["subprocess.Popen[str]"]:
     """Run code in another process; the block begins when it has called `ready`."""
