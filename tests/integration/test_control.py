@@ -129,6 +129,7 @@ def test_each_budget_ends_a_search_which_goes_on_with_a_larger_one(tmp_path: Pat
     check_recorded(store, whole)
 
 
+@pytest.mark.long
 def test_a_training_is_stopped_and_goes_on(tmp_path: Path, capsys: Capture) -> None:
     store, log = tmp_path / "runs", tmp_path / "log"
     args = ["train", "vae", *SMALL, "--features", "pca", "--batch-size", "16", "--epochs", "60"]

@@ -189,6 +189,7 @@ def test_an_autoencoder_s_sampler_is_fitted_in_the_fused_worker(
     assert Path(result["samples"]).is_file()
 
 
+@pytest.mark.long
 def test_trials_of_two_workers_are_not_fused(
     search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

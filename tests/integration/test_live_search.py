@@ -13,7 +13,7 @@ from support.pipeline import SMALL, check_recorded, client, resume_search, searc
 from pipelines.catalog.sync import sync
 from pipelines.store.layout import RunFolder, Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prepared_store")]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.usefixtures("prepared_store")]
 ARGS = (*SMALL, "--trials", "6", "--epochs", "6", "--searcher", "random", "--scheduler", "fifo")
 
 
