@@ -109,7 +109,7 @@ def _by_value(ranking: Sequence[TrialResult], objective: Objective) -> Selection
 
 
 def _by_mean(ranking: Sequence[TrialResult], objective: Objective, study: SeedStudy) -> Selection:
-    whole = [result for result in ranking if result.outcome.ending != "interrupted"]
+    whole = _whole(ranking)
     alive = [result for result in whole if result.best]
     winner = alive[len(alive) // 2] if alive else None
     values = [result.best.value if result.best else None for result in whole]
@@ -121,6 +121,11 @@ def _by_mean(ranking: Sequence[TrialResult], objective: Objective, study: SeedSt
     return Selection(winner, seeds.summary() | recorded, claim, seeds)
 
 
+def _whole(ranking: Sequence[TrialResult]) -> list[TrialResult]:
+    """Return the seeds that count: what an interrupted one has so far is not what it comes to."""
+    return [result for result in ranking if result.outcome.ending != "interrupted"]
+
+
 def trial_with_best_mean(ranking: Sequence[TrialResult], *, complete: bool) -> str | None:
     """Return the trial whose seed study provides the champion; None before every seed study that
     was asked for is complete, and where none was made."""
@@ -130,9 +135,9 @@ def trial_with_best_mean(ranking: Sequence[TrialResult], *, complete: bool) -> s
 def num_seeds_beaten(
     study: SeedStudy | None, ranking: Sequence[TrialResult], objective: Objective
 ) -> int | None:
-    """Return how many seeds the studied run is better than with its own seed; None if it has no
-    value, or this is no seed study."""
-    if study is None or study.value is None:
+    """Return how many seeds the studied run is better than with its own seed; None if it or every
+    seed has no value, or this is no seed study."""
+    values = [each.best.value for each in _whole(ranking) if each.best]
+    if study is None or study.value is None or not values:
         return None
-    value = study.value
-    return sum(objective.better(value, each.best.value) for each in ranking if each.best)
+    return sum(objective.better(study.value, value) for value in values)

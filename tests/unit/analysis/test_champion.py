@@ -161,3 +161,11 @@ def test_the_studied_run_beats_seeds_that_are_worse(tmp_path: Path) -> None:
     assert num_seeds_beaten(replace(STUDY, value=-9.0), ranking, ELBO_MAX) == 0
     assert num_seeds_beaten(replace(STUDY, value=None), ranking, ELBO_MAX) is None
     assert num_seeds_beaten(None, ranking, ELBO_MAX) is None
+
+
+def test_an_interrupted_seed_is_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path / "trials/seed-9", [-9.0], status="interrupted", params={"seed": 9})
+    interrupted = rank_trials(read_trials(tmp_path), ELBO_MAX, ["seed"])
+    assert interrupted[0].best and num_seeds_beaten(STUDY, interrupted, ELBO_MAX) is None
+    ranking = seed_study(tmp_path, [-0.5, -2.0])
+    assert len(ranking) == 3 and num_seeds_beaten(STUDY, ranking, ELBO_MAX) == 1
