@@ -15,10 +15,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +123,8 @@ def connect(
     refuses the token, and for resources given with the address of a cluster.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    is_local = address == "local"
+    others = _servers()
     variables = ("PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED")  # `ray.init` sets them for good
     with (
         _authentication_mode_kept(),
@@ -131,7 +132,7 @@ def connect(
         handlers_restored(signal.SIGTERM),
     ):
         try:
-            if address == "local":
+            if is_local:
                 gcs_address = _start(num_cpus, num_gpus, resources, dashboard)
             else:
                 given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
@@ -147,10 +148,13 @@ def connect(
                 num_cpus=capacity.get("CPU", 0.0),
                 num_gpus=capacity.get("GPU", 0.0),
                 resources=capacity,
-                is_local=address == "local",
+                is_local=is_local,
             )
         finally:
-            _shut_down(address == "local")
+            if is_local:
+                _shut_down(others)
+            else:
+                _disconnect()
 
 
 @contextmanager
@@ -186,20 +190,34 @@ def _authentication_mode_kept() -> Iterator[None]:
             Config.initialize("")  # Ray caches the mode
 
 
-def _shut_down(is_local: bool) -> None:
-    """Disconnect, and kill all processes of the instance that this process started, if any.
+def _shut_down(others: Collection[psutil.Process]) -> None:
+    """Disconnect, and kill all processes of the instance that this process started. `others`: the
+    servers that it had started before, which are not of this instance.
 
     Ray itself sends SIGTERM, which a command's child processes have blocked, waits a second for
     each before it kills it, and leaves those that the raylet started to notice its death, which
     takes them up to a minute while they start.
     """
+
+    def kill_servers() -> None:
+        _kill_trees([server for server in _servers() if server not in others])
+
     node = worker._global_node
-    if node is not None and is_local:
-        node.kill_all_processes = partial(_kill_instance, node.kill_all_processes)
+    if node is not None:
+        rays_own = node.kill_all_processes
+
+        def kill_all(**how: Any) -> None:
+            kill_servers()
+            rays_own(**{**how, "allow_graceful": False})
+
+        node.kill_all_processes = kill_all
+    _disconnect()
+    kill_servers()  # `ray.init` that was interrupted has started servers, and has no node yet
+
+
+def _disconnect() -> None:
     with _collected_garbage():
         ray.shutdown()
-    if is_local:  # `ray.init` that was interrupted has started servers, and has no node yet
-        _kill_servers()
 
 
 @contextmanager
@@ -220,15 +238,13 @@ def _collected_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _kill_instance(kill_all: Callable[..., None], **how: Any) -> None:
-    """Do what `Node.kill_all_processes` does, without waiting for any process."""
-    _kill_servers()
-    kill_all(**{**how, "allow_graceful": False})
+def _servers() -> list[psutil.Process]:
+    """Return the children of this process that run Ray's programs."""
+    return [each for each in psutil.Process().children() if _is_of_ray(each)]
 
 
-def _kill_servers() -> None:
-    """Kill the children of this process that run Ray's programs, and all that they started."""
-    servers = [each for each in psutil.Process().children() if _is_of_ray(each)]
+def _kill_trees(servers: Sequence[psutil.Process]) -> None:
+    """Kill servers of Ray, and all that they have started."""
     for server in servers:
         with suppress(psutil.NoSuchProcess):
             server.suspend()  # else it could start one more after its children were listed
