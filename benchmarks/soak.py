@@ -322,7 +322,7 @@ class Soak:
         recorded = _recorded_points(self.database)
         for key, epochs in _journals(folder).items():
             for epoch, metrics in epochs.items():
-                held = [recorded[key, name, epoch] for name in metrics]
+                held = [recorded[key, name, epoch] for name in _delivered(metrics)]
                 counts["points_lost"] += held.count(0)
                 counts["points_twice"] += sum(number > 1 for number in held)
         return counts
@@ -354,6 +354,11 @@ def _journals(search: Path) -> dict[str, Epochs]:
             epochs = _epochs(folder, timed=True)
             journals[key] = {epoch: m for epoch, m in epochs.items() if epoch <= last}
     return journals
+
+
+def _delivered(metrics: dict[str, float]) -> list[str]:
+    """Return the metrics of an epoch that MLflow has: `diverged` only where it is true."""
+    return [name for name, value in metrics.items() if name != "diverged" or value]
 
 
 def _epochs(journal: Path, *, timed: bool = False) -> Epochs:
