@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,7 @@ from pipelines.config.run import Train, defaults
 from pipelines.config.search import Search
 from pipelines.config.serialization import from_dict, to_dict
 
-
-@pytest.fixture(autouse=True)
-def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.delenv("GENPIPE_DATA_ROOT", raising=False)
-    yield
-    import ray
-
-    assert not ray.is_initialized()
-
+pytestmark = pytest.mark.usefixtures("no_ray")
 
 WRONG = {
     "command": (["trian", "vae"], "unknown command 'trian' (did you mean 'train'?)"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -42,15 +41,7 @@ stages:
 """
 
 
-@pytest.fixture(autouse=True)
-def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.delenv("GENPIPE_DATA_ROOT", raising=False)
-    yield
-    import ray
-
-    assert not ray.is_initialized()
+pytestmark = pytest.mark.usefixtures("no_ray")
 
 
 def stages(**replaced: str) -> str:
