@@ -27,7 +27,6 @@ AnyJournal = Journal | EvaluationJournal
 
 _FIRST_WAIT, _LONGEST_WAIT, _HURRIED_WAIT = 0.5, 30.0, 1.0
 """Seconds between two attempts: after the first error, at most, and while somebody waits."""
-_CLOSE_SECONDS = 10.0
 _JOIN_SECONDS = 1.0
 _FINISH_SECONDS = 60.0
 _INTERRUPTED_SECONDS = 5.0
@@ -38,7 +37,8 @@ class DeliveryQueue:
     """A `Tracker` that delivers journals with a `RunWriter`, from a thread of its own.
 
     Nothing that the tracking system does or fails to do reaches the caller of `sync`. A context
-    manager: the client's environment is set within the block.
+    manager: the client's environment is set within the block, whose end waits for nothing: call
+    `finish` or `drain` in it.
     """
 
     def __init__(self, backend: Backend, uri: str, store: Store) -> None:
@@ -67,7 +67,7 @@ class DeliveryQueue:
     ) -> None:
         if kind and issubclass(kind, KeyboardInterrupt):
             self.finish()
-        self.close(0.0 if kind else _CLOSE_SECONDS)
+        self.close(0.0)  # who wants more delivered has waited
         self._scope.close()
 
     # -- for the caller -----------------------------------------------------------------------

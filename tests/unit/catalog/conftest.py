@@ -23,7 +23,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue tries again soon, and gives up soon."""
     for name in ("_FIRST_WAIT", "_LONGEST_WAIT", "_HURRIED_WAIT", "_FINISH_SECONDS"):
         monkeypatch.setattr(queue, name, 0.01)
-    monkeypatch.setattr(queue, "_CLOSE_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -210,7 +210,6 @@ def test_what_an_outage_holds_back_stays_in_the_journals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(queue, "_FINISH_SECONDS", 0.01)
-    monkeypatch.setattr(queue, "_CLOSE_SECONDS", 0.01)
     server.is_down = True
     journal = open_journal(store.run("a").path)
     write_epochs(journal, 1)
@@ -309,7 +308,6 @@ def test_the_client_s_environment_is_set_within_the_block(
 def test_an_error_in_the_block_ends_the_queue_without_a_wait(
     server: MemoryServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "_CLOSE_SECONDS", 600.0)
     server.gate.clear()  # a wait would last until the test's timeout
     tracker = open_tracker(URI, store)
 
