@@ -124,7 +124,9 @@ def test_a_second_command_is_refused_with_host_pid_and_age(
 
 
 @pytest.mark.parametrize("reaped", [True, False])
-def test_the_lease_of_a_killed_process_ends(folder: RunFolder, start: Start, reaped: bool) -> None:
+def test_the_lease_of_a_killed_process_ends(
+    folder: RunFolder, start: Start, reaped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (child,) = start()
     assert says(child) == "held"
     child.kill()
@@ -133,9 +135,10 @@ def test_the_lease_of_a_killed_process_ends(folder: RunFolder, start: Start, rea
     else:  # its entry stays, as in a container whose first process waits for none
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not seems_held(folder)
+    monkeypatch.setattr(lease, "_SILENT_SECONDS", 60.0)
     began = time.monotonic()
     with holding(folder, "name"):
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 30.0  # without waiting for a sign of life
 
 
 def test_another_process_with_the_id_of_a_dead_one_holds_nothing(folder: RunFolder) -> None:
@@ -181,7 +184,7 @@ def test_a_holder_elsewhere_is_known_by_its_heartbeat(
     child.wait()
     began = time.monotonic()
     with holding(folder, "name"):
-        assert SILENT <= time.monotonic() - began < SILENT + 1.5
+        assert time.monotonic() - began >= SILENT
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
