@@ -11,7 +11,6 @@ from gen_models.core.errors import require
 from pipelines.catalog.abandoned import close_abandoned
 from pipelines.report.console import ensure_logging
 from pipelines.report.results import Failure, SyncResult
-from pipelines.store.journal import Journal
 from pipelines.store.layout import Store
 from pipelines.store.secrets import hide
 from pipelines.tracking.base import find_backend
@@ -37,7 +36,7 @@ def sync(*, store: str | Path | None = None, tracking_uri: str | None = None) ->
     ensure_logging()
     place = Store.at(store)
     close_abandoned(place)
-    journals = place.journals()
+    journals = [*place.ended_journals(), *place.open_journals()]
     require(bool(journals), "store", str(place.root), "a folder with journals of runs")
     uri = find_tracking_uri(place, tracking_uri)
     backend, failed, counts = find_backend(uri), list[Failure](), {"runs": 0, "evaluations": 0}
@@ -57,22 +56,9 @@ def sync(*, store: str | Path | None = None, tracking_uri: str | None = None) ->
     with backend.settings():
         writer = backend.writer(uri, place)
         writer.prepare()
-        for journal in _in_order(journals):
+        for journal in journals:
             deliver("runs", journal.run_folder, partial(writer.deliver, journal, anew=True))
         for evaluation in sorted(place.evaluations(), key=lambda each: each.recorded_ms()):
             work = partial(writer.deliver_evaluation, evaluation, anew=True)
             deliver("evaluations", evaluation.folder, work)
     return SyncResult(tracking_uri=hide(uri), failed=tuple(failed), **counts)
-
-
-def _in_order(journals: list[Journal]) -> list[Journal]:
-    """Return journals in the order in which their runs ended, because each version of a model gets
-    the next number, and claims the alias from the version before; then those that go on."""
-
-    def ended_ms(journal: Journal) -> float:
-        try:
-            return journal.files.modified_ms(journal.outcome_file)
-        except FileNotFoundError:
-            return float("inf")
-
-    return sorted(journals, key=ended_ms)

@@ -366,6 +366,14 @@ class Journal:
         known = [latest, *(elsewhere if isinstance(elsewhere, list) else [])]
         return {str(each.get("uri")): each for each in known if _is_delivery(each)}
 
+    def ended_ms(self) -> int:
+        """Return when the run ended, in milliseconds since 1970; 0 if it has begun again
+        meanwhile."""
+        try:
+            return self.files.modified_ms(self.outcome_file)
+        except FileNotFoundError:
+            return 0
+
     def delivered_ms(self) -> int:
         """Return when something was last delivered, in milliseconds since 1970. Raises
         `FileNotFoundError` if nothing was."""

@@ -321,8 +321,10 @@ class Store:
         return self._journals("delivered.json")
 
     def ended_journals(self) -> list[Journal]:
-        """Return the journals of all runs, searches and trials that have ended."""
-        return self._journals("outcome.json")
+        """Return the journals of all runs, searches and trials that have ended, in the order in
+        which they ended: trials before their search, which names them; an earlier version of a
+        model before the next."""
+        return sorted(self._journals("outcome.json"), key=Journal.ended_ms)
 
     def open_journals(self) -> list[Journal]:
         """Return the journals of all runs, searches and trials that have started and not ended."""
@@ -338,7 +340,7 @@ class Store:
     def _journals(self, file: str) -> list[Journal]:
         """Return the journals that hold a file. Only folders of runs are looked into: those of
         MLflow hold a hundred files for each run."""
-        folders = ("runs/*", "searches/*", "searches/*/trials/*")
+        folders = ("runs/*", "searches/*/trials/*", "searches/*")
         return [
             Journal(path.parent.parent, self.files)
             for folder in folders

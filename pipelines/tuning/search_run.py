@@ -21,6 +21,7 @@ from typing import Any
 from pipelines.analysis.best_epoch import epoch_costs, summarise_run
 from pipelines.analysis.budgets import TRIED, counted_values, seconds_of_budgets
 from pipelines.analysis.champion import Selection, select_champion
+from pipelines.analysis.importance import MIN_TRIALS
 from pipelines.analysis.pareto import pareto_front
 from pipelines.analysis.ranking import TrialResult, as_csv, rank_trials
 from pipelines.cluster.process import import_compiler
@@ -421,7 +422,7 @@ class SearchRun:
         """Record an event: perform what the recorder decides. Raises `LeaseLostError`."""
         require_held(self.folder)
         if isinstance(event, TrialEnded):
-            _import_for_the_end()
+            _import_for_the_end(importances=self.run.trials >= MIN_TRIALS)
         before = self.state.best
         for action in self.state.handle(event):
             self._perform(action)
@@ -567,8 +568,10 @@ class SearchRun:
 
 
 @cache
-def _import_for_the_end() -> None:
+def _import_for_the_end(*, importances: bool) -> None:
     """Import what the end of a search needs, which takes seconds, while its workers train. Called
-    in the thread in which Tune unpickles, so that none does meanwhile."""
+    in the thread in which Tune unpickles, so that none does meanwhile. `importances`: whether its
+    page shows them."""
     import_compiler()  # the champion's model is exported
-    importlib.import_module("optuna.importance")  # its page shows importances
+    if importances:
+        importlib.import_module("optuna.importance")

@@ -13,12 +13,13 @@ from support.journals import METRIC, open_journal, write_epochs
 from support.mlflow_runs import close, deliver
 
 from pipelines.evaluation.metric_names import BEST_CURVE
-from pipelines.store.journal import Labels
+from pipelines.store.journal import Journal, Labels
 from pipelines.store.layout import Store
 from pipelines.tracking.mlflow import BACKEND
 from pipelines.tracking.mlflow.connection import connect
 from pipelines.tracking.mlflow.reader import links_of
 from pipelines.tracking.mlflow.writer import MlflowWriter
+from pipelines.tracking.queue import pending_journals
 
 OBJECTIVES = "val/elbo (max), val/fd (min)"
 TABLE = f"""\
@@ -125,6 +126,19 @@ def test_a_description_has_the_best_trials_and_the_space(uri: str, store: Store)
     assert text.index("lrt2") < text.index("lrt1")
     described = client.get_experiment(experiment_of(client, run_id)).tags["mlflow.note.content"]
     assert "viewStateShareKey=trials" in described and "viewStateShareKey=searches" in described
+
+
+def test_a_description_that_an_outage_held_back_names_the_trials(
+    uri: str, store: Store, tmp_path: Path, mlflow_database: Path
+) -> None:
+    deliver_search(uri, store)
+    other = f"sqlite:///{shutil.copy(mlflow_database, tmp_path / 'other.db')}"
+    for journal in pending_journals(store, other, BACKEND):
+        assert isinstance(journal, Journal)
+        deliver(other, store, journal)
+    run_id = store.search("s1").journal.delivered(other)["run_id"]
+    text = connect(other).get_run(run_id).data.tags["mlflow.note.content"]
+    assert "| 1 | [lrt2](#/experiments/" in text
 
 
 def test_a_description_that_somebody_has_edited_stays(uri: str, store: Store) -> None:
