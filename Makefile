@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= demo
 
-.PHONY: install demo test test-slow test-fast test-long test-faults check audit docs bench bench-gpu ui clean
+.PHONY: install demo test test-slow test-fast test-long test-faults test-browser check audit docs bench bench-gpu ui clean
 
 install: .venv/installed
 
@@ -20,7 +20,7 @@ demo: install
 
 # Tests that start Ray or a server wait most of their time, so the others run beside them. One thread:
 # on a busy machine the threads of small operations wait for each other.
-test test-slow test-fast test-long test-faults check: export OMP_NUM_THREADS = 1
+test test-slow test-fast test-long test-faults test-browser check: export OMP_NUM_THREADS = 1
 
 test: install
 	@$(MAKE) --no-print-directory --jobs=2 test-slow test-fast
@@ -40,6 +40,10 @@ test-long: install
 # (docs/reliability.md).
 test-faults: install
 	$(BIN)/python -m pytest -m faults
+
+# MLflow's pages of a search of each family and of one of 1,000 trials, in Chromium.
+test-browser: install
+	$(BIN)/python -m pytest -m browser
 
 check: install
 	$(BIN)/ruff check .
@@ -68,6 +72,7 @@ bench: install .venv-bench/installed
 	$(BIN)/python -m benchmarks.catalog
 	$(BIN)/python -m benchmarks.terminal
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.mlflow_pages
 	$(BIN)/python -m benchmarks.overheads
 	$(BIN)/python -m benchmarks.train_throughput
 	$(BIN)/python -m benchmarks.ddp_scaling

@@ -27,7 +27,7 @@ from pipelines.store.layout import Store
 
 COMMANDS = {"runs": ("runs",), "best": ("best", "vae"), "status": ("status", "vae-000")}
 _TRIALS_OF_A_SEARCH = 100
-_METRIC = "val/nll/iw8"
+METRIC = "val/nll/iw8"
 _DIGEST = "0123456789abcdef"
 
 
@@ -48,7 +48,7 @@ class Options:
 def write_store(store: Store, runs: int, points: int) -> None:
     """Write the journals of so many runs, with so many points in all."""
     names = [f"train/metric_{number}" for number in range(4)]
-    names += [_METRIC, *(f"val/metric_{number}" for number in range(5))]
+    names += [METRIC, *(f"val/metric_{number}" for number in range(5))]
     epochs = max(1, round(points / runs / len(names)))
     for number in range(runs):
         search, trial = divmod(number, _TRIALS_OF_A_SEARCH)
@@ -91,7 +91,7 @@ def recorded_info(
     params |= {f"model.setting_{i}": i for i in range(12)}
     params |= {f"optim.setting_{i}": i for i in range(6)}
     params |= changes or {}
-    tags = {"family": "vae", "seed": str(number), "data_digest": _DIGEST, "metric": _METRIC}
+    tags = {"family": "vae", "seed": str(number), "data_digest": _DIGEST, "metric": METRIC}
     tags |= {
         "mode": "min",
         "rerun": f"genpipe train vae --seed {number}",

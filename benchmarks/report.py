@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from math import exp, log10
+from math import exp, inf, log10
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +27,8 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from benchmarks.catalog import recorded_info
+from benchmarks.browser import require_browser
+from benchmarks.catalog import METRIC, recorded_info
 from benchmarks.figures import finish, run_genpipe, say, scratch, setting
 from pipelines.config.run import defaults
 from pipelines.config.search import Search
@@ -38,10 +38,9 @@ from pipelines.store.files import LocalFiles
 from pipelines.store.journal import Journal, Outcome, RunStatus
 from pipelines.store.layout import SearchFolder, Store
 from pipelines.store.usage import Usage, write_usage
+from pipelines.training.run_info import trial_label
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (400, 1_000, 1_600)
-_METRIC = "val/nll"
 _EPOCHS, _GRACE, _FACTOR = 20, 3, 3
 _SEARCHED = ("model.latent_dim", "model.kl_weight", "optim.lr")
 _MESSAGES = ("CUDA out of memory: tried to allocate {0} MiB", "the fused worker died (trial {0})")
@@ -71,10 +70,13 @@ class UnsyncedFiles(LocalFiles):
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_search(folder: SearchFolder, trials: int, seed: int = 0) -> None:
-    """Write the journals of a search of so many trials."""
+def write_search(
+    folder: SearchFolder, trials: int, seed: int = 0, *, epochs: int = _EPOCHS
+) -> None:
+    """Write the journals of a search of so many trials. `epochs`: of a trial that is not stopped,
+    6 at least."""
     rng, folder = np.random.default_rng(seed), SearchFolder(folder.path, UnsyncedFiles())
-    run = replace(defaults(Search, "vae"), trials=trials, epochs=_EPOCHS, grace_period=_GRACE)
+    run = replace(defaults(Search, "vae"), trials=trials, epochs=epochs, grace_period=_GRACE)
     folder.files.write(folder.config, dump_config(run))
     info: dict[str, Any] = {"kind": "search", "search_id": folder.name}
     named = {"searched": " ".join(_SEARCHED)}
@@ -82,7 +84,7 @@ def write_search(folder: SearchFolder, trials: int, seed: int = 0) -> None:
     rungs: dict[int, list[float]] = {3: [], 9: []}
     pictures = [_picture(sharpness) for sharpness in np.linspace(0.3, 2.5, 12)]
     for number in range(trials):
-        _write_trial(folder, number, rng, rungs, pictures)
+        _write_trial(folder, number, rng, rungs, pictures, epochs)
     folder.journal.close(Outcome("completed", 0))
     write_usage(folder, Usage(seconds=4.0 * trials, device_seconds=16.0 * trials, devices=4))
     delivered = {"uri": "sqlite:///mlflow.db", "run_id": f"{0:032x}", "experiment_id": "1"}
@@ -95,6 +97,7 @@ def _write_trial(
     rng: np.random.Generator,
     rungs: dict[int, list[float]],
     pictures: list[bytes],
+    epochs: int,
 ) -> None:
     """Write one trial, which goes on at a rung if it is among the best third there so far."""
     config: dict[str, Any] = {
@@ -113,17 +116,20 @@ def _write_trial(
         "trial_id": name,
         "parent": "../..",
     }
+    ids["label"] = trial_label(config, _SEARCHED)
     trial.journal.open(recorded_info(name, number, config, **ids))
     epoch, ending, message = 0, "completed", ""
     if rng.uniform() < 0.02:
         ending, message = "failed", str(rng.choice(_MESSAGES)).format(number)
     elif config["optim.lr"] > 8e-3 and rng.uniform() < 0.3:
         ending = "diverged"
-    last = int(rng.integers(1, 6)) if ending != "completed" else _EPOCHS
+    last = int(rng.integers(1, 6)) if ending != "completed" else epochs
     seconds = float(rng.uniform(0.5, 1.5)) * (1.0 + config["model.latent_dim"] / 32)
+    best = (inf, 0)
     for epoch in range(1, last + 1):
         value = final + 14.0 * exp(-epoch / 3.0) + float(rng.normal(0.0, 0.05))
         _write_epoch(trial.journal, epoch, value, seconds, pictures, final)
+        best = min(best, (value, epoch))
         if epoch in rungs and ending == "completed":
             rungs[epoch].append(value)
             if sorted(rungs[epoch]).index(value) > len(rungs[epoch]) // _FACTOR:
@@ -131,7 +137,8 @@ def _write_trial(
                 break
     trial.files.write(checkpoint_folder(trial.path, epoch) / MODEL_FILE, "{}")
     tags = {"message": message} if message else {}
-    trial.journal.close(Outcome(_status(ending), epoch, tags=tags))
+    summary = {f"best/{METRIC}": best[0], "best/epoch": float(best[1])}
+    trial.journal.close(Outcome(_status(ending), epoch, summary, tags=tags))
     delivered = {
         "uri": "sqlite:///mlflow.db",
         "run_id": f"{number + 1:032x}",
@@ -153,7 +160,7 @@ def _status(ending: str) -> RunStatus:
 def _write_epoch(
     journal: Journal, epoch: int, value: float, seconds: float, pictures: list[bytes], final: float
 ) -> None:
-    metrics = {"train/loss": value + 1.0, _METRIC: value, "epoch_seconds": seconds}
+    metrics = {"train/loss": value + 1.0, METRIC: value, "epoch_seconds": seconds}
     metrics |= {"val/kl": 8.0 + 0.1 * epoch, "val/reconstruction": value - 8.0}
     drawn = pictures[max(0, min(11, int(12 - (final - 22.0))))]
     is_drawn = epoch == 1 or epoch % 5 == 0
@@ -176,11 +183,6 @@ def _picture(sharpness: float) -> bytes:
 
 
 # -- the browser ---------------------------------------------------------------------------------
-def find_browser() -> str | None:
-    """Return the path of Chromium; None if it is not installed."""
-    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
-
-
 def page_seconds(page: Path) -> dict[str, float]:
     """Return how long a page takes in headless Chromium, as it measures itself."""
     return {name: int(ms) / 1000.0 for name, ms in _TIME.findall(drawn_page(page))}
@@ -208,11 +210,8 @@ def take_picture(page: Path, to: Path, width: int, height: int) -> None:
 
 def _browse(args: list[str]) -> bytes:
     """Run headless Chromium; with WebGL on the CPU, because there is no GPU."""
-    browser = find_browser()
-    if browser is None:
-        raise SystemExit(f"no browser: expected one of {', '.join(BROWSERS)}")
     with scratch() as profile:
-        command = [browser, "--headless", "--no-sandbox", "--enable-unsafe-swiftshader"]
+        command = [require_browser(), "--headless", "--no-sandbox", "--enable-unsafe-swiftshader"]
         command += [f"--user-data-dir={profile}", "--disable-extensions", *args]
         done = subprocess.run(command, capture_output=True, check=True, timeout=180)
     return done.stdout

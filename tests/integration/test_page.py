@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import drawn_page, find_browser, write_search
+from benchmarks.browser import find_browser
+from benchmarks.report import drawn_page, write_search
 from pipelines.config.serialization import recorded_search
 from pipelines.report.contents import SearchContents, read_contents
 from pipelines.report.html import render
