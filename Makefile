@@ -43,7 +43,7 @@ test-faults: install
 
 # MLflow's pages of a search of each family and of one of 1,000 trials, in Chromium.
 test-browser: install
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser tests/browser
 
 check: install
 	$(BIN)/ruff check .

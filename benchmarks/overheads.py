@@ -13,7 +13,7 @@ the first epoch.
 
 `recovery`: the fused worker of a search is killed. `recovery_seconds` is the time to the next
 recorded epoch, `recovery_seconds_ray` the time in which a bare Ray actor that imports torch
-replies again after a kill.
+replies again after a kill. `stop_seconds` is the time from a SIGTERM to the end of the command.
 
 `resume`: a search is killed as a whole and resumed. `resume_seconds` is the time from the start of
 the process to the first new epoch, `resume_seconds_ray` the time in which a bare Ray starts and an
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -284,12 +285,22 @@ def _recovery(options: Options, folder: Path) -> dict[str, float]:
             own.append(time.perf_counter() - killed)
             done = _num_epochs(folder)
             search.follow(lambda done=done: _num_epochs(folder) > done + 2)  # type: ignore[misc]
+        asked = time.perf_counter()
+        search.process.terminate()
+        code = search.process.wait(_LIMIT_SECONDS)
+        stop = time.perf_counter() - asked
+        if code != 128 + signal.SIGTERM:
+            raise SystemExit(f"a search that was asked to end ended with {code}")
     finally:
         kill_tree(search.process.pid)
     for _ in range(options.repeats):
         ray.append(_bare_ray(folder)["restart_seconds"])
     say(f"recovery {_listed(own)}; Ray's own {_listed(ray)}")
-    return {"recovery_seconds": median(own), "recovery_seconds_ray": median(ray)}
+    return {
+        "recovery_seconds": median(own),
+        "recovery_seconds_ray": median(ray),
+        "stop_seconds": stop,
+    }
 
 
 # -- resuming and closing --------------------------------------------------------------------

@@ -102,7 +102,7 @@ def take(name: str, *args: str, folder: Path) -> None:
 def picture(
     name: str, title: str, command: Sequence[str], folder: Path, *, before: str = ""
 ) -> None:
-    """Run a program in a terminal; draw the terminal as `NAME.svg`. `before`: what stands above."""
+    """Run a program in a terminal; draw the terminal as `NAME.svg`, below `before`."""
     console = Console(record=True, width=_COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi(before + in_terminal(command, folder)))
     drawn = console.export_svg(title=title, unique_id=name)

@@ -136,11 +136,11 @@ def unmarked_tests(source: str) -> list[str]:
 
 def test_every_test_is_run_by_test_fast_or_test_slow() -> None:
     """`make test-fast` runs what is not slow in tests/unit, `make test-slow` what is slow, `make
-    test-faults` what is in tests/faults."""
+    test-faults` what is in tests/faults, `make test-browser` what is in tests/browser."""
     tests = ROOT / "tests"
     files = sorted(tests.rglob("test_*.py"))
     places = {path.relative_to(tests).parts[0] for path in files}
-    assert places == {"unit", "integration", "faults"}
+    assert places == {"unit", "integration", "faults", "browser"}
     never = {
         path.name: unmarked_tests(path.read_text())
         for path in files
