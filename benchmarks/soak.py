@@ -411,7 +411,8 @@ def _kill_process(node: str, name: str) -> Callable[[Soak], None]:
         nodes = list(soak.nodes.values()) if node == "*" else [soak.nodes[node]]
         victims = [p for each in nodes for p in tree(each.pid) if title(p).startswith(name)]
         for victim in soak.random.sample(victims, min(1, len(victims))):
-            victim.kill()
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
 
     return strike
 
@@ -422,8 +423,9 @@ def _kill_head(part: str) -> Callable[[Soak], None]:
     def strike(soak: Soak) -> None:
         assert soak.search is not None
         for process in tree(soak.nodes["head"].pid):
-            if process.name().startswith(part):
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # one that ends just now
+                if process.name().startswith(part):
+                    process.kill()
         with suppress(subprocess.TimeoutExpired):
             soak.search.wait(_EXIT_SECONDS)
         soak._start_cluster()
