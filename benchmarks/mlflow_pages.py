@@ -107,6 +107,10 @@ class Row(NamedTuple):
     """Of the sign of its status, as CSS writes it: `rgb(R, G, B)`."""
 
     @property
+    def run_id(self) -> str:
+        return self.link.rpartition("/")[2].partition("?")[0]
+
+    @property
     def is_red(self) -> bool:
         red, green, blue = (int(part) for part in self.colour.strip("rgb()").split(",")[:3])
         return red > green + 60 and red > blue + 60
@@ -240,7 +244,7 @@ def _measure(store: Path, family: str, name: str, repeats: int) -> dict[str, flo
     times: dict[str, list[float]] = {}
     with served(store) as address, browser_page() as page:
         pages = MlflowPages(page, address)
-        best = pages.table(experiment)[0].link.rpartition("/")[2].partition("?")[0]
+        best = pages.table(experiment)[0].run_id
         kinds: dict[str, Callable[[], object]] = {
             "table": lambda: pages.table(experiment),
             "charts": lambda: pages.charts(experiment),

@@ -154,7 +154,7 @@ def in_browser(store: Path) -> None:
         page.click("button:has-text('Compare')")
         page.wait_for_selector("text=Parallel Coordinates Plot")
         shot("compare")
-        pages.run_charts(experiment, rows[0].link.rpartition("/")[2].partition("?")[0])
+        pages.run_charts(experiment, rows[0].run_id)
         pages.cards()  # which draws all of them
         page.set_viewport_size({"width": WIDTH, "height": TALL})
         samples = page.locator("[data-testid=experiment-view-compare-runs-card]").filter(

@@ -36,7 +36,8 @@ def sync(*, store: str | Path | None = None, tracking_uri: str | None = None) ->
     ensure_logging()
     place = Store.at(store)
     close_abandoned(place)
-    journals = [*place.ended_journals(), *place.open_journals()]
+    going_on = place.open_journals()  # first: one that ends meanwhile is among the ended
+    journals = [*place.ended_journals(), *going_on]
     require(bool(journals), "store", str(place.root), "a folder with journals of runs")
     uri = find_tracking_uri(place, tracking_uri)
     backend, failed, counts = find_backend(uri), list[Failure](), {"runs": 0, "evaluations": 0}

@@ -113,9 +113,8 @@ def test_a_click_on_the_best_trial_shows_its_curves_and_its_pictures(found: Brow
     best = found.pages.table(found.experiment)[0]
     found.pages.page.click(f"text={best.cells['Run Name']}")
     found.pages.page.wait_for_selector("text=Run ID")
-    run_id = best.link.rpartition("/")[2].partition("?")[0]
-    assert run_id in found.pages.page.url
-    found.pages.run_charts(found.experiment, run_id)
+    assert best.run_id in found.pages.page.url
+    found.pages.run_charts(found.experiment, best.run_id)
     cards = found.pages.cards()
     assert cards[0].title == "curve"
     require_charts(cards)
