@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _LIMIT_SECONDS = 120.0
+_FLAGS = ["--no-sandbox", "--enable-unsafe-swiftshader"]
+"""WebGL on the CPU, because there may be no GPU."""
 _NO_ASSISTANT = """
     localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
     localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
@@ -39,7 +41,7 @@ def browser_page(width: int = 1_400, height: int = 900) -> Iterator[Page]:
 
     path = require_browser()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
         try:
             context = browser.new_context(viewport={"width": width, "height": height})
             context.add_init_script(_NO_ASSISTANT)

@@ -13,21 +13,20 @@ until the figures in the window are drawn, measured by the page itself; `drawn` 
 from __future__ import annotations
 
 import io
-import re
-import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import exp, inf, log10
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
 from PIL import Image
 
-from benchmarks.browser import require_browser
+from benchmarks.browser import browser_page
 from benchmarks.catalog import METRIC, recorded_info
 from benchmarks.figures import finish, run_genpipe, say, scratch, setting
 from pipelines.config.run import defaults
@@ -40,11 +39,13 @@ from pipelines.store.layout import SearchFolder, Store
 from pipelines.store.usage import Usage, write_usage
 from pipelines.training.run_info import trial_label
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 WIDTHS = (400, 1_000, 1_600)
 _EPOCHS, _GRACE, _FACTOR = 20, 3, 3
 _SEARCHED = ("model.latent_dim", "model.kl_weight", "optim.lr")
 _MESSAGES = ("CUDA out of memory: tried to allocate {0} MiB", "the fused worker died (trial {0})")
-_TIME = re.compile(r'data-(answers|drawn)-ms="(\d+)"')
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def write_search(
     """Write the journals of a search of so many trials. `epochs`: of a trial that is not stopped,
     6 at least."""
     rng, folder = np.random.default_rng(seed), SearchFolder(folder.path, UnsyncedFiles())
-    run = replace(defaults(Search, "vae"), trials=trials, epochs=epochs, grace_period=_GRACE)
+    given: dict[str, Any] = {"metric": METRIC, "trials": trials, "grace_period": _GRACE}
+    run = replace(defaults(Search, "vae"), epochs=epochs, **given)
     folder.files.write(folder.config, dump_config(run))
     info: dict[str, Any] = {"kind": "search", "search_id": folder.name}
     named = {"searched": " ".join(_SEARCHED)}
@@ -183,38 +185,26 @@ def _picture(sharpness: float) -> bytes:
 
 
 # -- the browser ---------------------------------------------------------------------------------
-def page_seconds(page: Path) -> dict[str, float]:
+@contextmanager
+def drawn_page(path: Path, width: int = 1_280, height: int = 900) -> Iterator[Page]:
+    """Open the page of a search for the block, once all figures that can be seen are drawn."""
+    with browser_page(width, height) as page:
+        page.goto(f"{path.as_uri()}#draw-all")
+        page.wait_for_function("document.documentElement.dataset.drawnMs")
+        yield page
+
+
+def page_seconds(path: Path) -> dict[str, float]:
     """Return how long a page takes in headless Chromium, as it measures itself."""
-    return {name: int(ms) / 1000.0 for name, ms in _TIME.findall(drawn_page(page))}
+    with drawn_page(path) as page:
+        found: dict[str, str] = page.evaluate("({...document.documentElement.dataset})")
+    return {name: int(found[f"{name}Ms"]) / 1_000.0 for name in ("answers", "drawn")}
 
 
-def drawn_page(page: Path, *options: str) -> str:
-    """Return the page as HTML once all figures are drawn. `options`: further ones of Chromium."""
-    size = "--window-size=1280,900"
-    args = [size, "--timeout=60000", *options, "--dump-dom", f"{page.as_uri()}#draw-all"]
-    return _browse(args).decode(errors="replace")
-
-
-def take_picture(page: Path, to: Path, width: int, height: int) -> None:
-    """Take a screenshot of a page with all figures, in a frame: Chromium's own window is never
-    narrower than 500 pixels."""
-    frame = to.with_suffix(".html")
-    style = f"width:{width}px;height:{height}px;border:0"
-    frame.write_text(
-        f'<body style="margin:0"><iframe src="{page.as_uri()}#draw-all" style="{style}"></iframe>'
-    )
-    size = f"--window-size={max(500, width)},{height}"
-    _browse(["--hide-scrollbars", size, f"--screenshot={to}", frame.as_uri()])
-    frame.unlink()
-
-
-def _browse(args: list[str]) -> bytes:
-    """Run headless Chromium; with WebGL on the CPU, because there is no GPU."""
-    with scratch() as profile:
-        command = [require_browser(), "--headless", "--no-sandbox", "--enable-unsafe-swiftshader"]
-        command += [f"--user-data-dir={profile}", "--disable-extensions", *args]
-        done = subprocess.run(command, capture_output=True, check=True, timeout=180)
-    return done.stdout
+def take_picture(path: Path, to: Path, width: int) -> None:
+    """Take a screenshot of a whole page with all figures."""
+    with drawn_page(path, width) as page:
+        page.screenshot(path=to, full_page=True)
 
 
 def main() -> None:
@@ -239,7 +229,7 @@ def main() -> None:
                 assert options.pictures
                 options.pictures.mkdir(parents=True, exist_ok=True)
                 picture = options.pictures / f"{trials}-{width}.png"
-                take_picture(folder.report, picture, width, 12_000 if width == 400 else 7_000)
+                take_picture(folder.report, picture, width)
     finish("report", figures, found)
 
 

@@ -20,6 +20,7 @@ from support.family_package import write_family_package
 from support.pipeline import SMALL, start, wait_until
 from support.ray_head import RayHead, can_mount, running_head, running_node, token_mode
 
+from benchmarks.processes import free_ports
 from gen_models.core import families
 from gen_models.core.errors import InputError
 from pipelines.cluster.connection import connect
@@ -153,14 +154,22 @@ def test_stopped_trial_frees_its_workers_beside_another_ray(
 
 
 @pytest.fixture
-def two_nodes(token: dict[str, str]) -> Iterator[str]:
-    """The address of a cluster of two nodes with one CPU each, both on this machine."""
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
+def head_of_one(token: dict[str, str]) -> Iterator[Nodes]:
+    """A cluster of one node with one CPU."""
+    (port,) = free_ports(1)  # Ray's own choice is one port a machine
+    flags = {"num_cpus": 1, "include_dashboard": True, "dashboard_port": port}
+    nodes = Nodes(initialize_head=True, head_node_args=flags)
     try:
-        nodes.add_node(num_cpus=1)
-        yield nodes.address
+        yield nodes
     finally:
         nodes.shutdown()
+
+
+@pytest.fixture
+def two_nodes(head_of_one: Nodes) -> str:
+    """The address of a cluster of two nodes with one CPU each, both on this machine."""
+    head_of_one.add_node(num_cpus=1)
+    return head_of_one.address
 
 
 @pytest.mark.long
@@ -184,16 +193,6 @@ def test_two_nodes_train_one_config(two_nodes: str, tmp_path: Path) -> None:
     run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(result["run_id"])
     assert run.info.status == "FAILED" and run.data.tags["outcome"] == "diverged"
     assert run.data.metrics["diverged"] == 1.0
-
-
-@pytest.fixture
-def head_of_one(token: dict[str, str]) -> Iterator[Nodes]:
-    """A cluster of one node with one CPU."""
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
-    try:
-        yield nodes
-    finally:
-        nodes.shutdown()
 
 
 def alive_nodes(address: str) -> int:

@@ -1,9 +1,12 @@
 """A search's page in a browser: every figure is drawn, and what is brushed is listed."""
 
-import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Locator, Page
 
 from benchmarks.browser import find_browser
 from benchmarks.report import drawn_page, write_search
@@ -17,29 +20,15 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(find_browser() is None, reason="wants Chromium"),
 ]
-BRUSH = """
-<script>
-setTimeout(async () => {
-  const plot = document.querySelector('[data-figure="parallel"]');
-  const place = plot.data[0].dimensions.findIndex((each) => each.label.includes("lr"));
-  await Plotly.restyle(plot, { ["dimensions[" + place + "].constraintrange"]: [[0.8, 1.0]] });
-  setTimeout(() => { document.body.dataset.done = "yes"; }, 500);
-}, 4000);
-</script>
-</body>
-"""
-OPEN = """
-<script>
-setTimeout(() => {
-  const search = document.querySelector("details.search");
-  search.open = true;
-  search.scrollIntoView();
-}, 6000);
-</script>
-</body>
-"""
-SETTLED = "--virtual-time-budget=30000"
-"""Chromium waits for no script by itself."""
+BRUSH = """async () => {
+    const plot = document.querySelector('[data-figure="parallel"]');
+    const place = plot.data[0].dimensions.findIndex((each) => each.label.includes("lr"));
+    await Plotly.restyle(plot, { ["dimensions[" + place + "].constraintrange"]: [[0.8, 1.0]] });
+}"""
+DRAWN = """part => Object.fromEntries([...part.querySelectorAll("[data-figure]")].map(
+    each => [each.dataset.figure, each.classList.contains("js-plotly-plot")]))"""
+"""Whether each figure was drawn: plotly then marks its element."""
+LIMIT_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -53,50 +42,59 @@ def searches(tmp_path_factory: pytest.TempPathFactory) -> list[SearchContents]:
     return found
 
 
-def drawn(page: str, folder: Path) -> str:
+@contextmanager
+def opened(page: str, folder: Path) -> Iterator[Page]:
+    """Open a page in a browser for the block, with its figures drawn."""
     path = folder / "page.html"
     path.write_text(page)
-    return drawn_page(path, SETTLED)
+    with drawn_page(path) as shown:
+        yield shown
 
 
-def plots(dom: str) -> dict[str, bool]:
-    """Return whether each figure was drawn: plotly then marks its element."""
-    found = re.findall(r'<div class="(plot[^"]*|missing)"[^>]*data-figure="([^"]+)"', dom)
-    return {name: "js-plotly-plot" in marks for marks, name in found}
+def drawn(part: Locator) -> dict[str, bool]:
+    found: dict[str, bool] = part.evaluate(DRAWN)
+    return found
 
 
 def test_every_figure_is_drawn(searches: list[SearchContents], tmp_path: Path) -> None:
-    dom = drawn(render(searches[:1]), tmp_path)
-    figures = plots(dom)
-    assert {"history-hours", "contour", "parallel", "curves", "rungs"} < set(figures)
-    assert all(figures.values()), figures
-    assert 'data-drawn-ms="' in dom and "This figure could not be drawn: " not in text_of(dom)
+    with opened(render(searches[:1]), tmp_path) as page:
+        figures = drawn(page.locator("body"))
+        assert {"history-hours", "contour", "parallel", "curves", "rungs"} < set(figures)
+        assert all(figures.values()), figures
+        assert "This figure could not be drawn: " not in page.inner_text("body")
 
 
 def test_figures_of_searches_side_by_side_are_drawn(
     searches: list[SearchContents], tmp_path: Path
 ) -> None:
-    page = render(searches)
-    figures = plots(drawn(page, tmp_path))
-    assert figures["all-0-history-trials"] and figures["all-0-history-hours"]
-    assert not figures["history-trials"]  # of a search whose part of the page is closed
-    opened = drawn(page.replace("</body>", OPEN), tmp_path)
-    first, second = opened.split('<details class="search"')[1:]
-    assert plots(first)["history-trials"] and not any(plots(second).values())
+    with opened(render(searches), tmp_path) as page:
+        figures = drawn(page.locator("body"))
+        assert figures["all-0-history-trials"] and figures["all-0-history-hours"]
+        first, second = page.locator("details.search").all()
+        assert not any(drawn(first).values())  # its part of the page is closed
+        first.locator("> summary").click()
+        first.scroll_into_view_if_needed()
+        wait_until(lambda: drawn(first)["history-trials"], page)
+        assert not any(drawn(second).values())
 
 
 def test_what_is_brushed_is_listed(searches: list[SearchContents], tmp_path: Path) -> None:
     (search, _) = searches
-    dom = drawn(render([search]).replace("</body>", BRUSH), tmp_path)
-    assert 'data-done="yes"' in dom
     places = search.ranges["optim.lr"].positions(t.config["optim.lr"] for t in search.valued)
     chosen = [t for t, place in zip(search.valued, places, strict=True) if place >= 0.8]
-    brushed = dom.partition('class="brushed"')[2].partition("<h2")[0]
-    assert f"{len(chosen)} trials are chosen; the best 10:" in brushed and len(chosen) > 10
-    listed = re.findall(r"<tr><td>\d+</td><td>([^<]+)</td>", brushed)
+    with opened(render([search]), tmp_path) as page:
+        page.evaluate(BRUSH)
+        brushed = page.locator(".brushed")
+        brushed.locator("table").wait_for()
+        assert f"{len(chosen)} trials are chosen; the best 10:" in brushed.inner_text()
+        listed = brushed.locator("td:nth-child(2)").all_inner_texts()
+    assert len(chosen) > 10
     assert listed == [trial.trial_id for trial in chosen[:10]]
 
 
-def text_of(dom: str) -> str:
-    """Return the page without its scripts."""
-    return re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
+def wait_until(condition: Callable[[], bool], page: Page) -> None:
+    """Wait for a condition of a page, which goes on meanwhile."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(100)

@@ -6,7 +6,6 @@
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import ray
 import requests
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
+from benchmarks.processes import free_ports
 from pipelines.cluster.environment import environment
 
 TOKEN = "0123456789abcdef" * 4
@@ -56,7 +56,7 @@ def token_mode(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def running_head(token: Mapping[str, str]) -> Iterator[RayHead]:
     """Start a head with two CPUs and a job server, and kill it at the end."""
-    port, dashboard_port = _free_ports(2)
+    port, dashboard_port = free_ports(2)
     temp_dir = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: it holds Unix sockets
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, **token, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -120,16 +120,6 @@ def _forget_token() -> None:
     """Make Ray read the mode and the token anew: it caches both."""
     AuthenticationTokenLoader.instance().reset_cache()
     Config.initialize("")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def _wait_for_dashboard(head: RayHead) -> None:
