@@ -25,6 +25,12 @@ from gen_models.training.optimizer import AdamW
 from gen_models.training.precision import InPrecision, Precision
 
 
+def initial_networks(model: Model, seed: int, device: torch.device | str) -> dict[str, nn.Module]:
+    """Build the networks with which a learner of this seed begins, in training mode."""
+    with global_seed(seed, "init"):
+        return build_networks(model, device)
+
+
 class Learner:
     """Networks, their optimizers, their moving averages, and the position in training.
 
@@ -59,9 +65,7 @@ class Learner:
         self.step_count = 0
         self.steps = torch.zeros((), dtype=torch.float64, device=self.device)
         """`step_count` on the device, ()."""
-        with global_seed(seed, "init"):
-            networks = build_networks(model, self.device)
-        self.networks = share_batch_norm(networks)
+        self.networks = share_batch_norm(initial_networks(model, seed, self.device))
         self.wrapped = wrap(self.networks)
         objectives = model.objectives()
         optimizers = adams(optim, objectives)

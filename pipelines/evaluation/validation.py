@@ -35,6 +35,7 @@ from gen_models.core.sampling import block_labels, block_noise, sample
 from gen_models.fused.stacking import Alone, Ensemble
 from gen_models.metrics import FeatureSpace, Moments, features_in_blocks, frechet_distance
 from gen_models.training.distributed import rank_and_world, sum_over_workers
+from gen_models.training.learner import initial_networks
 from pipelines.evaluation.images import drawing_of
 from pipelines.evaluation.metric_names import BOUNDED_IMAGES, NUM_SAMPLES, frechet_name
 
@@ -126,8 +127,7 @@ class Evaluator:
         that fits a sampler gets it fitted here. On several workers, every one must call.
         """
         for model, its_networks in zip(models, networks, strict=True):
-            if isinstance(model, FitsSampler):
-                model.fit_sampler(its_networks, map(floats, blocks(self.train, BLOCK)), _SEED)
+            self._fit_sampler(model, its_networks)
         one = len(models) == 1
         evaluated = Alone(models[0], networks[0]) if one else Ensemble(models, networks)
         values = {frechet_name(self.space.name): self._frechet(evaluated)}
@@ -136,6 +136,10 @@ class Evaluator:
                 values |= self._means(evaluated, metric)
         table = torch.stack(list(values.values())).reshape(len(values), -1).T.tolist()
         return [dict(zip(values, row, strict=True)) for row in table]
+
+    def _fit_sampler(self, model: Model, networks: Networks) -> None:
+        if isinstance(model, FitsSampler):
+            model.fit_sampler(networks, map(floats, blocks(self.train, BLOCK)), _SEED)
 
     def _means(self, models: Alone | Ensemble, metric: ValidationMetric) -> dict[str, Tensor]:
         """Return means over the metric's images by name, each () or, of an ensemble, (K,)."""
@@ -197,7 +201,8 @@ class Evaluator:
         """Return PNG files by name: `samples`, and `reconstructions` if the family reconstructs.
 
         Noise and images are the same at every call, so that MLflow's step slider shows how they
-        change in training.
+        change in training. They are those whose metrics were computed last, which fits a sampler
+        where the family has one.
         """
         draw = drawing_of(model)
         samples = sample(model, networks, draw.num_samples, _SEED, self.device)
@@ -207,6 +212,14 @@ class Evaluator:
             reconstructions = model.reconstruct(networks, batch)
             pictures["reconstructions"] = draw.pairs(batch.images, reconstructions)
         return pictures
+
+    @torch.no_grad()
+    def start_pictures(self, model: Model, seed: int) -> dict[str, bytes]:
+        """Return the `pictures` of the networks with which training by a seed begins."""
+        fresh = initial_networks(model, seed, self.device)
+        networks = {name: network.eval() for name, network in fresh.items()}
+        self._fit_sampler(model, networks)
+        return self.pictures(model, networks)
 
 
 def metric_names(model: Model, space: str) -> list[str]:

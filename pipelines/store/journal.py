@@ -15,6 +15,7 @@ epoch before the damage.
         reports/000005.json         epoch 5: {"epoch": 5, "metrics": {…}, "pictures": ["samples"],
                                     "context": `EpochContext`}
         reports/000005.samples.png
+        reports/000000.samples.png  of the untrained networks; written with the first picture
         labels.json                 `Labels`: replaced when a run is resumed with others
         outcome.json                `Outcome`; absent while the run is going on
         delivered.json              what the tracker has delivered; written by the tracker alone
@@ -259,6 +260,19 @@ class Journal:
         content = {"epoch": epoch, "metrics": dict(metrics), "pictures": sorted(pictures)}
         known = context.as_content() if context else {}
         self._write(self.record_file(epoch), content | ({"context": known} if known else {}))
+
+    def write_start(self, pictures: Mapping[str, bytes]) -> None:
+        """Record pictures of the networks before their first epoch, PNG files by key. They belong
+        to no epoch, but a record with pictures is written after them."""
+        for key, png in pictures.items():
+            self.files.write(self._picture(0, key), png)
+
+    def start(self) -> EpochRecord:
+        """Return the pictures of the networks before their first epoch, as those of an epoch 0;
+        there are none before an epoch has any, nor of a run of an older version."""
+        found = self.files.list(self.records_folder, f"{0:06d}.*.png")
+        keys = (path.name.removeprefix(f"{0:06d}.").removesuffix(".png") for path in found)
+        return EpochRecord(0, {}, dict(zip(keys, found, strict=True)))
 
     def record_file(self, epoch: int) -> Path:
         """Return the file of an epoch."""

@@ -143,12 +143,21 @@ class EpochLoop:
             metrics = {**metrics, BEST_CURVE: best}
         if self.outputs.writes:
             draw = not diverged and self.outputs.draws_pictures(trial, metrics)
-            pictures = self.evaluator.pictures(trial.learner.model, networks) if draw else {}
+            pictures = self._pictures(trial, networks) if draw else {}
             recorded = {**metrics, "diverged": float(diverged)}
             write_epoch_record(trial.folder, trial.epoch, recorded, pictures, trial.context())
         report = ray_report(run, trial.epoch, metrics, diverged=diverged)
         self.outputs.save(trial, report, diverged=diverged)
         return report
+
+    def _pictures(self, trial: TrialState, networks: Mapping[str, nn.Module]) -> dict[str, bytes]:
+        """Draw an epoch's pictures. With the first of a trial, record those of its beginning,
+        where the sliders of MLflow's pages start."""
+        journal, model = Journal(trial.folder), trial.learner.model
+        pictures = self.evaluator.pictures(model, networks)
+        if not pictures.keys() <= journal.start().pictures.keys():
+            journal.write_start(self.evaluator.start_pictures(model, trial.learner.seed))
+        return pictures
 
 
 def make_learner(run: Train, data: TrainingImages, num_classes: int) -> Learner:

@@ -16,7 +16,7 @@ from mlflow.tracking.multimedia import compress_image_size
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from PIL import Image
 
-from pipelines.store.journal import EpochRecord
+from pipelines.store.journal import EpochRecord, Journal
 
 _log = logging.getLogger(__name__)
 _FOLDER = "images"
@@ -24,17 +24,22 @@ _NAME = re.compile(r"(?P<stem>(?P<key>.+)\+step\+(?P<step>\d+)\+.+?)(?P<small>\+
 
 
 class Pictures:
-    """The pictures of one MLflow run. What it holds is listed when the first one is delivered."""
+    """The pictures of one MLflow run, those of its beginning first. What the run holds is listed
+    when the first one is delivered."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self._run_id = client, run_id
         self._stems: dict[tuple[str, int], str] | None = None
         self._small: set[str] = set()
 
-    def deliver(self, record: EpochRecord, at: int) -> None:
+    def deliver(self, journal: Journal, record: EpochRecord, at: int) -> None:
         """Log the pictures of an epoch that are missing; `at`: their time in milliseconds."""
         if record.pictures and self._stems is None:
             self._stems = self._listed()
+            self._deliver(journal.start(), journal.started_ms())
+        self._deliver(record, at)
+
+    def _deliver(self, record: EpochRecord, at: int) -> None:
         for key, path in record.pictures.items():
             image = _read(path)
             stem = (self._stems or {}).get((key.replace("/", "~"), record.epoch))

@@ -182,7 +182,7 @@ class MlflowWriter:
         batch: list[Metric] = []
         for record in journal.records(run.epoch, upto):
             at = journal.files.modified_ms(journal.record_file(record.epoch))
-            run.pictures.deliver(record, at)
+            run.pictures.deliver(journal, record, at)
             points = _points(record, at)
             if len(batch) + len(points) > MAX_METRICS_PER_BATCH:
                 self._log(run, batch)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.journals import DIGEST, METRIC, open_journal, write_epochs
+from support.journals import DIGEST, METRIC, PNG, open_journal, write_epochs
 from support.mlflow_runs import (
     close,
     deliver,
@@ -236,6 +236,19 @@ def test_a_picture_that_was_cut_short_is_completed(uri: str, store: Store) -> No
     deliver(uri, store, journal)
     assert pictures(uri, run_id) == ["samples+step+1+_+compressed.webp", "samples+step+1+_.png"]
     assert client.get_run(run_id).data.tags["mlflow.loggedImages"] == "True"
+
+
+def test_pictures_begin_at_step_0(uri: str, store: Store) -> None:
+    """Whoever delivers, and however often: each picture once."""
+    journal = open_journal(store.root / "runs/a")
+    write_epochs(journal, 1)
+    assert pictures(uri, deliver(uri, store, journal)) == []
+    journal.write_start({"samples": PNG})
+    write_epochs(journal, 2, 3, pictures=True)
+    run_id = deliver(uri, store, journal, upto=2)
+    deliver(uri, store, journal)
+    steps = [f"samples+step+{step}+_.png" for step in (0, 2, 3)]
+    assert [name for name in pictures(uri, run_id) if name.endswith(".png")] == steps
 
 
 # -- answers that are lost ------------------------------------------------------------------------

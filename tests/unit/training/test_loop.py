@@ -138,6 +138,20 @@ def test_pictures_are_drawn_where_they_are_due(data: SmallData, tmp_path: Path) 
             assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_with_the_first_picture_that_of_the_beginning_is_drawn(
+    data: SmallData, tmp_path: Path
+) -> None:
+    trial, journal = make_trial(data, tmp_path), Journal(tmp_path)
+    at_start = data.evaluator.pictures(trial.learner.model, trial.learner.sampling_networks())
+    run_epochs(data, trial, RecordedOutputs(pictures=False), 1)
+    assert not journal.start().pictures
+    run_epochs(data, trial, RecordedOutputs(), 1)
+    drawn = {key: path.read_bytes() for key, path in journal.start().pictures.items()}
+    assert drawn == at_start
+    assert drawn["samples"] != journal.record(2).pictures["samples"].read_bytes()
+    assert journal.epochs() == [1, 2]  # the beginning is no epoch
+
+
 def test_the_outputs_decide_about_pictures(data: SmallData, tmp_path: Path) -> None:
     run_epochs(data, make_trial(data, tmp_path), RecordedOutputs(pictures=False), 1)
     assert Journal(tmp_path).record(1).pictures == {}
