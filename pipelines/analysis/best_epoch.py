@@ -71,11 +71,14 @@ def summarise_run(
 ) -> Outcome:
     """Return the outcome of a run that ends now, with the metrics of its best epoch.
 
-    `last_epoch`: the last epoch that counts. `message`: why the run failed.
+    `last_epoch`: the last epoch that counts. `message`: why the run failed; why it diverged, its
+    last epoch says.
     """
     outcome = Outcome(status, last_epoch)
     ended = RunRecord(record.folder, record.info, outcome, record.epochs, record.saved)
     best = best_epoch(ended, objective)
+    if status == "diverged" and not message:
+        message = _divergence(record, last_epoch)
     tags = {"message": message} if message else {}
     tags |= _training_tags([each.context for each in ended.counted()])
     summary: dict[str, float] = {}
@@ -87,6 +90,12 @@ def summarise_run(
             tags[BEST_SETTINGS] = json.dumps(dict(best.settings))
             tags["rerun"] = shlex.join(["genpipe", "rerun", record.info.name])
     return Outcome(ending=status, last_epoch=last_epoch, summary=summary, tags=tags)
+
+
+def _divergence(record: RunRecord, epoch: int) -> str:
+    """Return why a run diverged in an epoch; "" where an older version has not recorded it."""
+    reason = record.epochs[epoch].context.divergence if epoch in record.epochs else ""
+    return f"{reason} in epoch {epoch}" if reason else ""
 
 
 def _training_tags(epochs: Sequence[EpochContext]) -> dict[str, str]:

@@ -74,7 +74,8 @@ def show_train(result: TrainResult) -> None:
     """Print the result of one run."""
     _print(f"{result.name}: {result.outcome.replace('_', ' ')} after epoch {result.epoch}")
     if result.ended_by:
-        _print(f"{result.ended_by}; go on with it:  {result.resume}")
+        go_on = f"; go on with it:  {result.resume}" if result.resume else ""
+        _print(f"{result.ended_by}{go_on}")
     if result.value is not None:
         _print(f"best {result.metric} {result.value:.6g} at epoch {result.best_epoch}")
         _print_metrics(result.metrics)

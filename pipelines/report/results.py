@@ -84,9 +84,9 @@ class TrainResult(Result):
     model_error: str | None = None
     """Why the best checkpoint could not be exported as an MLflow model."""
     ended_by: str = ""
-    """Who has stopped it before its last epoch, if its outcome is `stopped_early`."""
+    """Why it has ended before its last epoch: who has stopped it, or what has diverged."""
     resume: str = ""
-    """The command that goes on with it then."""
+    """The command that goes on with it, if its outcome is `stopped_early`."""
 
     @property
     def exit_code(self) -> int:

@@ -162,6 +162,8 @@ class EpochContext:
     schedule: Schedule = ()
     """Of a trial of population based training: what led to its state. Empty where the settings
     never change."""
+    divergence: str = ""
+    """Of an epoch that diverged: what was not a finite number."""
     ended_trial: str = ""
     """Of a record of a search: the trial whose end it counts, and how it ended."""
 

@@ -62,8 +62,8 @@ class TrialState:
         costs = [cost for epoch, cost in self.costs.items() if epoch <= self.epoch]
         return self.run.objective.value(min(costs)) if costs else None
 
-    def context(self) -> EpochContext:
-        """Return how the epoch was trained that has just ended."""
+    def context(self, divergence: str = "") -> EpochContext:
+        """Return how the epoch was trained that has just ended, and why it diverged if it did."""
         device = self.learner.device.type
         return EpochContext(
             execution=self.execution,
@@ -72,6 +72,7 @@ class TrialState:
             processor=processor_name(device),
             weights=weights_digest(self.learner.state_dict()),
             schedule=self.schedule,
+            divergence=divergence,
         )
 
 
@@ -136,7 +137,8 @@ class EpochLoop:
         """Record, checkpoint and report an epoch of one trial."""
         trial.epoch += 1
         run = trial.run
-        diverged = has_diverged(metrics, run.metric, trial.learner)
+        reason = divergence(metrics, run.metric, trial.learner)
+        diverged = bool(reason)
         if not diverged:
             trial.costs[trial.epoch] = run.objective.cost(metrics[run.metric])
         if (best := trial.best_value()) is not None:
@@ -145,7 +147,8 @@ class EpochLoop:
             draw = not diverged and self.outputs.draws_pictures(trial, metrics)
             pictures = self._pictures(trial, networks) if draw else {}
             recorded = {**metrics, "diverged": float(diverged)}
-            write_epoch_record(trial.folder, trial.epoch, recorded, pictures, trial.context())
+            context = trial.context(reason)
+            write_epoch_record(trial.folder, trial.epoch, recorded, pictures, context)
         report = ray_report(run, trial.epoch, metrics, diverged=diverged)
         self.outputs.save(trial, report, diverged=diverged)
         return report
@@ -193,15 +196,18 @@ def is_picture_epoch(run: Run, epoch: int) -> bool:
     return epoch == 1 or epoch % run.picture_every == 0 or epoch == run.epochs
 
 
-def has_diverged(metrics: Mapping[str, float], ranking: str, learner: Learner) -> bool:
-    """Return whether a training loss, the metric that ranks or a trained parameter is not a finite
-    number.
+def divergence(metrics: Mapping[str, float], ranking: str, learner: Learner) -> str:
+    """Return which training losses are not finite numbers, else whether the metric that ranks or a
+    trained weight is not; "" if all are.
 
     Another metric may overflow in an epoch that is sound, as a VAE's bound does for an image that
     is far from all others: then the epoch lacks that value, and training goes on.
     """
-    deciding = [v for name, v in metrics.items() if name == ranking or _is_loss(name)]
-    return not all(map(math.isfinite, deciding)) or not learner.has_finite_parameters()
+    deciding = [*sorted(filter(_is_loss, metrics)), ranking]
+    wrong = [f"{name} is {metrics[name]}" for name in deciding if not math.isfinite(metrics[name])]
+    if wrong:
+        return ", ".join(wrong)
+    return "" if learner.has_finite_parameters() else "a weight is not a finite number"
 
 
 def _is_loss(name: str) -> bool:

@@ -368,6 +368,6 @@ def _result(context: RunContext[Train], folder: RunFolder, tracker: Tracker) -> 
         model=asdict(run.model),
         optim=asdict(run.optim),
         model_error=folder.journal.delivered().get("model_error"),
-        ended_by=record.outcome.tags.get("message", "") if is_stopped else "",
+        ended_by=record.outcome.tags.get("message", ""),
         resume=resume_command(run) if is_stopped else "",
     )

@@ -560,10 +560,12 @@ class SearchRun:
         if action.status == "superseded":
             return
         value = outcome.summary.get(f"best/{self.metric}")
-        text = action.message or ("no metric" if value is None else f"{self.metric} {value:.5g}")
+        ranked = "no metric" if value is None else f"{self.metric} {value:.5g}"
+        text = outcome.tags.get("message", ranked)
         info = self._cache.read(folder).info
         config = {name: info.params[name] for name in self.searched} if info else {}
-        text = f"epoch {action.last_epoch}, {text}"
+        if action.status != "diverged":  # its message names the epoch
+            text = f"epoch {action.last_epoch}, {text}"
         self.progress.trial_ended(action.trial_id, action.status, text, config)
 
 

@@ -7,6 +7,7 @@ from support.journals import ELBO_MAX, FD, METRIC, read_run, write_run
 
 from pipelines.analysis.best_epoch import best_epoch, epoch_costs, summarise_run
 from pipelines.config.objectives import Objective
+from pipelines.store.journal import EpochContext
 
 ELBO_MIN = Objective(METRIC, "min")
 
@@ -70,3 +71,7 @@ def test_the_summary_of_a_run_that_diverged_is_empty(tmp_path: Path) -> None:
     record = read_run(write_run(tmp_path, [-1.0], status=None))
     outcome = summarise_run(record, ELBO_MAX, "diverged", 1)
     assert (outcome.ending, outcome.summary, outcome.tags) == ("diverged", {}, {})
+    lost = EpochContext(divergence="train/loss is nan")
+    record.folder.journal.write_epoch(2, {FD: 1.0}, {}, lost)
+    outcome = summarise_run(read_run(record.folder), ELBO_MAX, "diverged", 2)
+    assert outcome.tags["message"] == "train/loss is nan in epoch 2"

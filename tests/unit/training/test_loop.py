@@ -18,7 +18,7 @@ from pipelines.training.loop import (
     EpochLoop,
     Metrics,
     TrialState,
-    has_diverged,
+    divergence,
     is_picture_epoch,
     make_learner,
     ray_report,
@@ -192,6 +192,8 @@ def test_an_epoch_that_diverged_is_recorded_and_reports_the_worst_value(
     assert outputs.saved[-1] == (2, True, report)
     record = Journal(tmp_path).record(2)
     assert record.metrics["diverged"] == 1.0 and METRIC not in record.metrics
+    assert record.context.divergence == f"{METRIC} is nan"
+    assert not Journal(tmp_path).record(1).context.divergence
     assert record.pictures == {} and outputs.asked == [1]
     assert list(trial.costs) == [1]  # never the best epoch
 
@@ -209,27 +211,31 @@ def test_the_worst_value_follows_the_direction(mode: Any, worst: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metrics", "diverged"),
+    ("metrics", "reason"),
     [
-        ({METRIC: 1e30}, False),
-        ({METRIC: math.nan}, True),
-        ({METRIC: 1.0, "train/loss": -math.inf}, True),
-        ({METRIC: 1.0, "train/generator_loss": math.nan}, True),
-        ({METRIC: 1.0, "train/iw_bound": -math.inf}, False),
-        ({METRIC: 1.0, "val/elbo": -math.inf, "val/kl": math.inf}, False),
+        ({METRIC: 1e30}, ""),
+        ({METRIC: math.nan}, f"{METRIC} is nan"),
+        ({METRIC: 1.0, "train/loss": -math.inf}, "train/loss is -inf"),
+        (
+            {METRIC: math.nan, "train/generator_loss": math.nan, "train/discriminator_loss": 1.0},
+            f"train/generator_loss is nan, {METRIC} is nan",
+        ),
+        ({METRIC: 1.0, "train/iw_bound": -math.inf}, ""),
+        ({METRIC: 1.0, "val/elbo": -math.inf, "val/kl": math.inf}, ""),
     ],
 )
 def test_losses_and_the_ranking_metric_decide_whether_a_run_diverged(
-    metrics: dict[str, float], diverged: bool, data: SmallData, tmp_path: Path
+    metrics: dict[str, float], reason: str, data: SmallData, tmp_path: Path
 ) -> None:
     learner = make_trial(data, tmp_path).learner
-    assert has_diverged(metrics, METRIC, learner) is diverged
+    assert divergence(metrics, METRIC, learner) == reason
 
 
 def test_a_parameter_that_is_not_finite_is_a_divergence(data: SmallData, tmp_path: Path) -> None:
     learner = make_trial(data, tmp_path).learner
     next(iter(learner.networks["encoder"].parameters())).data.view(-1)[3] = math.inf
-    assert has_diverged({METRIC: 1.0, "train/loss": 1.0}, METRIC, learner)
+    reason = divergence({METRIC: 1.0, "train/loss": 1.0}, METRIC, learner)
+    assert reason == "a weight is not a finite number"
 
 
 def test_an_epoch_lacks_a_side_metric_that_overflows_and_training_goes_on(
