@@ -66,6 +66,7 @@ from pipelines.tuning.fused.placement import (
     make_trainable,
     plan_placement,
 )
+from pipelines.tuning.node_metrics import metered_nodes
 from pipelines.tuning.result import search_result
 from pipelines.tuning.search_run import SearchRun
 from pipelines.tuning.strategy.knowledge import (
@@ -298,7 +299,10 @@ def _run_trials(
     where, content = str(folder.path), to_dict(run)
     payload = TrainingPayload(content, where, dataset, on_gpu, marker, widest)
     known = () if run.seed_study else earlier
-    with events_go_to(search.search_id, search) as callback:
+    with (
+        events_go_to(search.search_id, search) as callback,
+        metered_nodes(cluster) as search.node_metrics,
+    ):
         if run.is_fused:
             placement = plan_placement(run, spec, cluster_devices(cluster, on_gpu))
             _log.info("search %s: %d trials; %s", folder.name, run.trials, placement.describe())

@@ -57,6 +57,7 @@ from pipelines.training.preflight import RunContext
 from pipelines.training.restoring import is_whole
 from pipelines.training.run import DAMAGED, open_run, write_samples
 from pipelines.training.run_info import run_info, search_info
+from pipelines.tuning.node_metrics import NodeMetrics
 from pipelines.tuning.progress import BudgetsLeft, SearchProgress
 from pipelines.tuning.recorder import (
     DELIVER_SECONDS,
@@ -121,6 +122,8 @@ class SearchRun:
         self.control = SearchControl(self.run, folder, asked_in, records)
         self.workers: int | None = None
         """Fused workers; None if trials are not fused."""
+        self.node_metrics: NodeMetrics | None = None
+        """What the nodes do; None while no trial runs."""
         self._notices = notices
         self._start, self._end = time.monotonic(), 0.0
 
@@ -540,8 +543,9 @@ class SearchRun:
         """Record in the search's own journal that a trial has ended, unless it is recorded."""
         if not self._lacks(trial_id, outcome):
             return
-        usage = {"device_hours": self.control.usage.device_hours}
-        self.curve.add(trial_id, outcome, self.state.progress() | usage)
+        totals = {**self.state.progress(), "device_hours": self.control.usage.device_hours}
+        totals |= self.node_metrics.read() if self.node_metrics else {}
+        self.curve.add(trial_id, outcome, totals)
         if (now := time.monotonic()) - self._curve_delivered > DELIVER_SECONDS:
             self._curve_delivered = now
             self.tracker.sync(self.folder.journal)
