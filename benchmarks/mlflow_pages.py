@@ -74,16 +74,14 @@ _CARDS = """() => [...document.querySelectorAll(
         points: [...card.querySelectorAll(".js-plotly-plot")].flatMap(plot => plot.data || [])
             .reduce((sum, trace) => sum + (trace.x || []).length, 0),
         pictures: [...card.querySelectorAll("img")].filter(image => image.naturalWidth > 0).length,
-        slides: card.querySelector("[role=slider]") !== null,
         bottom: card.getBoundingClientRect().bottom,
     }))"""
 _DRAWN = f"""() => {{
     const seen = ({_CARDS})().filter(
         (card, at) => at === 0 || card.bottom < window.innerHeight - 100);
-    return seen.length > 0 && seen.every(card => card.points || card.pictures || card.slides);
+    return seen.length > 0 && seen.every(card => card.points || card.pictures);
 }}"""
-"""A chart is drawn once it is in the window, whose last lines the charts leave free. In a
-comparison, pictures begin with step 0, of which there are none until one moves the slider."""
+"""A chart is drawn once it is in the window, whose last lines the charts leave free."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,6 @@ class Card(NamedTuple):
     title: str
     points: int
     pictures: int
-    slides: bool
-    """Whether there is a slider, to choose an epoch's picture."""
 
 
 class MlflowPages:

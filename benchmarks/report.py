@@ -120,6 +120,7 @@ def _write_trial(
     }
     ids["label"] = trial_label(config, _SEARCHED)
     trial.journal.open(recorded_info(name, number, config, **ids))
+    trial.journal.write_start({"samples": pictures[0]})
     epoch, ending, message = 0, "completed", ""
     if rng.uniform() < 0.02:
         ending, message = "failed", str(rng.choice(_MESSAGES)).format(number)
