@@ -36,6 +36,7 @@ class NodeMeter:
         self._closed.set()
 
     def _run(self) -> None:
+        psutil.cpu_percent()  # a thread's first value is meaningless
         try:
             while not self._closed.wait(self._every_seconds):
                 with self._lock:
@@ -54,7 +55,6 @@ def _monitors() -> list[Any]:
     # light: as above
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-    psutil.cpu_percent()  # its first value is meaningless
     found: list[Any] = [CPUMonitor()]  # type: ignore[no-untyped-call]
     with suppress(ImportError, RuntimeError):
         found.append(GPUMonitor())  # type: ignore[no-untyped-call]

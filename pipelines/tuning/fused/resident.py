@@ -7,6 +7,7 @@ kept in memory only to save time: a trial that is not there is restored from its
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -358,7 +359,8 @@ class _FusedOutputs:
 
     def __init__(self, run: Search) -> None:
         self.run = run
-        self._best_cost: float | None = None
+        self._best_costs: dict[int, float] = {}
+        """The best cost of a trial at each epoch at which pictures are drawn."""
 
     def extra_metrics(self, trial: TrialState) -> Metrics:
         """Record the settings of a trial of population based training, which change: MLflow's
@@ -369,13 +371,15 @@ class _FusedOutputs:
         return {f"config/{k}": float(v) for k, v in settings if isinstance(v, (int, float))}
 
     def draws_pictures(self, trial: TrialState, metrics: Metrics) -> bool:
-        """Return whether the trial is the best so far: 1,000 trials need not draw 1,000
-        pictures."""
-        cost = self.run.objective.cost(metrics[self.run.metric])
-        if self._best_cost is not None and cost >= self._best_cost:
+        """Return whether the trial is better than all before it at this epoch: 1,000 trials need
+        not draw 1,000 pictures, and the best one should have many."""
+        if not is_picture_epoch(self.run, trial.epoch):
             return False
-        self._best_cost = cost
-        return is_picture_epoch(self.run, trial.epoch)
+        cost = self.run.objective.cost(metrics[self.run.metric])
+        if cost >= self._best_costs.get(trial.epoch, math.inf):
+            return False
+        self._best_costs[trial.epoch] = cost
+        return True
 
     def save(self, trial: TrialState, report: Mapping[str, float], *, diverged: bool) -> None:
         """Write the checkpoint of an epoch, and remove those that are no longer kept."""

@@ -526,17 +526,18 @@ def test_a_trial_of_population_based_training_records_its_settings(
     assert not any(name.startswith("config/") for name in other)
 
 
-def test_pictures_are_drawn_of_a_trial_that_is_the_best_so_far(
+def test_pictures_are_drawn_of_a_trial_that_is_the_best_so_far_at_an_epoch(
     dataset: SharedDataset, tmp_path: Path
 ) -> None:
+    """Though another one has trained further."""
     trials = make_trials(dataset, tmp_path)
-    run_to(trials, "good", 3, lr=1e-2)
-    run_to(trials, "bad", 1, lr=1e-6)
+    for name, epochs, lr in (("first", 6, 1e-3), ("bad", 6, 1e-6), ("best", 5, 1e-2)):
+        run_to(trials, name, epochs, lr=lr)
     drawn = {
         name: [r.epoch for r in Journal(tmp_path / "trials" / name).records() if r.pictures]
-        for name in ("good", "bad")
+        for name in ("first", "bad", "best")
     }
-    assert drawn["good"][0] == 1 and drawn["bad"] == []
+    assert drawn == {"first": [1, 5, 6], "bad": [], "best": [1, 5]}
 
 
 def test_the_execution_is_described_once_there_was_a_choice(
