@@ -24,6 +24,7 @@ from benchmarks.processes import free_ports
 from gen_models.core import families
 from gen_models.core.errors import InputError
 from pipelines.cluster.connection import connect
+from pipelines.tuning.node_metrics import metered_nodes
 
 ROOT = Path(__file__).parents[2]
 
@@ -193,6 +194,24 @@ def test_two_nodes_train_one_config(two_nodes: str, tmp_path: Path) -> None:
     run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(result["run_id"])
     assert run.info.status == "FAILED" and run.data.tags["outcome"] == "diverged"
     assert run.data.metrics["diverged"] == 1.0
+
+
+@pytest.mark.long
+def test_each_machine_of_a_cluster_is_metered(head_of_one: Nodes) -> None:
+    """Two that share a host's name are told apart by their addresses."""
+    head_of_one.add_node(num_cpus=1, node_ip_address="127.0.0.2")
+    with connect(head_of_one.address) as cluster, metered_nodes(cluster) as metrics:
+        found: dict[str, float] = {}
+
+        def is_whole() -> bool:
+            found.update(metrics.read())
+            return sum(name.endswith("/cpu_utilization_percentage") for name in found) == 2
+
+        wait_until(is_whole)
+        here = ray.util.get_node_ip_address()
+    hosts = {name.split("/")[1] for name in found}
+    assert hosts == {here, "127.0.0.2"}
+    assert all(name.startswith("system/") for name in found)
 
 
 def alive_nodes(address: str) -> int:

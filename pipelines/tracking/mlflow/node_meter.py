@@ -39,8 +39,8 @@ class NodeMeter:
         psutil.cpu_percent()  # a thread's first value is meaningless
         try:
             while not self._closed.wait(self._every_seconds):
+                self._monitors = self._monitors or _monitors()
                 with self._lock:
-                    self._monitors = self._monitors or _monitors()
                     for monitor in self._monitors:
                         monitor.collect_metrics()
         except Exception as error:  # nothing that trains depends on it
