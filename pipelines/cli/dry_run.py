@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from gen_models.core.errors import require
 from pipelines.config.command import rerun_command
 from pipelines.config.job_text import dump_job
 from pipelines.config.run import Run, Train
@@ -28,6 +29,8 @@ def describe_or_save(run: Run) -> int:
     exit code. Raises `InputError` at what a run would refuse; if it is only written, at a search
     that has nothing to search."""
     if run.save is not None:
+        a_file = "the path of a file, which is no folder"
+        require(not run.save.is_dir(), "save", str(run.save), a_file)
         if isinstance(run, Search):
             searched_space(run)
         LOCAL.write(run.save, HEAD + dump_job(run, left_out=_NOT_IN_FILE))

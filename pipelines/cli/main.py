@@ -28,7 +28,7 @@ from pipelines.cluster import signals
 from pipelines.store.files import FULL, LeaseLostError
 from pipelines.store.secrets import RedactedStream, hide, hide_notice_urls, redact
 
-EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
 _HELP = """\
 usage: genpipe COMMAND …
@@ -46,6 +46,11 @@ family: `genpipe search vae --help`. Every command takes --quiet (warnings only)
 _MESSAGE = 2000
 """Characters of a message: its beginning says what is wrong, whatever the user gave."""
 _PROGRAM = 60
+_OF_GIVEN_PATHS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+)
+"""What a path that is wrong, or may not be written, raises: the message names it."""
 _VERBOSITY = {"--quiet": logging.WARNING, "--verbose": logging.DEBUG}
 
 
@@ -86,15 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         shortened = f"{text[:_MESSAGE]}…" if len(text) > _MESSAGE else text
         print(f"{program[:_PROGRAM]}: error: {shortened}", file=sys.stderr)
         return EXIT_INPUT
+    except BrokenPipeError:  # as of `genpipe search vae --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except (ConnectionError, LeaseLostError) as error:
         print(redact(f"{program}: {error}"), file=sys.stderr)
         return EXIT_FAILED
     except OSError as error:
         if error.errno in FULL:
-            rest = "make room there; what was written before is whole, and is resumed"
+            rest = "make room there, and run the command again: what was written before is whole"
             print(redact(f"{program}: error: {error}: {rest}"), file=sys.stderr)
             return EXIT_FAILED
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in _OF_GIVEN_PATHS:
             raise
         print(redact(f"{program}: error: {shown(str(error))}"), file=sys.stderr)
         return EXIT_INPUT

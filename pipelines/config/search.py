@@ -201,7 +201,8 @@ class Search(Run):
     def _check_budget(self) -> None:
         require(self.trials >= 1, "trials", self.trials, "an integer of at least 1")
         grace, waits = self.grace_period, self.chosen_scheduler in USES_GRACE_PERIOD
-        within = not waits or 1 <= grace <= self.epochs
+        # A search that is resumed has its recorded one, which fitted fewer epochs.
+        within = not waits or 1 <= grace <= self.epochs or bool(self.resume)
         most = f"from 1 to {self.epochs} epochs, as many as a trial may run; see --grace-period"
         require(within, "grace_period", grace, most)
         factor = self.reduction_factor

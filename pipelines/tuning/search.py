@@ -74,6 +74,7 @@ from pipelines.tuning.strategy.knowledge import (
     Point,
     earlier_points,
     give_points,
+    given_points,
     read_points,
 )
 from pipelines.tuning.strategy.searchers import Lesson
@@ -147,8 +148,11 @@ def resolve_search(run: Search, given: Collection[str], search_id: str = "") -> 
     `InputError` if the search to resume is unknown, or if a given setting differs from the
     recorded one and cannot be applied.
     """
+    # An empty name is that of a shell's variable that is not set.
+    require(bool(run.resume) or "resume" not in given, "resume", "", "the name of a search")
     if run.resume:
         return _resumed(run, given)
+    require(bool(run.name) or "name" not in given, "name", "", "the name of a search")
     begun = Store.at(run.store).search_ids()
     if run.name in begun:
         return _resumed(replace(_new(run, given), resume=run.name), given)
@@ -273,6 +277,7 @@ def _check_context(run: Search, context: RunContext[Search], folder: SearchFolde
     require_satisfiable(run, space)
     searched = [setting.name for setting in space]
     points = read_points(context.run, run.enqueue)
+    given_points(folder)  # damage is found before Ray starts
     earlier = earlier_points(context.run, dataset, context.store)
     here = local_devices(run.address, run.device) if run.is_fused else None
     placement = plan_placement(run, dataset.spec, here) if here else None

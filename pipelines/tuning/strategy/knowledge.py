@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gen_models.core.config import flatten, nest
-from gen_models.core.errors import InputError, did_you_mean, require
+from gen_models.core.errors import DamagedError, InputError, did_you_mean, require
 from pipelines.analysis.comparability import comparison_key
 from pipelines.config.search import Search
 from pipelines.config.serialization import recorded_search, to_dict, with_settings
@@ -162,9 +162,14 @@ def give_points(folder: SearchFolder, points: Sequence[Point]) -> list[Path]:
 
 
 def given_points(folder: SearchFolder) -> dict[str, Point]:
-    """Return the points that were given to a search, by the names of their files."""
+    """Return the points that were given to a search, by the names of their files. Raises
+    `DamagedError` at a file that holds none."""
     paths = folder.files.list(folder.given, "*.json")
-    return {path.name: read_json(folder.files, path) for path in paths}
+    try:
+        return {path.name: read_json(folder.files, path) for path in paths}
+    except DamagedError as error:
+        again = f"remove it, and give its point again: genpipe enqueue {folder.name} FILE"
+        raise DamagedError(f"{error}; {again}") from error
 
 
 def enqueue(search_id: str, *paths: str | Path, store: str | Path | None = None) -> list[Path]:

@@ -17,7 +17,7 @@ from ray import tune
 import gen_models
 from gen_models.core.config import flatten, nest
 from gen_models.core.data import DataSpec
-from gen_models.core.errors import InputError, shown
+from gen_models.core.errors import InputError, require, shown
 from pipelines.config.run import Run
 from pipelines.config.search import Search
 from pipelines.config.serialization import to_dict, with_settings
@@ -27,6 +27,8 @@ from tune_spaces import space as family_space
 _DRAWN = 1_000
 """Points that are drawn to see whether conditions can be evaluated, and whether any point
 satisfies what is required."""
+MAX_GRID = 100_000
+"""Points of a grid, at most."""
 _FEW = 20
 """Points at which the conditions of the space are evaluated, at least."""
 
@@ -160,11 +162,19 @@ def grid_points(run: Search) -> list[dict[str, Any]]:
 
 
 def grid_size(run: Search) -> int:
-    """Return the number of points of the grid."""
+    """Return the number of points of the grid. Raises `InputError` if there are too many, or if
+    none satisfies what is required."""
     searched = searched_space(run)
+    few = f"at most {MAX_GRID:,}"
+    require(run.grid_points <= MAX_GRID, "grid_points", run.grid_points, few)
+    size = prod(len(_spaced(setting.domain, run.grid_points)) for setting in searched)
+    fewer = f"fewer: the grid would have {size:,} points, and {MAX_GRID:,} are the most"
+    require(size <= MAX_GRID, "grid_points", run.grid_points, fewer)
     if searched.is_conditional or run.required:
-        return len(grid_points(run))
-    return prod(len(_spaced(setting.domain, run.grid_points)) for setting in searched)
+        size = len(grid_points(run))
+        required = " and ".join(condition.text for condition in run.required)
+        require(size > 0, "require", required, "conditions that a point of the grid satisfies")
+    return size
 
 
 def _spaced(domain: Domain, num: int) -> list[Any]:

@@ -165,6 +165,25 @@ WRONG = {
     "watch": (["status", "--watch", "0"], "watch = 0.0: expected a number of seconds above 0"),
     "root": (["train", "vae", "--data", "mnist", "--data-root", "nowhere"], "--download"),
     "resume": (["search", "vae", "--resume", "vae-1"], "resume = 'vae-1': expected a search of"),
+    "resume nothing": (["search", "vae", "--resume", ""], "resume = '': expected the name of a"),
+    "name nothing": (["search", "vae", "--name", ""], "name = '': expected the name of a search"),
+    "grid": (
+        ["search", "vae", "--searcher", "grid", "--grid-points", "9999", "--dry-run"],
+        "grid_points = 9999: expected fewer: the grid would have",
+    ),
+    "large grid": (
+        ["search", "vae", "--searcher", "grid", "--grid-points", "100001", "--dry-run"],
+        "grid_points = 100001: expected at most 100,000",
+    ),
+    "empty grid": (
+        [
+            *["search", "vae", "--searcher", "grid", "--dry-run"],
+            *["--require", "model.latent_dim <= 0"],
+        ],
+        "require = 'model.latent_dim <= 0': expected conditions that a point of the grid",
+    ),
+    "save to a folder": (["search", "vae", "--save", "/"], "save = '/': expected the path of a"),
+    "save where nobody may": (["search", "vae", "--save", "/dev/null/x"], "Not a directory"),
     "all given": (
         [
             *["search", "vae", "--model.latent-dim", "4", "--model.kl-weight", "1"],

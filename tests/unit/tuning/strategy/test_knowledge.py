@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from support.pipeline import Capture, refused
 from support.search import finish_tune, make_search, run_trial
 
-from gen_models.core.errors import InputError
+from gen_models.core.errors import DamagedError, InputError
 from pipelines.cli.main import main
 from pipelines.store.layout import Store
 from pipelines.tuning.search_run import SearchRun
@@ -124,6 +124,11 @@ def test_a_file_names_settings_nested_or_flat(
     assert earlier.given_points() == {path.name: dict(point)}
     (again,) = give_points(earlier.folder, [point])
     assert again != path and len(earlier.given_points()) == 2
+    again.write_text("{")
+    with pytest.raises(
+        DamagedError, match=f"{again.name}: damaged.*; remove it, and give its point"
+    ):
+        earlier.given_points()
 
 
 @pytest.mark.parametrize(
