@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from gen_models.core.config import parse_object
-from gen_models.core.errors import DamagedError, InputError
+from gen_models.core.errors import DamagedError, InputError, require
 from pipelines.analysis.budgets import budget_left, seconds_of_budgets
 from pipelines.catalog.abandoned import recorded_resume_command
 from pipelines.catalog.stop import find_folder, leased_paths, recorded_end
@@ -36,7 +36,7 @@ def status(search: str | None = None, *, store: str | Path | None = None) -> Sta
     """Return how far the searches and runs are on which a process works, or the one that is named:
     the id of a search or a seed study, or the name of a run.
 
-    Raises `InputError` if there is none of this name.
+    Raises `InputError` if there is none of this name, or no such store.
 
     >>> import genpipe
     >>> [(each.name, each.trials_done, each.until) for each in genpipe.status(store="runs").runs]
@@ -45,6 +45,8 @@ def status(search: str | None = None, *, store: str | Path | None = None) -> Sta
     if search is not None:
         folders = [find_folder(place, search)]
     else:
+        recorded = "a folder in which runs are recorded"
+        require(place.root.is_dir(), "store", str(place.root), recorded)
         leased = [RunFolder(path.parent, place.files) for path in leased_paths(place)]
         folders = [folder for folder in leased if seems_held(folder)]
     return StatusResult(runs=tuple(_progress(place, folder) for folder in folders))

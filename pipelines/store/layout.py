@@ -49,6 +49,7 @@ _PART_BYTES, _PATH_BYTES = 255, 3000
 def require_name(field: str, name: str) -> str:
     """Return a name that a folder in a store may have. Raises `InputError` if it would leave the
     store, or be a name that no file system or no table takes."""
+    require(isinstance(name, str), field, name, "a text")  # from Python it may be anything
     printable = name.isprintable() and "/" not in name and name not in ("", ".", "..")
     expected = (
         f"a name of at most {_NAME_BYTES} bytes without a slash and without control characters, "
@@ -237,6 +238,7 @@ class Store:
         """Return the store at a path, by default that of `default_store`; it may not exist yet.
         Raises `InputError` at a path that no file system takes."""
         path = default_store() if path is None else path
+        require(isinstance(path, (str, Path)), "store", path, "a path")
         root = Path(path).expanduser().absolute()
         longest = max(len(os.fsencode(part)) for part in root.parts)
         fits = longest <= _PART_BYTES and len(os.fsencode(root)) <= _PATH_BYTES

@@ -561,8 +561,6 @@ class SearchRun:
         self.tracker.sync(folder.journal)
 
     def _show_end(self, folder: RunFolder, action: CloseTrial, outcome: Outcome) -> None:
-        if action.status == "superseded":
-            return
         value = outcome.summary.get(f"best/{self.metric}")
         ranked = "no metric" if value is None else f"{self.metric} {value:.5g}"
         text = outcome.tags.get("message", ranked)

@@ -162,6 +162,7 @@ WRONG = {
     "stop nothing": (["stop", "x"], "search = 'x': expected a search or a run of"),
     "stop a path": (["stop", "a/b"], "search_id = 'a/b': expected a name of at most"),
     "status of nothing": (["status", "x"], "search = 'x': expected a search or a run of"),
+    "status nowhere": (["status", "--store", "empty"], "expected a folder in which runs are"),
     "watch": (["status", "--watch", "0"], "watch = 0.0: expected a number of seconds above 0"),
     "root": (["train", "vae", "--data", "mnist", "--data-root", "nowhere"], "--download"),
     "resume": (["search", "vae", "--resume", "vae-1"], "resume = 'vae-1': expected a search of"),
