@@ -11,6 +11,7 @@ wait for the imports of the others. `import genpipe` gives the same names.
     load        load a recorded model, to sample, reconstruct and encode
     runs, best  what is recorded
     status      what runs, how far it is and until when
+    enqueue     have a search try configs of one's own next
     stop        end a running search or training after its running epochs
     sync        record everything anew from the journals
     rerun       repeat a recorded run, and compare
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pipelines.training.run import train
     from pipelines.tuning.replication import confirm
     from pipelines.tuning.search import search
+    from pipelines.tuning.strategy.knowledge import enqueue
 
 __all__ = [
     "InputError",
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "best",
     "confirm",
+    "enqueue",
     "evaluate",
     "load",
     "report",
@@ -63,6 +66,7 @@ _MODULES = {
     "LoadedModel": "catalog.models",
     "best": "catalog.runs",
     "confirm": "tuning.replication",
+    "enqueue": "tuning.strategy.knowledge",
     "evaluate": "catalog.evaluation",
     "load": "catalog.models",
     "report": "catalog.report",

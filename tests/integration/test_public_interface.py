@@ -204,7 +204,7 @@ def test_wrong_settings_are_refused_before_ray_starts(
 
 
 def test_names_are_those_that_are_documented() -> None:
-    names = {"train", "search", "confirm", "evaluate", "sample", "load", "runs", "best"}
+    names = {"train", "search", "confirm", "evaluate", "sample", "load", "runs", "best", "enqueue"}
     assert names <= set(genpipe.__all__)
     for name in names:
         assert ">>> import genpipe" in getattr(genpipe, name).__doc__ or name in ("runs", "best")

@@ -141,7 +141,9 @@ def _read_point(run: Search, path: Path) -> Point:
             raise document.error(message, *name.split("."))
     point = {name: as_text(values[name]) for name in active}
     if reason := refusal(run, point):
-        raise InputError(f"{document.where}: {reason}: expected a value of it")
+        left_out = [name for name in active if name not in given and reason.startswith(f"{name} ")]
+        own = "; it is not given, and that is the search's own value" if left_out else ""
+        raise InputError(f"{document.where}: {reason}: expected a value of it{own}")
     if not is_allowed(run, searched, point):
         required = " and ".join(each.text for each in run.required)
         raise InputError(f"{document.where}: expected a config with {required}")
@@ -179,6 +181,9 @@ def enqueue(search_id: str, *paths: str | Path, store: str | Path | None = None)
     its next trials, one that does not when it is resumed; they count among its trials. Raises
     `InputError` at an unknown search, at a file as `read_points` does, and if too few trials are
     left.
+
+    >>> import genpipe
+    >>> genpipe.enqueue("SEARCH_ID", "mine.yaml", store="runs")
     """
     where = Store.at(store)
     run, folder = recorded_search(where, search_id, "search"), where.search(search_id)

@@ -152,6 +152,19 @@ def test_a_wrong_file_is_refused(
     assert earlier.given_points() == {}
 
 
+def test_a_setting_that_is_left_out_must_lie_in_the_space(
+    earlier: SearchRun, tmp_path: Path
+) -> None:
+    space = ("none", "optim.lr=loguniform(1e-4, 1e-2)", "model.hidden=choice([[5], [6]])")
+    path = write(tmp_path / "a.yaml", "optim: {lr: 0.001}")
+    run = replace(earlier.run, space=space)
+    reason = r"model.hidden = .* does not lie in .*; it is not given, and that is the search's own"
+    with pytest.raises(InputError, match=reason):
+        read_points(run, [path])
+    with pytest.raises(InputError, match=r"expected a value of it$"):
+        read_points(run, [write(path, "{model.hidden: [5], optim.lr: 5}")])
+
+
 def test_a_setting_is_given_only_where_it_is_searched(earlier: SearchRun, tmp_path: Path) -> None:
     space = (
         "none",
